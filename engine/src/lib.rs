@@ -1,0 +1,13 @@
+//! # proffer-engine
+//!
+//! The pure decision engine: what people author ([`model`], [`catalog`]), that compiled for deciding ([`snapshot`]), what a
+//! shard owns of its profiles ([`profile`], [`budget`]) and the decision itself ([`decide`]).
+//!
+//! Invariant: nothing here knows of tokio, clocks, randomness, files or sockets. Time, ids and seeds are arguments; maps
+//! iterate in a fixed order; the same input gives the same bytes.
+
+pub mod codec;
+pub mod keys;
+pub mod model;
+pub mod time;
+pub mod value;
