@@ -7,7 +7,9 @@
 //! iterate in a fixed order; the same input gives the same bytes.
 
 pub mod codec;
+pub mod decide;
 pub mod keys;
 pub mod model;
+pub mod profile;
 pub mod time;
 pub mod value;

@@ -50,15 +50,10 @@ record! {
 
 record! {
     /// Settings of a flow as a whole.
+    #[derive(Default)]
     pub struct FlowSettings {
         /// Holdout.
         pub experiment: Option<Experiment> => "experiment" = None,
-    }
-}
-
-impl Default for FlowSettings {
-    fn default() -> Self {
-        FlowSettings { experiment: None }
     }
 }
 

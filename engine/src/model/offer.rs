@@ -334,7 +334,7 @@ impl Field for Money {
     fn read(value: &Value, faults: &mut Faults) -> Option<Self> {
         let amount = f64::read(value, faults)?;
         let micros = libm::round(amount * 1e6);
-        if amount < 0.0 || amount > 1e9 || libm::fabs(micros / 1e6 - amount) > 1e-9 {
+        if !(0.0..=1e9).contains(&amount) || libm::fabs(micros / 1e6 - amount) > 1e-9 {
             faults.add("must be an amount from 0 to 1000000000 with at most 6 decimals");
             return None;
         }

@@ -1,0 +1,216 @@
+//! What was decided, as keys and numbers; `api` puts the words to it.
+
+use bincode::{Decode, Encode};
+
+use crate::keys::{
+    ActivityKey, CapKey, ChannelKey, CreativeKey, FlowKey, OfferKey, PlacementKey, PolicyKey, Revision, RuleKey,
+};
+use crate::profile::command::CapTake;
+use crate::value::Value;
+
+/// An answer. The same snapshot, profile, escrow view, request, now and seed give the same bytes.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Decision {
+    /// Catalogue revision it was decided under.
+    pub revision: Revision,
+    /// Flow that decided.
+    pub flow: FlowChoice,
+    /// In slot order; rank is the position from 1.
+    pub propositions: Vec<Proposition>,
+    /// One per requested slot.
+    pub slots: Vec<SlotOutcome>,
+    /// How many offers each step left.
+    pub funnel: Funnel,
+    /// The experiment's arm, if the flow runs one.
+    pub arm: Option<Arm>,
+    /// What a held-out customer would have been proposed.
+    pub ghosts: Vec<Ghost>,
+    /// An offer was passed over because its shard held no unit of a global cap.
+    pub budget_limited: bool,
+    /// On request.
+    pub explanation: Option<Box<Explanation>>,
+}
+
+/// Which flow decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct FlowChoice {
+    /// `None`: the base flow.
+    pub key: Option<FlowKey>,
+    /// Published version; 0 for the base flow.
+    pub version: u32,
+    /// `compact` asks for ids, scores and ranks only.
+    pub compact: bool,
+}
+
+/// One offer chosen for one slot.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Proposition {
+    /// What.
+    pub offer: OfferKey,
+    /// Its content, or [`CreativeKey::NONE`].
+    pub creative: CreativeKey,
+    /// Channel it goes to, or [`ChannelKey::NONE`].
+    pub channel: ChannelKey,
+    /// Placement it fills, or [`PlacementKey::NONE`].
+    pub placement: PlacementKey,
+    /// Activity it answers.
+    pub activity: Option<ActivityKey>,
+    /// Index into the request's slots.
+    pub slot: Option<u16>,
+    /// exp of the log-sum score; 1 for mandatory, 0 for fallback offers.
+    pub score: f64,
+    /// How it came in.
+    pub kind: PropositionKind,
+    /// Units it takes.
+    pub takes: Vec<CapTake>,
+    /// Computed fields of its category, evaluated for this customer, in declaration order: (field index, value).
+    pub computed: Vec<(u16, Value)>,
+}
+
+/// How a proposition came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum PropositionKind {
+    /// Won its place by score.
+    Regular,
+    /// Prepended.
+    Mandatory,
+    /// Nothing else was left.
+    Fallback,
+}
+
+/// What became of one requested slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SlotOutcome {
+    /// Propositions in it.
+    pub count: u32,
+    /// Filled by the fallback offer.
+    pub fallback: bool,
+    /// Why it is empty, if it is.
+    pub empty: Option<EmptyReason>,
+}
+
+/// Why a slot is empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum EmptyReason {
+    /// Nothing was eligible and there is no fallback.
+    NoCandidate,
+    /// The placement, its channel, the activity, its collection or the flow is not active (or gone).
+    Inactive,
+    /// The fallback offer may not be shown (status, exclusion, excluded by the request, no creative).
+    FallbackUnavailable,
+    /// A sibling of an atomic channel stayed empty.
+    Coupling,
+    /// The answer's limit was used up by earlier slots.
+    Limit,
+    /// The customer is held out.
+    Holdout,
+}
+
+/// Distinct offers left after each step, over the union of all slots (domain.md §5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Funnel {
+    /// After status, schedule, exclusion, inventory, collection, creative match.
+    pub total_candidates: u32,
+    /// After hard rules.
+    pub after_qualification: u32,
+    /// After opt-outs, excludes, caps, budgets, escrow.
+    pub after_suppression: u32,
+    /// After contact policies.
+    pub after_contact_policy: u32,
+}
+
+/// A customer's place in an experiment.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Arm {
+    /// Name of the experiment.
+    pub experiment: String,
+    /// Held out.
+    pub control: bool,
+}
+
+/// A proposition withheld from a held-out customer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Ghost {
+    /// What would have been proposed.
+    pub offer: OfferKey,
+    /// With which content.
+    pub creative: CreativeKey,
+}
+
+/// Why this answer and no other.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct Explanation {
+    /// One per proposition, same order.
+    pub factors: Vec<Factors>,
+    /// Offers that were removed or outscored, by offer key, up to the limit asked for.
+    pub removed: Vec<Removed>,
+}
+
+/// Factors of a score: the log-sum's terms as plain numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Encode, Decode)]
+pub struct Factors {
+    /// P.
+    pub propensity: f64,
+    /// R.
+    pub relevance: f64,
+    /// I.
+    pub impact: f64,
+    /// E.
+    pub emphasis: f64,
+    /// Uplift base 1 + t.
+    pub uplift: f64,
+    /// Product of failed match rules' multipliers.
+    pub matching: f64,
+    /// Fatigue factor.
+    pub fatigue: f64,
+    /// Product of ranking rules' boosts.
+    pub boost: f64,
+    /// Exponents: Wp, Wr, Wi, We, Wu (those of the method, for the others as it implies).
+    pub weights: [f64; 5],
+}
+
+/// One offer that is not in the answer.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Removed {
+    /// Which.
+    pub offer: OfferKey,
+    /// By what; the first in pipeline order.
+    pub reason: RemovalReason,
+}
+
+/// The first step that removed an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub enum RemovalReason {
+    /// Not active, or its category is not.
+    Status,
+    /// Outside its dates, days or hours.
+    Schedule,
+    /// Emergency exclusion.
+    EmergencyExcluded,
+    /// Not in the flow's inventory or the slot's collection.
+    Inventory,
+    /// No creative for the channel or placement.
+    Creative,
+    /// A qualification rule.
+    Rule(RuleKey),
+    /// Its own `eligibility` object.
+    Eligibility,
+    /// The customer opted out.
+    OptOut,
+    /// The request excluded it.
+    Excluded,
+    /// A profile cap.
+    ProfileCap(CapKey),
+    /// A global cap or budget with nothing free here.
+    GlobalCap(CapKey),
+    /// Too many mandatory offers today.
+    MandatoryPerDay,
+    /// A contact policy.
+    Policy(PolicyKey),
+    /// A factor of 0 in its score.
+    ZeroFactor,
+    /// Already chosen for another slot.
+    Duplicate,
+    /// Others scored higher.
+    Outscored,
+}

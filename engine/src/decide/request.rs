@@ -1,0 +1,71 @@
+//! What a channel asks, with every name of the catalogue already resolved to its key.
+
+use std::sync::Arc;
+
+use bincode::{Decode, Encode};
+
+use crate::keys::{ActivityKey, ChannelKey, CreativeKey, CustomerId, FlowKey, OfferKey, PlacementKey, TenantId};
+use crate::value::Value;
+
+/// One decision asked for.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Request {
+    /// Whose catalogue.
+    pub tenant: TenantId,
+    /// For whom.
+    pub customer: CustomerId,
+    /// Where; `None` when the request names no channel (placements and activities bring their own).
+    pub channel: Option<ChannelKey>,
+    /// The slots to fill, in answer order. Empty: one ranked list without slots.
+    pub slots: Vec<SlotRequest>,
+    /// The flow named by the request; `None`: activity's, route, tenant default, base flow.
+    pub flow: Option<FlowKey>,
+    /// Most propositions in the whole answer. `None`: 5 without slots, unbounded with slots.
+    pub limit: Option<u32>,
+    /// `attributes.*`, by name.
+    pub attributes: Vec<(Arc<str>, Value)>,
+    /// `context.*`, by name.
+    pub context: Vec<(Arc<str>, Value)>,
+    /// Segments united with the profile's.
+    pub segments: Vec<Arc<str>>,
+    /// Offers not to propose.
+    pub exclude_offers: Vec<OfferKey>,
+    /// Creatives not to show.
+    pub exclude_creatives: Vec<CreativeKey>,
+    /// One offer may fill several slots.
+    pub allow_duplicates: bool,
+    /// How much of an explanation to make.
+    pub explain: Explain,
+    /// Whether the funnel's counters must be exact (they may be left at zero otherwise).
+    pub counters: bool,
+}
+
+/// One slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SlotRequest {
+    /// What names it.
+    pub target: SlotTarget,
+    /// Most propositions in it, ≥ 1.
+    pub limit: u32,
+}
+
+/// What names a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub enum SlotTarget {
+    /// A placement: every general offer competes.
+    Placement(PlacementKey),
+    /// An activity: its collection competes, its fallback steps in.
+    Activity(ActivityKey),
+}
+
+/// How much of an explanation to make. Explaining never changes what is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Explain {
+    /// None.
+    Off,
+    /// Factors of each proposition, and why up to so many offers were removed.
+    Full {
+        /// Most removed offers listed.
+        limit: u32,
+    },
+}

@@ -1,0 +1,40 @@
+//! What a decision sees of the world beside snapshot and request.
+
+use crate::keys::CapKey;
+use crate::profile::state::Profile;
+use crate::profile::symbols::Symbols;
+use crate::time::{CalendarFrame, Timestamp};
+
+/// The shard's escrow as a decision sees it.
+pub trait EscrowView {
+    /// Account of global cap `cap` whose period contains `now`, with the units free in this shard; `None` if there is none
+    /// (nothing may be taken then).
+    fn free(&self, cap: CapKey, now: Timestamp) -> Option<Free>;
+}
+
+/// What a shard may still spend of a global cap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Free {
+    /// Which period's account.
+    pub ordinal: u32,
+    /// Units, or micro-units of money.
+    pub amount: u64,
+}
+
+/// The person a decision is for.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Stored state; `None` for a customer never seen.
+    pub profile: Option<&'a Profile>,
+    /// Names of the profile's symbols.
+    pub symbols: &'a Symbols,
+}
+
+/// The instant of a decision.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Instant {
+    /// Log time.
+    pub now: Timestamp,
+    /// The tenant's calendar around it.
+    pub frame: CalendarFrame,
+}
