@@ -54,7 +54,9 @@ fn wrong_kind(expected: &str, value: &Value, faults: &mut Faults) {
     faults.add(format!("must be {expected}, not {}", value.kind()));
 }
 
-/// Declares a record: `pub name: Type => "wireName" [= default],`. Without a default the member is required.
+/// Declares a record: `pub name: Type => "wireName" [= default],`. Without a default the member is required. Exported, so
+/// that `api` reads its requests by the same declaration.
+#[macro_export]
 macro_rules! record {
     ($(#[$doc:meta])* pub struct $name:ident {
         $($(#[$field_doc:meta])* pub $field:ident : $ty:ty => $wire:literal $(= $default:expr)?,)*
@@ -79,7 +81,7 @@ macro_rules! record {
                     members, <Self as $crate::model::record::Record>::MEMBERS, faults);
                 let before = faults.count();
                 $(let $field: Option<$ty> = $crate::model::record::read_member(
-                    members, $wire, record!(@default $ty $(, $default)?), faults);)*
+                    members, $wire, $crate::record!(@default $ty $(, $default)?), faults);)*
                 if faults.count() > before { return None; }
                 Some($name { $($field: $field?,)* })
             }
@@ -97,6 +99,7 @@ macro_rules! record {
 pub(crate) use record;
 
 /// Declares an enum whose values are words on the wire.
+#[macro_export]
 macro_rules! choice {
     ($(#[$doc:meta])* pub enum $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $wire:literal,)+ }) => {
         $(#[$doc])*
