@@ -1,1 +1,4 @@
-//! x
+//! Shards, catalogue replication and escrow transfers behind ports.
+
+pub mod limits;
+pub mod ports;

@@ -1,0 +1,12 @@
+//! Where the world begins: time, chance, disks and threads, each behind a small trait whose contract is its doc comment.
+//!
+//! `node` brings the real adapters, the simulator its own; tests use the ones in memory that live beside the traits.
+//! Timers are no port: `tokio::time` is used directly, since a simulation controls it.
+
+pub mod clock;
+pub mod disk;
+pub mod disk_conformance;
+pub mod entropy;
+pub mod fatal;
+pub mod memory_disk;
+pub mod offload;
