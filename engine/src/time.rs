@@ -58,6 +58,11 @@ impl Span {
     pub fn contains(&self, at: Timestamp) -> bool {
         self.from <= at && at < self.until
     }
+
+    /// Whether the two share an instant.
+    pub fn overlaps(&self, other: &Span) -> bool {
+        self.from < other.until && other.from < self.until
+    }
 }
 
 /// A tenant's calendar: IANA zone and first day of the week. Used where decisions are made (snapshot and leader), never in

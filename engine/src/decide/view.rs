@@ -1,6 +1,7 @@
 //! What a decision sees of the world beside snapshot and request.
 
 use crate::keys::CapKey;
+use crate::profile::command::AccountId;
 use crate::profile::state::Profile;
 use crate::profile::symbols::Symbols;
 use crate::time::{CalendarFrame, Timestamp};
@@ -15,8 +16,8 @@ pub trait EscrowView {
 /// What a shard may still spend of a global cap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Free {
-    /// Which period's account.
-    pub ordinal: u32,
+    /// Which account: a take names it.
+    pub account: AccountId,
     /// Units, or micro-units of money.
     pub amount: u64,
 }

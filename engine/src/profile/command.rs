@@ -147,6 +147,8 @@ pub struct Take {
     pub mandatory: Option<(Span, u32)>,
     /// Strict contact policies to re-check and hold.
     pub policies: Vec<PolicyTake>,
+    /// Until when the propositions may be answered.
+    pub answerable_until: Timestamp,
 }
 
 /// One proposition of a [`Take`].
@@ -210,8 +212,8 @@ pub enum TakeAccount {
     },
     /// The shard's escrow of a global account.
     Global {
-        /// Which period's account.
-        ordinal: u32,
+        /// Which one: of one period.
+        account: AccountId,
         /// Units, or micro-units of money.
         amount: u64,
     },
@@ -242,6 +244,8 @@ pub struct PolicyTake {
     pub limit: u64,
     /// Window.
     pub window: Window,
+    /// Looks at earlier answers only (a cooldown), not at the other propositions of this one.
+    pub earlier_only: bool,
     /// When the hold lapses.
     pub expires_at: Timestamp,
 }
@@ -276,6 +280,8 @@ pub struct Respond {
     pub proposition: Option<(DecisionId, u16)>,
     /// When that decision was made.
     pub decided_at: Option<Timestamp>,
+    /// Until when its propositions may be answered.
+    pub answerable_until: Option<Timestamp>,
     /// What.
     pub offer: OfferKey,
     /// Content, or NONE.
@@ -340,8 +346,22 @@ pub struct EscrowMessage {
     pub unit: u64,
     /// Rolling window after which a spent unit is free again; 0 = never.
     pub cooling_ms: i64,
-    /// What the ledger asks back: free units are returned down to this many.
-    pub keep: u64,
+    /// What the ledger asks back.
+    pub recall: Recall,
+    /// The ledger has seen everything settled: the shard may forget the account.
+    pub closed: bool,
+}
+
+/// What the ledger asks back of a shard's free units.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub enum Recall {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Other shards starve: all but what was used in the last second.
+    Spare,
+    /// The limit was lowered: all.
+    All,
 }
 
 /// A global account: one cap in one period. Accounts are per tenant; the tenant's number makes them unique in a shard.

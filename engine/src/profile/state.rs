@@ -32,23 +32,27 @@ pub struct Profile {
     pub dealings: Option<Box<Dealings>>,
 }
 
-/// One confirmed impression, 20 bytes.
+/// One confirmed impression, 20 bytes: a profile keeps thousands of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Exposure {
-    at_low: u32,
-    at_high: u16,
-    /// Channel, or NONE.
-    pub channel: ChannelKey,
     /// Offer.
     pub offer: OfferKey,
     /// Creative, or NONE.
     pub creative: CreativeKey,
-    /// Placement, or NONE.
-    pub placement: PlacementKey,
+    /// Channel, or NONE.
+    pub channel: ChannelKey,
+    /// 16 bits of category, 22 of placement, 42 of time, lowest first.
+    packed: [u16; 5],
 }
 
+const PLACEMENT_BITS: u32 = 22;
+const PLACEMENT_NONE: u128 = (1 << PLACEMENT_BITS) - 1;
+const CATEGORY_NONE: u128 = u16::MAX as u128;
+const TIME_MAX: i64 = (1 << 42) - 1;
+
 impl Exposure {
-    /// An impression at `at` (1970 to 10889).
+    /// An impression at `at` (1970 to 2109). Only the first 4,194,303 placements that a tenant ever made are told apart in
+    /// its history; later ones count as NONE.
     pub fn new(
         at: Timestamp,
         offer: OfferKey,
@@ -56,13 +60,49 @@ impl Exposure {
         channel: ChannelKey,
         placement: PlacementKey,
     ) -> Self {
-        let ms = at.0.clamp(0, (1 << 48) - 1) as u64;
-        Exposure { at_low: ms as u32, at_high: (ms >> 32) as u16, channel, offer, creative, placement }
+        let at = at.0.clamp(0, TIME_MAX) as u128;
+        let placement = u128::from(placement.0).min(PLACEMENT_NONE);
+        Exposure { offer, creative, channel, packed: [0; 5] }
+            .pack(at << (16 + PLACEMENT_BITS) | placement << 16 | CATEGORY_NONE)
+    }
+
+    /// The same impression of an offer that was in `category` (one of the first 65,535 its tenant ever made).
+    #[must_use]
+    pub fn in_category(self, category: Option<CategoryKey>) -> Self {
+        let category = category.map_or(CATEGORY_NONE, |category| u128::from(category.0).min(CATEGORY_NONE));
+        self.pack(self.unpack() & !CATEGORY_NONE | category)
     }
 
     /// When.
     pub fn at(&self) -> Timestamp {
-        Timestamp((u64::from(self.at_high) << 32 | u64::from(self.at_low)) as i64)
+        Timestamp((self.unpack() >> (16 + PLACEMENT_BITS)) as i64)
+    }
+
+    /// Placement, or NONE.
+    pub fn placement(&self) -> PlacementKey {
+        match self.unpack() >> 16 & PLACEMENT_NONE {
+            PLACEMENT_NONE => PlacementKey::NONE,
+            placement => PlacementKey(placement as u32),
+        }
+    }
+
+    /// The offer's category when this profile last saw it: a later impression under another one moves the earlier ones.
+    pub fn category(&self) -> Option<CategoryKey> {
+        match self.unpack() & CATEGORY_NONE {
+            CATEGORY_NONE => None,
+            category => Some(CategoryKey(category as u32)),
+        }
+    }
+
+    fn unpack(&self) -> u128 {
+        self.packed.iter().rev().fold(0, |bits, part| bits << 16 | u128::from(*part))
+    }
+
+    fn pack(mut self, bits: u128) -> Self {
+        for (index, part) in self.packed.iter_mut().enumerate() {
+            *part = (bits >> (16 * index)) as u16;
+        }
+        self
     }
 }
 
@@ -83,8 +123,6 @@ pub struct Dealings {
     pub opt_outs: Vec<OptOut>,
     /// Distinct mandatory offers proposed on a day.
     pub mandatory: Option<(Span, Vec<OfferKey>)>,
-    /// Categories of exposed offers at the time, by offer (an offer may move category later).
-    pub categories: Vec<(OfferKey, CategoryKey)>,
     /// Last positive outcome per offer, sorted: earlier exposures no longer fatigue.
     pub answered: Vec<(OfferKey, Timestamp)>,
     /// First time each ghost was withheld.
@@ -164,17 +202,30 @@ pub struct PolicyHold {
     pub expires_at: Timestamp,
 }
 
-/// A decision that took something: its propositions, for outcomes by rank and for idempotent retries.
+/// What is remembered of a decision while its propositions may be answered.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct DecisionRecord {
     /// Which.
     pub decision: DecisionId,
     /// When.
     pub at: Timestamp,
-    /// Outcome keys seen per rank (index 0 = rank 1): each counts once.
-    pub seen: Vec<Vec<OutcomeKey>>,
-    /// When it may be forgotten.
+    /// When it may be forgotten: its propositions can no longer be answered.
     pub until: Timestamp,
+    /// Outcomes recorded for its propositions: each key counts once.
+    pub answers: Vec<Answer>,
+    /// Units given back before they were used, by rank and cap: an outcome that needs one comes late.
+    pub lapsed: Vec<(u16, CapKey)>,
+}
+
+/// An outcome recorded for one proposition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Answer {
+    /// Of which proposition, from 1.
+    pub rank: u16,
+    /// What.
+    pub outcome: OutcomeKey,
+    /// Whether it is good news: only the first of those is evidence.
+    pub positive: bool,
 }
 
 /// A keyed call that has been answered.
@@ -240,16 +291,14 @@ impl Profile {
             Counted::Offer(offer) => seen.offer == offer,
             Counted::Creative(creative) => seen.creative == creative,
             Counted::Channel(channel) => seen.channel == channel,
-            Counted::Placement(placement) => seen.placement == placement,
-            Counted::Category(category) => self.category_of(seen.offer) == Some(category),
+            Counted::Placement(placement) => seen.placement() == placement,
+            Counted::Category(category) => seen.category() == Some(category),
         }
     }
 
     /// The category an exposed offer had when it was last shown.
     pub fn category_of(&self, offer: OfferKey) -> Option<CategoryKey> {
-        let categories = &self.dealings.as_ref()?.categories;
-        let index = categories.binary_search_by_key(&offer, |(offer, _)| *offer).ok()?;
-        Some(categories[index].1)
+        self.exposures.iter().rev().find(|seen| seen.offer == offer)?.category()
     }
 
     /// The last impression of `offer`.
@@ -273,27 +322,30 @@ impl Profile {
         Some(answered[index].1)
     }
 
-    /// Confirmed use of profile cap `cap` in `window` at `now` plus its live reservations.
+    /// Confirmed use of profile cap `cap` in `window` at `now` plus its live reservations. A reservation belongs to the
+    /// calendar period of its decision.
     pub fn cap_used(&self, cap: CapKey, window: Window, now: Timestamp) -> u64 {
         let Some(dealings) = &self.dealings else { return 0 };
         let confirmed = dealings.cap_uses.iter().find(|use_of| use_of.cap == cap).map_or(0, |use_of| {
             match (&use_of.used, window) {
                 (Used::Lifetime(count), Window::Lifetime) => *count,
-                (Used::Calendar(span, count), Window::Calendar(asked)) if *span == asked => *count,
+                (Used::Calendar(span, count), Window::Calendar(asked)) if span.overlaps(&asked) => *count,
                 (Used::Rolling(times), Window::Rolling { ms }) => {
                     times.iter().filter(|at| now.since_ms(**at) < ms).count() as u64
                 }
-                _ => 0,
+                (Used::Lifetime(_) | Used::Calendar(..) | Used::Rolling(_), _) => 0,
             }
         });
-        let reserved = dealings
-            .reservations
-            .iter()
-            .filter(|held| {
-                held.cap == cap && now < held.expires_at && matches!(held.account, TakeAccount::Profile { .. })
-            })
-            .count() as u64;
-        confirmed + reserved
+        let binds = |held: &Reservation| match (held.account, window) {
+            (TakeAccount::Global { .. }, _) => false,
+            (TakeAccount::Profile { window: Window::Calendar(span), .. }, Window::Calendar(asked)) => {
+                span.overlaps(&asked)
+            }
+            (TakeAccount::Profile { .. }, _) => true,
+        };
+        let reserved =
+            dealings.reservations.iter().filter(|held| held.cap == cap && now < held.expires_at && binds(held)).count();
+        confirmed + reserved as u64
     }
 
     /// Caps that this profile has used or holds units of (may repeat): the only ones that can bar anything.
