@@ -8,6 +8,7 @@
 
 pub mod codec;
 pub mod decide;
+pub mod expr;
 pub mod keys;
 pub mod model;
 pub mod profile;
