@@ -2,3 +2,5 @@
 
 pub mod limits;
 pub mod ports;
+pub mod propose;
+pub mod routing;

@@ -34,3 +34,58 @@ pub const SNAPSHOTS_KEPT: usize = 2;
 
 /// Longest name of a file on a [`Disk`](crate::ports::disk::Disk).
 pub const FILE_NAME_BYTES_MAX: usize = 100;
+
+/// Most calls that may wait for one shard (architecture.md §3).
+pub const SHARD_WAITING_MAX: usize = 256;
+/// Most estimated work that may wait for one shard, in nanoseconds: 5 ms.
+pub const SHARD_WORK_NS_MAX: u64 = 5_000_000;
+/// What the estimate of one deed starts with, in nanoseconds.
+pub const WORK_NS_START: u64 = 20_000;
+/// Share of a shard's room that bulk writes may use, as a divisor.
+pub const BULK_SHARE_DIVISOR: usize = 4;
+/// What `Retry-After` says to a caller who was not admitted, in milliseconds.
+pub const RETRY_AFTER_BUSY_MS: u64 = 50;
+/// What `Retry-After` says while a part is starting, in milliseconds.
+pub const RETRY_AFTER_START_MS: u64 = 1_000;
+/// How long a bulk write waits before it asks a busy shard again, in milliseconds.
+pub const BULK_WAIT_MS: u64 = 2;
+/// Calls decided in one turn before the mailbox is looked at again.
+pub const TURN_ASKS_MAX: usize = 16;
+/// Largest entry that a proposer makes of what is waiting (architecture.md §2).
+pub const ENTRY_BYTES_MAX: usize = 256 * 1024;
+/// Commands in one entry.
+pub const ENTRY_COMMANDS_MAX: usize = 4_096;
+/// Bytes added to each of the commands' own when an entry is made.
+pub const ENTRY_OVERHEAD_BYTES: usize = 64;
+/// How often a decision is made again because `apply` refused what it takes (architecture.md §3).
+pub const CONTENTION_TRIES: u8 = 3;
+/// How often a call is proposed again because the leader changed or the log refused.
+pub const PROPOSE_TRIES: u8 = 8;
+/// Longest wait of a decision for escrow, in milliseconds (architecture.md §4).
+pub const ESCROW_WAIT_MS: u64 = 20;
+/// Caps of one decision that are remembered as missing units.
+pub const MISSES_MAX: usize = 4_096;
+/// A retried decision is recognised for so long (domain.md §5).
+pub const DECISION_KEY_MS: i64 = 15 * 60 * 1_000;
+/// A retried outcome is recognised for so long (domain.md §5).
+pub const RESPONSE_KEY_MS: i64 = 24 * 60 * 60 * 1_000;
+/// Catalogue changes that may wait.
+pub const META_WAITING_MAX: usize = 4_096;
+/// The next period's account opens so long before it begins, in milliseconds (architecture.md §4).
+pub const PERIOD_AHEAD_MS: i64 = 60_000;
+/// The ledger's round: opening periods, sending again what was not confirmed, in milliseconds.
+pub const LEDGER_ROUND_MS: u64 = 1_000;
+/// Escrow totals in one entry or message.
+pub const ESCROW_MESSAGES_MAX: usize = 4_096;
+/// A grant is the pool divided by this times the number of active shards (architecture.md §4).
+pub const GRANT_DIVISOR: u64 = 4;
+/// Deaths of one actor within [`ACTOR_DEATHS_WITHIN_MS`] that end the process.
+pub const ACTOR_DEATHS_MAX: usize = 3;
+/// See [`ACTOR_DEATHS_MAX`].
+pub const ACTOR_DEATHS_WITHIN_MS: u64 = 60_000;
+/// Wait before an actor's first restart, doubled for each further one, in milliseconds.
+pub const ACTOR_BACK_OFF_MS: u64 = 50;
+/// Longest wait for what is under way at shutdown, in milliseconds.
+pub const DRAIN_MS_MAX: u64 = 10_000;
+/// Most shards of a cluster.
+pub const SHARDS_MAX: u16 = 256;

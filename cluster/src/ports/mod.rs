@@ -10,3 +10,5 @@ pub mod entropy;
 pub mod fatal;
 pub mod memory_disk;
 pub mod offload;
+pub mod propose;
+pub mod propose_conformance;

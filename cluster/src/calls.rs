@@ -1,0 +1,250 @@
+//! What is asked of the cluster and what it answers: the types of the front door.
+
+use std::sync::Arc;
+
+use proffer_engine::catalog::Role;
+use proffer_engine::decide::decision::Decision;
+use proffer_engine::keys::{
+    CapKey, ChannelKey, CreativeKey, CustomerId, Micros, OfferKey, OutcomeKey, PlacementKey, Revision, SchemaKey,
+    ShardId, TenantId,
+};
+use proffer_engine::profile::command::{DecisionId, OptOut};
+use proffer_engine::profile::state::{Dealings, Exposure};
+use proffer_engine::time::{Span, Timestamp};
+use proffer_engine::value::Value;
+use tokio::time::Instant;
+
+use crate::view::TenantView;
+
+/// What makes a retried call recognisable: XXH3-128 of the caller's key, XXH3-64 of the canonical body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallKey {
+    /// Hash of the key.
+    pub key: u128,
+    /// Hash of the body.
+    pub body: u64,
+}
+
+/// How a call is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// When the caller stops waiting.
+    pub deadline: Instant,
+    /// Counts once under this key.
+    pub idempotency: Option<CallKey>,
+    /// An earlier decision of the same customer whose unshown units are given back in the same turn.
+    pub supersedes: Option<DecisionId>,
+    /// Decide, but record and take nothing.
+    pub dry_run: bool,
+}
+
+impl Call {
+    /// A plain call.
+    pub fn until(deadline: Instant) -> Self {
+        Call { deadline, idempotency: None, supersedes: None, dry_run: false }
+    }
+}
+
+/// Why a decision is less than it could have been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Degraded {
+    /// Others took the last units three times in a row: what takes units of global caps was left out.
+    Contention,
+}
+
+/// A decision with what the cluster knows of it.
+#[derive(Clone, Debug)]
+pub struct Decided {
+    /// What was decided.
+    pub decision: Decision,
+    /// Its id in the profile, also when nothing was taken.
+    pub id: DecisionId,
+    /// Log time of the decision.
+    pub at: Timestamp,
+    /// The seed of its random draws: with it, the same inputs give the same bytes.
+    pub seed: u64,
+    /// An idempotency key was seen before: these are the propositions of then.
+    pub duplicate: bool,
+    /// A repeated answer left out offers that have been excluded since.
+    pub excluded: bool,
+    /// Less than it could have been.
+    pub degraded: Option<Degraded>,
+    /// The catalogue it was decided under (of a duplicate: the newest one).
+    pub view: Arc<TenantView>,
+    /// When the units of each proposition lapse; `None` for those that hold none.
+    pub expires: Vec<Option<Timestamp>>,
+}
+
+/// An outcome, with names resolved by the caller.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RespondRequest {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Who responded.
+    pub customer: CustomerId,
+    /// The proposition answered, when a `recommendationId` was given: decision and rank from 1.
+    pub proposition: Option<(DecisionId, u16)>,
+    /// When that decision was made.
+    pub decided_at: Option<Timestamp>,
+    /// What was shown.
+    pub offer: OfferKey,
+    /// Its content, or NONE.
+    pub creative: CreativeKey,
+    /// Channel, or NONE.
+    pub channel: ChannelKey,
+    /// Placement, or NONE.
+    pub placement: PlacementKey,
+    /// What happened.
+    pub outcome: OutcomeKey,
+    /// Money or value of a conversion.
+    pub value: Option<Micros>,
+    /// Whether it is evidence for learning (not for fallback, mandatory and held-out propositions).
+    pub evidence: bool,
+    /// What an `opt_out` bars; `None` with any other outcome.
+    pub opt_out: Option<OptOut>,
+}
+
+/// What became of an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Responded {
+    /// Stored now.
+    pub recorded: bool,
+    /// The idempotency key was seen before: this is the answer of then.
+    pub duplicate: bool,
+    /// After the reservation had lapsed.
+    pub late: bool,
+    /// This outcome had come for this proposition already: stored, uncounted.
+    pub repeat: bool,
+    /// Past a limit: stored, uncounted.
+    pub over_cap: bool,
+}
+
+/// Units to give back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReleaseRequest {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Which customer.
+    pub customer: CustomerId,
+    /// Of which decision.
+    pub decision: DecisionId,
+    /// Which ranks (from 1); empty = all.
+    pub ranks: Vec<u16>,
+}
+
+/// What a customer is known by; `None` leaves that part alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProfileWrite {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Which customer.
+    pub customer: CustomerId,
+    /// `customer.*`, replaced whole.
+    pub attributes: Option<Vec<(String, Value)>>,
+    /// Replaced whole.
+    pub segments: Option<Vec<String>>,
+}
+
+/// A profile as it is read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProfileView {
+    /// `customer.*`, by name in the order they were first seen.
+    pub attributes: Vec<(Arc<str>, Value)>,
+    /// Segments.
+    pub segments: Vec<Arc<str>>,
+    /// Rows by schema.
+    pub rows: Vec<(SchemaKey, Vec<(Arc<str>, Value)>)>,
+    /// Impressions, oldest first.
+    pub exposures: Vec<Exposure>,
+    /// Outcomes, opt-outs, reservations, keys.
+    pub dealings: Option<Box<Dealings>>,
+}
+
+/// One customer's row of a schema.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CustomerRow {
+    /// Which customer.
+    pub customer: CustomerId,
+    /// Column name → value, all columns.
+    pub columns: Vec<(String, Value)>,
+}
+
+/// An accepted change to the catalogue; the snapshot of its revision is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// Revision that holds it.
+    pub revision: Revision,
+    /// Id of the entity written.
+    pub id: String,
+    /// What it did.
+    pub change: proffer_engine::catalog::Changed,
+    /// Units by which a lowered global cap is exceeded by what shards still hold; 0 = the new limit is in force whole.
+    pub over_by: u64,
+}
+
+/// An API key's holder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The tenant it is bound to.
+    pub tenant: TenantId,
+    /// Public id of the key.
+    pub id: String,
+    /// Display name.
+    pub name: String,
+    /// What it may do.
+    pub roles: Vec<Role>,
+}
+
+/// The global accounts of an offer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BudgetReport {
+    /// One per open account: cap by cap, earlier periods first.
+    pub accounts: Vec<AccountReport>,
+}
+
+/// One global cap in one period: `pool + in flight + Σ shards (free + reserved + spent) = limit`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountReport {
+    /// Which cap.
+    pub cap: CapKey,
+    /// Which period.
+    pub ordinal: u32,
+    /// The period.
+    pub span: Span,
+    /// Limit in force, in units or micro-units of money.
+    pub limit: u64,
+    /// Not granted to any shard. Negative after the limit was lowered below what is granted.
+    pub pool: i64,
+    /// Granted or returned, not yet seen by the receiver.
+    pub in_flight: u64,
+    /// What each shard holds; shards that hold nothing are left out.
+    pub shards: Vec<ShardReport>,
+}
+
+/// What one shard holds of an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardReport {
+    /// Which.
+    pub shard: ShardId,
+    /// May be taken.
+    pub free: u64,
+    /// Held for propositions not yet shown.
+    pub reserved: u64,
+    /// Confirmed.
+    pub spent: u64,
+    /// Log time of this report.
+    pub as_of: Timestamp,
+}
+
+/// Whether the node can decide, and why not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Whether it can.
+    pub ready: bool,
+    /// What stands in the way; empty when ready.
+    pub reasons: Vec<String>,
+    /// Newest catalogue revision in force here.
+    pub revision: Revision,
+    /// How many shards there are.
+    pub shards: u16,
+}

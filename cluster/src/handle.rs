@@ -1,0 +1,526 @@
+//! The front door: what `api` and `node` see of the cluster.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use proffer_engine::catalog::{Command, Refusal};
+use proffer_engine::decide::request::Request;
+use proffer_engine::keys::{CustomerId, OfferKey, Revision, SchemaKey, ShardId, TenantId};
+use proffer_engine::profile::command::{PutProfile, PutRow, Release, ShardOp};
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+
+use crate::calls::{
+    AccountReport, BudgetReport, Call, Changed, CustomerRow, Decided, Identity, ProfileView, ProfileWrite,
+    ReleaseRequest, RespondRequest, Responded, ShardReport, Status,
+};
+use crate::error::Error;
+use crate::limits::{BULK_WAIT_MS, ENTRY_BYTES_MAX, RETRY_AFTER_START_MS};
+use crate::meta::ask::MetaAsk;
+use crate::meta::door::MetaDoor;
+use crate::routing::Router;
+use crate::shard::ask::{Ask, DecideAsk, Lane, ReadAsk, RespondAsk, WriteAsk};
+use crate::shard::door::{Refused, ShardDoor};
+use crate::shard::trial;
+use crate::view::{TenantView, Views};
+
+/// A way into a running node. Clones share it; the node runs until [`Handle::shutdown`].
+#[derive(Clone)]
+pub struct Handle {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) router: Router,
+    pub(crate) views: Arc<Views>,
+    pub(crate) shards: Vec<Arc<ShardDoor>>,
+    pub(crate) meta: Arc<MetaDoor>,
+    /// No call is admitted any more.
+    pub(crate) closing: AtomicBool,
+    /// Tells the supervisor to drain, and says when that is done.
+    pub(crate) drain: watch::Sender<bool>,
+    pub(crate) drained: watch::Receiver<bool>,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("shards", &self.inner.router.shards()).finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Handle { inner: Arc::new(inner) }
+    }
+
+    /// The tenant's catalogue and snapshot in force; `None` if there is no such tenant. Load it once per request. O(log tenants).
+    pub fn tenant(&self, tenant: &TenantId) -> Option<Arc<TenantView>> {
+        self.inner.views.tenant(tenant)
+    }
+
+    /// All tenants.
+    pub fn tenants(&self) -> Vec<TenantId> {
+        self.inner.views.tenants()
+    }
+
+    /// Who holds the API key whose secret has this SHA-256.
+    pub fn verify_api_key(&self, hash: &[u8; 32]) -> Option<Arc<Identity>> {
+        self.inner.views.identity(hash)
+    }
+
+    /// Newest catalogue revision that is wholly in force on this node.
+    pub fn revision(&self) -> Revision {
+        self.inner.views.revision()
+    }
+
+    /// Decides, and takes what is proposed (unless it is a dry run). The answer stands: what it took is committed.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::Unknown`] if the deadline passed while its units were being taken.
+    pub async fn decide(&self, request: Request, call: Call) -> Result<Decided, Error> {
+        self.known(&request.tenant)?;
+        let shard = self.shard_of(&request.tenant, &request.customer);
+        if call.dry_run {
+            return trial::decide(&self.inner.views, shard, request, call).await;
+        }
+        let explain = request.clone_if_explained();
+        let raw = self
+            .ask(shard, call.deadline, Lane::Request(request.tenant.clone()), |reply| {
+                Ask::Decide(Box::new(DecideAsk::new(request, call, reply)))
+            })
+            .await?;
+        trial::finish(&self.inner.views, explain, raw).await
+    }
+
+    /// Records an outcome. `call.idempotency` is required.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn respond(&self, request: RespondRequest, call: Call) -> Result<Responded, Error> {
+        self.known(&request.tenant)?;
+        if call.idempotency.is_none() {
+            return Err(Error::Invalid("an outcome needs an idempotency key".to_owned()));
+        }
+        let shard = self.shard_of(&request.tenant, &request.customer);
+        self.ask(shard, call.deadline, Lane::Request(request.tenant.clone()), |reply| {
+            Ask::Respond(Box::new(RespondAsk { request, call, reply }))
+        })
+        .await
+    }
+
+    /// Gives unshown units of a decision back. Harmless when repeated.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn release(&self, request: ReleaseRequest, call: Call) -> Result<(), Error> {
+        let ReleaseRequest { tenant, customer, decision, ranks } = request;
+        let op = ShardOp::Release(Release { tenant: tenant.clone(), customer: customer.clone(), decision, ranks });
+        self.write_one(tenant, customer, op, call.deadline).await
+    }
+
+    /// Replaces attributes and segments of a profile. Visible to the next decision once answered.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn put_profile(&self, write: ProfileWrite, deadline: Instant) -> Result<(), Error> {
+        let ProfileWrite { tenant, customer, attributes, segments } = write;
+        let op = ShardOp::PutProfile(PutProfile {
+            tenant: tenant.clone(),
+            customer: customer.clone(),
+            attributes,
+            segments,
+        });
+        self.write_one(tenant, customer, op, deadline).await
+    }
+
+    /// Replaces many profiles of one tenant, in bulk. Later ones of the same customer win.
+    ///
+    /// # Errors
+    /// [`Error::Partial`] says how many were applied; repeating is harmless.
+    pub async fn put_profiles(
+        &self,
+        tenant: &TenantId,
+        writes: Vec<ProfileWrite>,
+        deadline: Instant,
+    ) -> Result<usize, Error> {
+        let ops = writes.into_iter().map(|write| {
+            let customer = write.customer.clone();
+            let op = ShardOp::PutProfile(PutProfile {
+                tenant: tenant.clone(),
+                customer: write.customer,
+                attributes: write.attributes,
+                segments: write.segments,
+            });
+            (customer, op)
+        });
+        self.write_bulk(tenant, ops.collect(), deadline).await
+    }
+
+    /// A profile; `None` for a customer never seen.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn get_profile(
+        &self,
+        tenant: &TenantId,
+        customer: &CustomerId,
+        deadline: Instant,
+    ) -> Result<Option<ProfileView>, Error> {
+        self.known(tenant)?;
+        let shard = self.shard_of(tenant, customer);
+        self.ask(shard, deadline, Lane::Request(tenant.clone()), |reply| {
+            Ask::Read(ReadAsk::Profile { tenant: tenant.clone(), customer: customer.clone(), reply })
+        })
+        .await
+    }
+
+    /// Removes a profile with all it owns. Harmless when repeated.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn delete_profile(
+        &self,
+        tenant: &TenantId,
+        customer: &CustomerId,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let op = ShardOp::DeleteProfile { tenant: tenant.clone(), customer: customer.clone() };
+        self.write_one(tenant.clone(), customer.clone(), op, deadline).await
+    }
+
+    /// Lifts a profile's opt-outs.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn clear_opt_outs(
+        &self,
+        tenant: &TenantId,
+        customer: &CustomerId,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let op = ShardOp::ClearOptOuts { tenant: tenant.clone(), customer: customer.clone() };
+        self.write_one(tenant.clone(), customer.clone(), op, deadline).await
+    }
+
+    /// Upserts rows of a customer schema, each whole. The caller has validated all of them. Answers how many were applied.
+    ///
+    /// # Errors
+    /// [`Error::Partial`] says how many were applied; repeating is harmless.
+    pub async fn put_rows(
+        &self,
+        tenant: &TenantId,
+        schema: SchemaKey,
+        rows: Vec<CustomerRow>,
+        deadline: Instant,
+    ) -> Result<usize, Error> {
+        let ops = rows.into_iter().map(|row| {
+            let customer = row.customer.clone();
+            let op = ShardOp::PutRow(PutRow {
+                tenant: tenant.clone(),
+                customer: row.customer,
+                schema,
+                columns: row.columns,
+            });
+            (customer, op)
+        });
+        self.write_bulk(tenant, ops.collect(), deadline).await
+    }
+
+    /// Changes the catalogue. Answered when the snapshot that holds the change decides (and, for an emergency exclusion, when no
+    /// shard can take under an older one).
+    ///
+    /// # Errors
+    /// [`Error::Refused`] says why the catalogue stays as it is.
+    pub async fn change(&self, command: Command, deadline: Instant) -> Result<Changed, Error> {
+        let mut answers = self.change_many(vec![command], deadline).await?;
+        answers.pop().expect("one answer for one command")
+    }
+
+    /// Changes the catalogue in bulk: each command applies wholly or not at all, in order; one that is refused does not stop
+    /// those after it. The outer error means that it is not known of any of them.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn change_many(
+        &self,
+        commands: Vec<Command>,
+        deadline: Instant,
+    ) -> Result<Vec<Result<Changed, Error>>, Error> {
+        self.open()?;
+        let (reply, answer) = oneshot::channel();
+        self.inner.meta.send(MetaAsk::Change { commands, deadline, reply })?;
+        answered(deadline, answer).await
+    }
+
+    /// What the catalogue would say to these commands, one after the other; nothing is stored.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn validate(
+        &self,
+        commands: Vec<Command>,
+        deadline: Instant,
+    ) -> Result<Vec<Result<proffer_engine::catalog::Changed, Refusal>>, Error> {
+        self.open()?;
+        let (reply, answer) = oneshot::channel();
+        self.inner.meta.send(MetaAsk::Validate { commands, reply })?;
+        answered(deadline, answer).await
+    }
+
+    /// Waits until revision `revision` is in force here.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] past the deadline.
+    pub async fn wait_for_revision(&self, revision: Revision, deadline: Instant) -> Result<(), Error> {
+        let mut watch = self.inner.views.watch();
+        match timeout_at(deadline, watch.wait_for(|newest| *newest >= revision)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Error::Unavailable {
+                reason: format!("catalogue revision {revision} is not in force here yet"),
+                retry_after_ms: RETRY_AFTER_START_MS,
+            }),
+        }
+    }
+
+    /// Whether any profile has an impression or outcome of the offer: asks all shards.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] and the like if one shard cannot answer.
+    pub async fn has_history(&self, tenant: &TenantId, offer: OfferKey, deadline: Instant) -> Result<bool, Error> {
+        self.known(tenant)?;
+        for shard in &self.inner.shards {
+            let found = self
+                .ask(shard, deadline, Lane::Request(tenant.clone()), |reply| {
+                    Ask::Read(ReadAsk::History { tenant: tenant.clone(), offer, reply })
+                })
+                .await?;
+            if found {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The global accounts of an offer: ledger and shards put together. A negative derived term is read again.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn budget(&self, tenant: &TenantId, offer: OfferKey, deadline: Instant) -> Result<BudgetReport, Error> {
+        self.known(tenant)?;
+        let (reply, answer) = oneshot::channel();
+        self.inner.meta.send(MetaAsk::Budget { tenant: tenant.clone(), offer, reply })?;
+        let ledger = answered(deadline, answer).await?;
+        let mut held = BTreeMap::new();
+        let accounts: Vec<_> = ledger.iter().map(|row| row.account).collect();
+        for (index, shard) in self.inner.shards.iter().enumerate() {
+            let accounts = accounts.clone();
+            let reports = self
+                .ask(shard, deadline, Lane::Request(tenant.clone()), |reply| {
+                    Ask::Read(ReadAsk::Escrow { accounts, reply })
+                })
+                .await?;
+            for report in reports {
+                held.insert((report.account, index), report);
+            }
+        }
+        let accounts = ledger.into_iter().map(|row| {
+            let mut in_flight = 0;
+            let mut shards = Vec::new();
+            for (index, sides) in row.shards.iter().enumerate() {
+                let Some(held) = held.get(&(row.account, index)) else {
+                    in_flight += sides.granted.saturating_sub(sides.returned_seen);
+                    continue;
+                };
+                in_flight += sides.granted.saturating_sub(held.granted_seen);
+                in_flight += held.returned.saturating_sub(sides.returned_seen);
+                let (free, reserved, spent) = (held.free, held.reserved, held.spent);
+                let shard = ShardId(u16::try_from(index).expect("at most 65,535 shards"));
+                if free + reserved + spent > 0 {
+                    shards.push(ShardReport { shard, free, reserved, spent, as_of: held.as_of });
+                }
+            }
+            AccountReport {
+                cap: row.account.cap,
+                ordinal: row.account.ordinal,
+                span: row.span,
+                limit: row.limit,
+                pool: row.pool,
+                in_flight,
+                shards,
+            }
+        });
+        Ok(BudgetReport { accounts: accounts.collect() })
+    }
+
+    /// Whether the node can decide, and why not.
+    pub fn status(&self) -> Status {
+        let mut reasons = Vec::new();
+        if self.inner.closing.load(Ordering::Acquire) {
+            reasons.push("shutting down".to_owned());
+        }
+        if !self.inner.meta.is_up() {
+            reasons.push("the catalogue is not recovered".to_owned());
+        }
+        for (index, shard) in self.inner.shards.iter().enumerate() {
+            if !shard.is_up() {
+                reasons.push(format!("shard {index} is not recovered"));
+            }
+        }
+        Status {
+            ready: reasons.is_empty(),
+            reasons,
+            revision: self.inner.views.revision(),
+            shards: self.inner.router.shards(),
+        }
+    }
+
+    /// Admits nothing more, waits for what is under way, writes snapshots and closes the log. Harmless when repeated.
+    pub async fn shutdown(&self) {
+        self.inner.closing.store(true, Ordering::Release);
+        self.inner.drain.send_replace(true);
+        let mut drained = self.inner.drained.clone();
+        // An error means that the supervisor is gone: then there is nothing left to wait for.
+        let _ = drained.wait_for(|drained| *drained).await;
+    }
+
+    fn open(&self) -> Result<(), Error> {
+        if self.inner.closing.load(Ordering::Acquire) {
+            return Err(Error::Unavailable {
+                reason: "the node is shutting down".to_owned(),
+                retry_after_ms: RETRY_AFTER_START_MS,
+            });
+        }
+        Ok(())
+    }
+
+    fn known(&self, tenant: &TenantId) -> Result<(), Error> {
+        self.open()?;
+        match self.inner.views.tenant(tenant) {
+            Some(_) => Ok(()),
+            None => Err(Error::UnknownTenant(tenant.to_string())),
+        }
+    }
+
+    fn shard_of(&self, tenant: &TenantId, customer: &CustomerId) -> &Arc<ShardDoor> {
+        &self.inner.shards[usize::from(self.inner.router.shard(tenant, customer).0)]
+    }
+
+    async fn ask<T>(
+        &self,
+        shard: &ShardDoor,
+        deadline: Instant,
+        lane: Lane,
+        make: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Ask,
+    ) -> Result<T, Error> {
+        self.open()?;
+        let (reply, answer) = oneshot::channel();
+        shard.send(lane, make(reply)).map_err(|refused| refused.error)?;
+        answered(deadline, answer).await
+    }
+
+    async fn write_one(
+        &self,
+        tenant: TenantId,
+        customer: CustomerId,
+        op: ShardOp,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        self.known(&tenant)?;
+        let shard = self.shard_of(&tenant, &customer);
+        self.ask(shard, deadline, Lane::Request(tenant), |reply| {
+            Ask::Write(WriteAsk { ops: vec![op], deadline: Some(deadline), reply })
+        })
+        .await
+        .map(|_| ())
+    }
+
+    /// Writes in order, chunk by chunk: the shards work side by side, a shard on one chunk at a time.
+    async fn write_bulk(
+        &self,
+        tenant: &TenantId,
+        ops: Vec<(CustomerId, ShardOp)>,
+        deadline: Instant,
+    ) -> Result<usize, Error> {
+        self.known(tenant)?;
+        let asked = ops.len();
+        let mut by_shard: BTreeMap<ShardId, Vec<(usize, ShardOp)>> = BTreeMap::new();
+        for (index, (customer, op)) in ops.into_iter().enumerate() {
+            by_shard.entry(self.inner.router.shard(tenant, &customer)).or_default().push((index, op));
+        }
+        let mut tasks = Vec::new();
+        for (shard, ops) in by_shard {
+            let door = Arc::clone(&self.inner.shards[usize::from(shard.0)]);
+            tasks.push(tokio::spawn(write_chunks(door, tenant.clone(), ops, deadline)));
+        }
+        let mut applied = 0;
+        let mut failed: Option<Error> = None;
+        for task in tasks {
+            let (done, error) = task.await.unwrap_or((0, Some(Error::Unknown)));
+            applied += done;
+            failed = failed.or(error);
+        }
+        match failed {
+            None => Ok(applied),
+            Some(cause) => Err(Error::Partial { applied, asked, cause: Box::new(cause) }),
+        }
+    }
+}
+
+/// Sends one shard's share of a bulk write, waiting its turn while the shard is busy.
+async fn write_chunks(
+    door: Arc<ShardDoor>,
+    tenant: TenantId,
+    ops: Vec<(usize, ShardOp)>,
+    deadline: Instant,
+) -> (usize, Option<Error>) {
+    let mut applied = 0;
+    let mut ops = ops.into_iter().map(|(_, op)| op).peekable();
+    while ops.peek().is_some() {
+        let mut chunk = Vec::new();
+        let mut bytes = 0;
+        while let Some(op) = ops.next_if(|op| {
+            let size = proffer_engine::codec::encode(op).len();
+            let fits = chunk.is_empty() || bytes + size <= ENTRY_BYTES_MAX / 4;
+            if fits {
+                bytes += size;
+            }
+            fits
+        }) {
+            chunk.push(op);
+        }
+        let count = chunk.len();
+        let result = loop {
+            let (reply, answer) = oneshot::channel();
+            let ask = Ask::Write(WriteAsk { ops: chunk, deadline: Some(deadline), reply });
+            match door.send(Lane::Bulk(tenant.clone()), ask) {
+                Ok(()) => break answered(deadline, answer).await,
+                Err(refused) => match *refused {
+                    Refused { error: Error::Overloaded { .. }, ask: Ask::Write(write) } => chunk = write.ops,
+                    Refused { error, .. } => break Err(error),
+                },
+            }
+            if Instant::now() >= deadline {
+                break Err(Error::Expired);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(BULK_WAIT_MS)).await;
+        };
+        match result {
+            Ok(_) => applied += count,
+            Err(error) => return (applied, Some(error)),
+        }
+    }
+    (applied, None)
+}
+
+/// Waits for an answer. A reply port dropped unanswered, or none in time, leaves the outcome unknown.
+async fn answered<T>(
+    deadline: Instant,
+    answer: impl Future<Output = Result<Result<T, Error>, oneshot::error::RecvError>>,
+) -> Result<T, Error> {
+    match timeout_at(deadline, answer).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) | Err(_) => Err(Error::Unknown),
+    }
+}

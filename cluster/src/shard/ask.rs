@@ -1,0 +1,106 @@
+//! What a shard is asked, each with the port for its answer.
+
+use proffer_engine::decide::request::Request;
+use proffer_engine::keys::{CustomerId, OfferKey, TenantId};
+use proffer_engine::profile::command::{AccountId, ShardOp};
+use proffer_engine::time::Timestamp;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::calls::{Call, ProfileView, RespondRequest, Responded};
+use crate::error::Error;
+use crate::shard::trial::{Inputs, Raw};
+
+/// Where an answer goes.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// Whose share of a shard's room a call uses.
+pub(crate) enum Lane {
+    /// The cluster's own: escrow, fences, ticks.
+    Own,
+    /// A tenant's request.
+    Request(TenantId),
+    /// A tenant's bulk write.
+    Bulk(TenantId),
+}
+
+/// One call to a shard.
+pub(crate) enum Ask {
+    Decide(Box<DecideAsk>),
+    Respond(Box<RespondAsk>),
+    Write(WriteAsk),
+    Read(ReadAsk),
+}
+
+impl Ask {
+    /// How many deeds of about the same cost it is.
+    pub(crate) fn deeds(&self) -> usize {
+        match self {
+            Ask::Decide(_) | Ask::Respond(_) | Ask::Read(_) => 1,
+            Ask::Write(write) => write.ops.len().max(1),
+        }
+    }
+}
+
+/// A decision to make, with what became of it so far.
+pub(crate) struct DecideAsk {
+    pub(crate) request: Request,
+    pub(crate) call: Call,
+    pub(crate) reply: Reply<Raw>,
+    /// Offers that `apply` refused: not proposed again in this answer.
+    pub(crate) masked: Vec<OfferKey>,
+    /// How often `apply` refused what it takes.
+    pub(crate) contended: u8,
+    /// How often the log refused it.
+    pub(crate) proposed: u8,
+    /// It has waited for escrow: it takes what there is now.
+    pub(crate) waited: bool,
+}
+
+impl DecideAsk {
+    pub(crate) fn new(request: Request, call: Call, reply: Reply<Raw>) -> Self {
+        DecideAsk { request, call, reply, masked: Vec::new(), contended: 0, proposed: 0, waited: false }
+    }
+}
+
+/// An outcome to record.
+pub(crate) struct RespondAsk {
+    pub(crate) request: RespondRequest,
+    pub(crate) call: Call,
+    pub(crate) reply: Reply<Responded>,
+    /// How often the log refused it.
+    pub(crate) proposed: u8,
+}
+
+/// Deeds that need no catalogue: applied in order.
+pub(crate) struct WriteAsk {
+    pub(crate) ops: Vec<ShardOp>,
+    /// `None`: the cluster's own, which does not lapse.
+    pub(crate) deadline: Option<Instant>,
+    /// Told how many were applied.
+    pub(crate) reply: Reply<usize>,
+}
+
+/// Questions about a shard's state.
+pub(crate) enum ReadAsk {
+    /// A profile.
+    Profile { tenant: TenantId, customer: CustomerId, reply: Reply<Option<ProfileView>> },
+    /// Everything a decision reads, copied.
+    Inputs { tenant: TenantId, customer: CustomerId, reply: Reply<Inputs> },
+    /// Whether any profile was shown the offer or responded to it.
+    History { tenant: TenantId, offer: OfferKey, reply: Reply<bool> },
+    /// What the shard holds of accounts; those it never heard of are left out.
+    Escrow { accounts: Vec<AccountId>, reply: Reply<Vec<Held>> },
+}
+
+/// What a shard holds of one account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) account: AccountId,
+    pub(crate) granted_seen: u64,
+    pub(crate) returned: u64,
+    pub(crate) free: u64,
+    pub(crate) reserved: u64,
+    pub(crate) spent: u64,
+    pub(crate) as_of: Timestamp,
+}

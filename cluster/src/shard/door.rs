@@ -1,0 +1,261 @@
+//! The way into a shard: admission before anything is sent, and the queue that a turn takes from.
+//!
+//! ractor's mailboxes are unbounded and first come, first served. So calls wait here, counted, and the actor gets one wake-up
+//! for all of them: an entry to apply never stands behind more than one turn's worth of decisions.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use proffer_engine::keys::TenantId;
+
+use crate::error::Error;
+use crate::limits::{
+    BULK_SHARE_DIVISOR, RETRY_AFTER_BUSY_MS, RETRY_AFTER_START_MS, SHARD_WAITING_MAX, SHARD_WORK_NS_MAX, WORK_NS_START,
+};
+use crate::shard::ask::{Ask, Lane};
+
+/// Wakes the actor.
+pub(crate) type Waker = Arc<dyn Fn() + Send + Sync>;
+
+/// One shard's gate and queue. It outlives the actor behind it: what waits is not lost when that is restarted.
+pub(crate) struct ShardDoor {
+    waiting: Mutex<Waiting>,
+    /// An actor with recovered state stands behind the door.
+    up: AtomicBool,
+    /// Moving estimate of one deed's cost, in nanoseconds.
+    deed_ns: AtomicU64,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// The cluster's own: before all others, never refused.
+    own: VecDeque<Ask>,
+    calls: VecDeque<Waiter>,
+    work_ns: u64,
+    bulk: usize,
+    by_tenant: Vec<(TenantId, usize)>,
+    waker: Option<Waker>,
+    /// The actor has been woken and has not come to rest yet.
+    woken: bool,
+}
+
+struct Waiter {
+    ask: Ask,
+    tenant: TenantId,
+    bulk: bool,
+    work_ns: u64,
+}
+
+/// A call that was not admitted, handed back.
+pub(crate) struct Refused {
+    pub(crate) error: Error,
+    pub(crate) ask: Ask,
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        refused.error
+    }
+}
+
+impl ShardDoor {
+    pub(crate) fn new() -> Self {
+        ShardDoor {
+            waiting: Mutex::new(Waiting::default()),
+            up: AtomicBool::new(false),
+            deed_ns: AtomicU64::new(WORK_NS_START),
+        }
+    }
+
+    /// Whether a recovered actor stands behind the door.
+    pub(crate) fn is_up(&self) -> bool {
+        self.up.load(Ordering::Acquire)
+    }
+
+    /// A recovered actor stands behind the door from now on.
+    pub(crate) fn open(&self, waker: Waker) {
+        let mut waiting = self.lock();
+        waiting.waker = Some(Arc::clone(&waker));
+        waiting.woken = true;
+        drop(waiting);
+        self.up.store(true, Ordering::Release);
+        waker();
+    }
+
+    /// The actor is gone: what waits goes on waiting, nothing new is admitted.
+    pub(crate) fn close(&self) {
+        self.up.store(false, Ordering::Release);
+        self.lock().waker = None;
+    }
+
+    /// Admits a call, or hands it back. O(tenants waiting).
+    pub(crate) fn send(&self, lane: Lane, ask: Ask) -> Result<(), Box<Refused>> {
+        let (tenant, bulk) = match lane {
+            Lane::Own => {
+                let mut waiting = self.lock();
+                waiting.own.push_back(ask);
+                Self::wake(waiting);
+                return Ok(());
+            }
+            Lane::Request(tenant) => (tenant, false),
+            Lane::Bulk(tenant) => (tenant, true),
+        };
+        if !self.is_up() {
+            let reason = "the shard is recovering".to_owned();
+            let error = Error::Unavailable { reason, retry_after_ms: RETRY_AFTER_START_MS };
+            return Err(Box::new(Refused { error, ask }));
+        }
+        let work_ns = self.deed_ns.load(Ordering::Relaxed).saturating_mul(ask.deeds() as u64);
+        let mut waiting = self.lock();
+        if !waiting.has_room(&tenant, bulk, work_ns) {
+            return Err(Box::new(Refused { error: Error::Overloaded { retry_after_ms: RETRY_AFTER_BUSY_MS }, ask }));
+        }
+        waiting.work_ns = waiting.work_ns.saturating_add(work_ns);
+        waiting.bulk += usize::from(bulk);
+        match waiting.by_tenant.iter_mut().find(|(name, _)| *name == tenant) {
+            Some((_, count)) => *count += 1,
+            None => waiting.by_tenant.push((tenant.clone(), 1)),
+        }
+        waiting.calls.push_back(Waiter { ask, tenant, bulk, work_ns });
+        Self::wake(waiting);
+        Ok(())
+    }
+
+    /// The next call, the cluster's own first.
+    pub(crate) fn next(&self) -> Option<Ask> {
+        let mut waiting = self.lock();
+        if let Some(own) = waiting.own.pop_front() {
+            return Some(own);
+        }
+        let waiter = waiting.calls.pop_front()?;
+        waiting.work_ns = waiting.work_ns.saturating_sub(waiter.work_ns);
+        waiting.bulk -= usize::from(waiter.bulk);
+        let at = waiting.by_tenant.iter().position(|(name, _)| *name == waiter.tenant).expect("counted when admitted");
+        waiting.by_tenant[at].1 -= 1;
+        if waiting.by_tenant[at].1 == 0 {
+            waiting.by_tenant.swap_remove(at);
+        }
+        Some(waiter.ask)
+    }
+
+    /// The actor has looked: says whether it has to come again.
+    pub(crate) fn rest(&self) -> bool {
+        let mut waiting = self.lock();
+        waiting.woken = !waiting.own.is_empty() || !waiting.calls.is_empty();
+        waiting.woken
+    }
+
+    /// Learns how long `deeds` of work took.
+    pub(crate) fn observe(&self, deeds: usize, took: Duration) {
+        if deeds > 0 {
+            let each = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX) / deeds as u64;
+            let before = self.deed_ns.load(Ordering::Relaxed);
+            self.deed_ns.store(before - before / 16 + each / 16, Ordering::Relaxed);
+        }
+    }
+
+    /// How many calls wait.
+    pub(crate) fn waiting(&self) -> usize {
+        let waiting = self.lock();
+        waiting.calls.len() + waiting.own.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().expect("no holder panics")
+    }
+
+    /// Wakes the actor outside the lock, once for all that wait.
+    fn wake(mut waiting: MutexGuard<'_, Waiting>) {
+        if waiting.woken {
+            return;
+        }
+        let Some(waker) = waiting.waker.clone() else { return };
+        waiting.woken = true;
+        drop(waiting);
+        waker();
+    }
+}
+
+impl Waiting {
+    /// Count, estimated work, the bulk share and the tenants' fair share bind; but an idle shard takes any one call.
+    fn has_room(&self, tenant: &TenantId, bulk: bool, work_ns: u64) -> bool {
+        if self.calls.is_empty() {
+            return true;
+        }
+        let share = if bulk { BULK_SHARE_DIVISOR } else { 1 };
+        let mine = self.by_tenant.iter().find(|(name, _)| name == tenant).map_or(0, |(_, count)| *count);
+        let tenants = self.by_tenant.len() + usize::from(mine == 0);
+        let fits = self.work_ns.saturating_add(work_ns) <= SHARD_WORK_NS_MAX / share as u64;
+        // Bulk that was let in alone may be more than the whole estimate: it does not bar requests.
+        let only_bulk = !bulk && self.calls.len() == self.bulk;
+        self.calls.len() < SHARD_WAITING_MAX
+            && (!bulk || self.bulk < SHARD_WAITING_MAX / BULK_SHARE_DIVISOR)
+            && mine < SHARD_WAITING_MAX / tenants
+            && (fits || only_bulk)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proffer_engine::profile::command::ShardOp;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::shard::ask::WriteAsk;
+
+    fn ask() -> Ask {
+        Ask::Write(WriteAsk { ops: vec![ShardOp::Tick], deadline: None, reply: oneshot::channel().0 })
+    }
+
+    fn open_door() -> ShardDoor {
+        let door = ShardDoor::new();
+        door.open(Arc::new(|| {}));
+        // So cheap that only the count binds.
+        door.deed_ns.store(1, Ordering::Relaxed);
+        door
+    }
+
+    fn admitted(door: &ShardDoor, lane: impl Fn(TenantId) -> Lane, tenant: &str, tries: usize) -> usize {
+        (0..tries).filter(|_| door.send(lane(TenantId::new(tenant)), ask()).is_ok()).count()
+    }
+
+    #[test]
+    fn no_more_wait_than_may() {
+        let door = open_door();
+        assert_eq!(admitted(&door, Lane::Request, "a", 1_000), SHARD_WAITING_MAX);
+        assert!(door.next().is_some());
+        assert_eq!(admitted(&door, Lane::Request, "a", 1_000), 1, "room is given back");
+    }
+
+    #[test]
+    fn bulk_keeps_to_its_share_and_leaves_the_rest() {
+        let door = open_door();
+        assert_eq!(admitted(&door, Lane::Bulk, "a", 1_000), SHARD_WAITING_MAX / BULK_SHARE_DIVISOR);
+        assert!(admitted(&door, Lane::Request, "b", 1_000) >= SHARD_WAITING_MAX / 2);
+    }
+
+    #[test]
+    fn one_tenant_cannot_take_all_room_while_another_waits() {
+        let door = open_door();
+        assert!(door.send(Lane::Request(TenantId::new("small")), ask()).is_ok());
+        assert_eq!(admitted(&door, Lane::Request, "big", 1_000), SHARD_WAITING_MAX / 2);
+        assert!(door.send(Lane::Request(TenantId::new("small")), ask()).is_ok());
+    }
+
+    #[test]
+    fn estimated_work_binds_before_the_count_does() {
+        let door = open_door();
+        door.deed_ns.store(SHARD_WORK_NS_MAX / 4, Ordering::Relaxed);
+        assert_eq!(admitted(&door, Lane::Request, "a", 1_000), 4);
+    }
+
+    #[test]
+    fn a_door_without_an_actor_refuses_calls_but_keeps_the_clusters_own() {
+        let door = ShardDoor::new();
+        assert!(door.send(Lane::Request(TenantId::new("a")), ask()).is_err());
+        assert!(door.send(Lane::Own, ask()).is_ok());
+        assert_eq!(door.waiting(), 1);
+    }
+}
