@@ -6,10 +6,12 @@
 //! Invariant: nothing here knows of tokio, clocks, randomness, files or sockets. Time, ids and seeds are arguments; maps
 //! iterate in a fixed order; the same input gives the same bytes.
 
+pub mod budget;
 pub mod codec;
 pub mod decide;
 pub mod expr;
 pub mod keys;
+pub mod limits;
 pub mod model;
 pub mod profile;
 pub mod time;

@@ -1,5 +1,21 @@
 //! What a shard owns of its profiles, as a pure state machine: commands in, outcomes out.
+//!
+//! [`apply::apply`] runs a [`command::ShardCommand`] on [`cells::Cells`]: the committed [`shard::ShardState`], or the leader's
+//! [`pending::Pending`] view of what is proposed and not yet committed. The same code on both, so they agree.
+//!
+//! Invariant: nothing here knows the catalogue. What `apply` needs of it comes in the command.
 
+pub mod apply;
+mod caps;
+pub mod cells;
 pub mod command;
+mod draft;
+pub mod evidence;
+mod lapse;
+pub mod pending;
+pub mod respond;
+pub mod shard;
 pub mod state;
+pub mod stored;
 pub mod symbols;
+mod take;

@@ -1,0 +1,394 @@
+//! The ledger's side of the global accounts: the pool, and what each shard was given and gave back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bincode::{Decode, Encode};
+
+use crate::budget::escrow::{EscrowAccount, EscrowReport};
+use crate::keys::ShardId;
+use crate::profile::command::{AccountId, EscrowMessage, Recall};
+use crate::time::{Span, Timestamp};
+
+/// All global accounts. Invariant: for each, `pool + in flight + Σ shards (free + reserved + spent) = limit`; the giver
+/// subtracts before the receiver adds, so a fault can strand units for a while and never make one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Ledger {
+    accounts: BTreeMap<AccountId, Account>,
+}
+
+/// One account: one cap in one period.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Account {
+    limit: u64,
+    span: Span,
+    unit: u64,
+    cooling_ms: i64,
+    state: AccountState,
+    shards: BTreeMap<ShardId, Given>,
+    /// Shards that asked while the pool had nothing: others are asked to give back.
+    starving: BTreeSet<ShardId>,
+}
+
+/// What an account is opened with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Terms {
+    /// Units, or micro-units of money.
+    pub limit: u64,
+    /// Its period.
+    pub span: Span,
+    /// Units one action takes: grants are multiples of it.
+    pub unit: u64,
+    /// Rolling window after which a spent unit is free again; 0 = never.
+    pub cooling_ms: i64,
+}
+
+/// Where an account is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum AccountState {
+    /// Units are granted while its period lasts.
+    Open,
+    /// Ended, or its cap is gone: nothing is granted, what returns is booked.
+    Closing,
+    /// No shard holds anything that could still move.
+    Closed,
+}
+
+/// Totals between the ledger and one shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+struct Given {
+    granted: u64,
+    returned_seen: u64,
+    last: Option<EscrowReport>,
+}
+
+/// Why the ledger refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// An account is opened once.
+    #[error("account is already open")]
+    AlreadyOpen,
+    /// Periods of one cap never overlap and their numbers rise.
+    #[error("account overlaps or precedes one of the same cap")]
+    OutOfOrder,
+    /// No such account.
+    #[error("no such account")]
+    Unknown,
+    /// A shard cannot return more than it was granted, nor know of more than was granted.
+    #[error("a shard reports units that it was never granted")]
+    ForeignUnits,
+}
+
+/// Where the units of an account are, as the ledger and the shards see it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// With the ledger; negative after a limit was lowered below what is out.
+    pub pool: i128,
+    /// Granted and not received, or returned and not booked.
+    pub in_flight: i128,
+    /// Free in shards.
+    pub free: i128,
+    /// Held by reservations.
+    pub reserved: i128,
+    /// Counted.
+    pub spent: i128,
+}
+
+impl Whereabouts {
+    /// Sum: equals the limit, always.
+    pub fn total(&self) -> i128 {
+        self.pool + self.in_flight + self.free + self.reserved + self.spent
+    }
+}
+
+impl Account {
+    /// Units with the ledger; negative while shards hold more than a lowered limit.
+    pub fn pool(&self) -> i128 {
+        i128::from(self.limit) - self.shards.values().map(Given::out).sum::<i128>()
+    }
+
+    /// Limit in force.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Its period.
+    pub fn span(&self) -> Span {
+        self.span
+    }
+
+    /// Where it is in its life.
+    pub fn state(&self) -> AccountState {
+        self.state
+    }
+
+    /// Units that shards hold beyond a lowered limit and have not given back.
+    pub fn over_by(&self) -> u64 {
+        u64::try_from((-self.pool()).max(0)).unwrap_or(u64::MAX)
+    }
+
+    /// Units of one grant: `max(1, pool / (4 × active shards))`, in whole actions; 0 when not one action is left.
+    pub fn grant_size(&self, active_shards: u64) -> u64 {
+        let Ok(pool) = u64::try_from(self.pool()) else { return 0 };
+        if pool < self.unit {
+            return 0;
+        }
+        let share = pool / active_shards.max(1).saturating_mul(4);
+        (share / self.unit * self.unit).max(self.unit)
+    }
+
+    /// Last reports of the shards.
+    pub fn reports(&self) -> impl Iterator<Item = (ShardId, &EscrowReport)> {
+        self.shards.iter().filter_map(|(shard, given)| Some((*shard, given.last.as_ref()?)))
+    }
+
+    fn ends_by(&self, now: Timestamp) -> bool {
+        self.state != AccountState::Open || now >= self.span.until
+    }
+}
+
+impl Given {
+    fn out(&self) -> i128 {
+        i128::from(self.granted) - i128::from(self.returned_seen)
+    }
+
+    /// Nothing in flight, free, held or cooling.
+    fn is_settled(&self) -> bool {
+        self.last.is_some_and(|last| {
+            last.granted_seen == self.granted
+                && last.returned == self.returned_seen
+                && last.free == 0
+                && last.reserved == 0
+        })
+    }
+}
+
+impl Ledger {
+    /// Opens an account.
+    ///
+    /// # Errors
+    /// If it exists, or does not come after the last account of its cap.
+    pub fn open(&mut self, id: AccountId, terms: Terms) -> Result<(), LedgerError> {
+        if self.accounts.contains_key(&id) {
+            return Err(LedgerError::AlreadyOpen);
+        }
+        let of_cap = AccountId { ordinal: 0, ..id }..=AccountId { ordinal: u32::MAX, ..id };
+        let last = self.accounts.range(of_cap).next_back();
+        if last.is_some_and(|(last, account)| last.ordinal > id.ordinal || account.span.until > terms.span.from) {
+            return Err(LedgerError::OutOfOrder);
+        }
+        let account = Account {
+            limit: terms.limit,
+            span: terms.span,
+            unit: terms.unit.max(1),
+            cooling_ms: terms.cooling_ms.max(0),
+            state: AccountState::Open,
+            shards: BTreeMap::new(),
+            starving: BTreeSet::new(),
+        };
+        self.accounts.insert(id, account);
+        Ok(())
+    }
+
+    /// One account.
+    pub fn account(&self, id: AccountId) -> Option<&Account> {
+        self.accounts.get(&id)
+    }
+
+    /// All accounts, by id.
+    pub fn accounts(&self) -> impl Iterator<Item = (AccountId, &Account)> {
+        self.accounts.iter().map(|(id, account)| (*id, account))
+    }
+
+    /// Accounts of one cap, oldest first.
+    pub fn accounts_of(
+        &self,
+        tenant: u32,
+        cap: crate::keys::CapKey,
+    ) -> impl DoubleEndedIterator<Item = (AccountId, &Account)> {
+        let first = AccountId { tenant, cap, ordinal: 0 };
+        self.accounts.range(first..=AccountId { ordinal: u32::MAX, ..first }).map(|(id, account)| (*id, account))
+    }
+
+    /// Grants `shard` units and tells its new total. `granted_seen` is the total the shard has received: while an earlier
+    /// grant is still on its way nothing is added, so asking twice costs nothing. At least `wish` units if the pool has
+    /// them, at most the usual grant otherwise; none from a pool that is empty: then the shard is noted as starving.
+    ///
+    /// # Errors
+    /// If there is no such account, or the shard has seen units that were never granted.
+    pub fn grant(
+        &mut self,
+        id: AccountId,
+        shard: ShardId,
+        granted_seen: u64,
+        wish: u64,
+        active_shards: u64,
+        now: Timestamp,
+    ) -> Result<EscrowMessage, LedgerError> {
+        let account = self.accounts.get_mut(&id).ok_or(LedgerError::Unknown)?;
+        let granted = account.shards.entry(shard).or_default().granted;
+        if granted_seen > granted {
+            return Err(LedgerError::ForeignUnits);
+        }
+        if granted_seen == granted && !account.ends_by(now) {
+            let size = account.grant_size(active_shards);
+            let pool = u64::try_from(account.pool()).unwrap_or(0);
+            let least = wish.min(account.unit);
+            let amount = size.max(least).min(pool) / account.unit * account.unit;
+            match granted.checked_add(amount) {
+                Some(total) if amount > 0 => {
+                    account.shards.entry(shard).or_default().granted = total;
+                    account.starving.remove(&shard);
+                }
+                Some(_) | None => {
+                    account.starving.insert(shard);
+                }
+            }
+        }
+        self.message(id, shard, now).ok_or(LedgerError::Unknown)
+    }
+
+    /// Books a shard's report: units returned are in the pool again.
+    ///
+    /// # Errors
+    /// If there is no such account, or the report speaks of units that were never granted.
+    pub fn see(&mut self, shard: ShardId, report: EscrowReport, now: Timestamp) -> Result<(), LedgerError> {
+        let account = self.accounts.get_mut(&report.account).ok_or(LedgerError::Unknown)?;
+        let known = account.shards.get(&shard).copied().unwrap_or_default();
+        if report.granted_seen > known.granted || report.returned > known.granted {
+            return Err(LedgerError::ForeignUnits);
+        }
+        let given = account.shards.entry(shard).or_default();
+        let fresh =
+            given.last.is_none_or(|last| last.granted_seen <= report.granted_seen && last.returned <= report.returned);
+        given.returned_seen = given.returned_seen.max(report.returned);
+        if fresh {
+            given.last = Some(report);
+        }
+        if account.ends_by(now) && account.state == AccountState::Open {
+            account.state = AccountState::Closing;
+        }
+        Self::close_if_settled(account);
+        Ok(())
+    }
+
+    /// Sets a new limit. Raising adds to the pool at once; lowering may leave it negative: nothing is granted then, and
+    /// shards are asked for everything free until it no longer is.
+    ///
+    /// # Errors
+    /// If there is no such account.
+    pub fn set_limit(&mut self, id: AccountId, limit: u64) -> Result<(), LedgerError> {
+        self.accounts.get_mut(&id).ok_or(LedgerError::Unknown)?.limit = limit;
+        Ok(())
+    }
+
+    /// Ends an account at `at` at the latest: its cap is gone, or its period over.
+    ///
+    /// # Errors
+    /// If there is no such account.
+    pub fn close(&mut self, id: AccountId, at: Timestamp) -> Result<(), LedgerError> {
+        let account = self.accounts.get_mut(&id).ok_or(LedgerError::Unknown)?;
+        account.span.until = account.span.until.min(at);
+        if account.state == AccountState::Open {
+            account.state = AccountState::Closing;
+        }
+        Self::close_if_settled(account);
+        Ok(())
+    }
+
+    /// Closes accounts whose period is over at `now`. O(accounts).
+    pub fn end_periods(&mut self, now: Timestamp) {
+        for account in self.accounts.values_mut().filter(|account| account.state != AccountState::Closed) {
+            if account.ends_by(now) {
+                account.state = AccountState::Closing;
+                Self::close_if_settled(account);
+            }
+        }
+    }
+
+    /// What `shard` has to be told of the account, as totals: may be sent any number of times. `None` if there is no such
+    /// account.
+    pub fn message(&self, id: AccountId, shard: ShardId, now: Timestamp) -> Option<EscrowMessage> {
+        let account = self.accounts.get(&id)?;
+        let others_starve = account.starving.iter().any(|starving| *starving != shard);
+        let recall = if account.ends_by(now) || account.pool() < 0 {
+            Recall::All
+        } else if others_starve && account.pool() < i128::from(account.unit) {
+            Recall::Spare
+        } else {
+            Recall::Nothing
+        };
+        Some(EscrowMessage {
+            account: id,
+            granted: account.shards.get(&shard).map_or(0, |given| given.granted),
+            span: account.span,
+            unit: account.unit,
+            cooling_ms: account.cooling_ms,
+            recall,
+            closed: account.state == AccountState::Closed,
+        })
+    }
+
+    /// Shards to ask for units, those first that reported most free: when others starve and the pool is empty, or a limit
+    /// was lowered below what is out. Empty otherwise.
+    pub fn recall_plan(&self, id: AccountId, now: Timestamp) -> Vec<ShardId> {
+        let Some(account) = self.accounts.get(&id) else { return Vec::new() };
+        let mut holders: Vec<(u64, ShardId)> = account
+            .shards
+            .iter()
+            .filter(|(shard, given)| {
+                given.out() > 0
+                    && !given.is_settled()
+                    && self.message(id, **shard, now).is_some_and(|message| message.recall != Recall::Nothing)
+            })
+            .map(|(shard, given)| {
+                let unseen = given.last.map_or(given.granted, |last| last.free + (given.granted - last.granted_seen));
+                (unseen, *shard)
+            })
+            .filter(|(free, _)| *free > 0)
+            .collect();
+        holders.sort_by_key(|(free, shard)| (std::cmp::Reverse(*free), *shard));
+        holders.into_iter().map(|(_, shard)| shard).collect()
+    }
+
+    /// Shards that wait for units, for whom the pool now has some.
+    pub fn starving(&self, id: AccountId) -> impl Iterator<Item = ShardId> + '_ {
+        self.accounts.get(&id).into_iter().flat_map(|account| account.starving.iter().copied())
+    }
+
+    /// Forgets a closed account. Its number is not used again: [`Ledger::open`] needs a higher one while a later account
+    /// of the cap is kept.
+    pub fn forget_closed(&mut self, id: AccountId) -> bool {
+        let closed = self.accounts.get(&id).is_some_and(|account| account.state == AccountState::Closed);
+        if closed {
+            self.accounts.remove(&id);
+        }
+        closed
+    }
+
+    /// Where the account's units are, `shards` telling their own side. `None` if there is no such account.
+    pub fn whereabouts<'a>(
+        &self,
+        id: AccountId,
+        shards: impl IntoIterator<Item = (ShardId, &'a EscrowAccount)>,
+    ) -> Option<Whereabouts> {
+        let account = self.accounts.get(&id)?;
+        let mut seen = Whereabouts { pool: account.pool(), ..Whereabouts::default() };
+        seen.in_flight = account.shards.values().map(Given::out).sum();
+        for (_, held) in shards {
+            seen.free += i128::from(held.free());
+            seen.reserved += i128::from(held.reserved());
+            seen.spent += i128::from(held.spent());
+            seen.in_flight -= i128::from(held.granted_seen()) - i128::from(held.returned());
+        }
+        Some(seen)
+    }
+
+    fn close_if_settled(account: &mut Account) {
+        if account.state == AccountState::Closing
+            && account.shards.values().all(|given| given.granted == 0 || given.is_settled())
+        {
+            account.state = AccountState::Closed;
+            account.starving.clear();
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What a shard has counted for learning (domain.md §8): propositions shown, and those answered with good news.
+
+use std::collections::BTreeMap;
+
+use bincode::{Decode, Encode};
+
+use crate::keys::{CategoryKey, OfferKey};
+
+/// n and k.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Tally {
+    /// Propositions with a first impression.
+    pub shown: u64,
+    /// Of those, with a first positive outcome.
+    pub positive: u64,
+}
+
+/// A tenant's counters in one shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Evidence {
+    offers: BTreeMap<OfferKey, Tally>,
+    categories: BTreeMap<CategoryKey, Tally>,
+    all: Tally,
+}
+
+/// What one proposition adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// Of which offer.
+    pub offer: OfferKey,
+    /// In which category.
+    pub category: Option<CategoryKey>,
+    /// Its first impression.
+    pub shown: bool,
+    /// Its first positive outcome.
+    pub positive: bool,
+}
+
+impl Evidence {
+    /// Counts one observation.
+    pub fn observe(&mut self, seen: &Observation) {
+        let add = |tally: &mut Tally| {
+            tally.shown += u64::from(seen.shown);
+            tally.positive += u64::from(seen.positive);
+        };
+        add(self.offers.entry(seen.offer).or_default());
+        if let Some(category) = seen.category {
+            add(self.categories.entry(category).or_default());
+        }
+        add(&mut self.all);
+    }
+
+    /// An offer's counters.
+    pub fn offer(&self, offer: OfferKey) -> Tally {
+        self.offers.get(&offer).copied().unwrap_or_default()
+    }
+
+    /// A category's counters.
+    pub fn category(&self, category: CategoryKey) -> Tally {
+        self.categories.get(&category).copied().unwrap_or_default()
+    }
+
+    /// All offers' together.
+    pub fn all(&self) -> Tally {
+        self.all
+    }
+
+    /// Counters by offer.
+    pub fn offers(&self) -> impl Iterator<Item = (OfferKey, Tally)> + '_ {
+        self.offers.iter().map(|(offer, tally)| (*offer, *tally))
+    }
+}

@@ -1,0 +1,188 @@
+//! Recording what happened to a proposition (domain.md §5, `respond`).
+
+use crate::keys::OutcomeKey;
+use crate::model::settings::Sentiment;
+use crate::profile::apply::{Outcome, Refusal, Responded, check_bounds};
+use crate::profile::cells::{Look, ProfileId};
+use crate::profile::command::{CountEvent, DecisionId, Respond, TakeAccount};
+use crate::profile::draft::Draft;
+use crate::profile::evidence::Observation;
+use crate::profile::state::{
+    Answer, DecisionRecord, Exposure, Keyed, KeyedAnswer, OutcomeRecord, Profile, Reservation,
+};
+
+/// The built-in outcome `impression`.
+pub const IMPRESSION: OutcomeKey = OutcomeKey(0);
+
+impl<L: Look> Draft<'_, L> {
+    pub(crate) fn respond(&mut self, respond: &Respond) -> Result<Outcome, Refusal> {
+        if respond.proposition.is_some_and(|(_, rank)| rank == 0) {
+            return Err(Refusal::Malformed("ranks count from 1".to_owned()));
+        }
+        let id = ProfileId { tenant: respond.tenant.clone(), customer: respond.customer.clone() };
+        let mut profile = self.open_profile(&id);
+        match profile.answered(&respond.idempotency)? {
+            Some(KeyedAnswer::Responded { late, repeat, over_cap }) => {
+                let first = Responded { duplicate: true, late: *late, repeat: *repeat, over_cap: *over_cap };
+                self.store_profile(id, profile);
+                return Ok(Outcome::Responded(first));
+            }
+            Some(KeyedAnswer::Took { .. }) => return Err(Refusal::IdempotencyConflict),
+            None => {}
+        }
+
+        let mut responded = Responded { repeat: is_repeat(&profile, respond), ..Responded::default() };
+        if !responded.repeat {
+            self.count(&id, &mut profile, respond, &mut responded);
+        }
+        self.note_outcome(&mut profile, respond, responded);
+        check_bounds(self, &id, &profile)?;
+        self.store_profile(id, profile);
+        Ok(Outcome::Responded(responded))
+    }
+
+    /// The impression, given or implied, then the outcome itself.
+    fn count(&mut self, id: &ProfileId, profile: &mut Profile, respond: &Respond, responded: &mut Responded) {
+        let is_impression = respond.outcome == IMPRESSION;
+        let observe = |draft: &mut Self, shown, positive| {
+            if respond.evidence && respond.proposition.is_some() {
+                let seen = Observation { offer: respond.offer, category: respond.category, shown, positive };
+                draft.writes().observed.push((id.tenant.clone(), seen));
+            }
+        };
+        if is_impression || !was_shown(profile, respond) {
+            self.settle(profile, respond, CountEvent::Impression, responded);
+            self.settle(profile, respond, CountEvent::Outcome(IMPRESSION), responded);
+            let exposure =
+                Exposure::new(self.now(), respond.offer, respond.creative, respond.channel, respond.placement);
+            profile.expose(exposure.in_category(respond.category));
+            if let Some((decision, rank)) = respond.proposition {
+                let holds = &mut profile.dealings.get_or_insert_default().policy_holds;
+                holds.retain(|hold| (hold.decision, hold.rank) != (decision, rank));
+            }
+            self.note_answer(profile, respond, IMPRESSION, false);
+            observe(self, true, false);
+        }
+        if !is_impression {
+            let positive = respond.sentiment == Sentiment::Positive;
+            self.settle(profile, respond, CountEvent::Outcome(respond.outcome), responded);
+            if positive && !had_good_news(profile, respond) {
+                observe(self, false, true);
+            }
+            self.note_answer(profile, respond, respond.outcome, positive);
+        }
+        if respond.sentiment == Sentiment::Positive {
+            let now = self.now();
+            let answered = &mut profile.dealings.get_or_insert_default().answered;
+            match answered.binary_search_by_key(&respond.offer, |(offer, _)| *offer) {
+                Ok(index) => answered[index].1 = now,
+                Err(index) => answered.insert(index, (respond.offer, now)),
+            }
+        }
+    }
+
+    /// Turns what the proposition holds for this event into use, and takes a fresh unit of each of the offer's caps that
+    /// it holds none of.
+    fn settle(&mut self, profile: &mut Profile, respond: &Respond, event: CountEvent, responded: &mut Responded) {
+        let now = self.now();
+        let mut confirmed = Vec::new();
+        if let Some((decision, rank)) = respond.proposition {
+            let dealings = profile.dealings.get_or_insert_default();
+            let mine = |held: &Reservation| (held.decision, held.rank, held.count_on) == (decision, rank, event);
+            let held: Vec<_> = dealings.reservations.iter().copied().filter(mine).collect();
+            dealings.reservations.retain(|held| !mine(held));
+            for unit in held {
+                confirmed.push(unit.cap);
+                match unit.account {
+                    TakeAccount::Profile { window, .. } => dealings.count_use(unit.cap, window, now),
+                    TakeAccount::Global { account, amount } => {
+                        if let Some(account) = self.account(account) {
+                            account.confirm(amount, now);
+                        }
+                    }
+                }
+            }
+        }
+        for unit in respond.counts.iter().filter(|unit| unit.count_on == event && !confirmed.contains(&unit.cap)) {
+            let record = respond.proposition.and_then(|(decision, _)| record_of(profile, decision));
+            let lapsed = record.zip(respond.proposition).is_some_and(|(record, (_, rank))| {
+                record.lapsed.iter().any(|(of, cap)| (*of, *cap) == (rank, unit.cap))
+            });
+            responded.late |= lapsed;
+            responded.over_cap |= !self.use_unit(profile, unit);
+        }
+    }
+
+    /// Remembers that the proposition had this outcome.
+    fn note_answer(&self, profile: &mut Profile, respond: &Respond, outcome: OutcomeKey, positive: bool) {
+        let Some((decision, rank)) = respond.proposition else { return };
+        let now = self.now();
+        let decisions = &mut profile.dealings.get_or_insert_default().decisions;
+        let index = decisions.iter().position(|record| record.decision == decision).unwrap_or_else(|| {
+            decisions.push(DecisionRecord {
+                decision,
+                at: respond.decided_at.unwrap_or(now),
+                until: respond.answerable_until.unwrap_or(now),
+                answers: Vec::new(),
+                lapsed: Vec::new(),
+            });
+            decisions.len() - 1
+        });
+        decisions[index].answers.push(Answer { rank, outcome, positive });
+    }
+
+    fn note_outcome(&self, profile: &mut Profile, respond: &Respond, responded: Responded) {
+        let now = self.now();
+        let dealings = profile.dealings.get_or_insert_default();
+        if respond.outcome != IMPRESSION || responded.repeat || responded.over_cap {
+            dealings.outcomes.push(OutcomeRecord {
+                at: now,
+                offer: respond.offer,
+                category: respond.category,
+                outcome: respond.outcome,
+                value: respond.value,
+                over_cap: responded.over_cap,
+                repeat: responded.repeat,
+            });
+        }
+        if let Some(opt_out) = respond.opt_out
+            && let Err(index) = dealings.opt_outs.binary_search(&opt_out)
+        {
+            dealings.opt_outs.insert(index, opt_out);
+        }
+        let Responded { late, repeat, over_cap, .. } = responded;
+        dealings.keyed.push(Keyed {
+            key: respond.idempotency.key,
+            body: respond.idempotency.body,
+            until: respond.idempotency.until,
+            answer: KeyedAnswer::Responded { late, repeat, over_cap },
+        });
+    }
+}
+
+fn record_of(profile: &Profile, decision: DecisionId) -> Option<&DecisionRecord> {
+    profile.dealings.as_ref()?.decisions.iter().find(|record| record.decision == decision)
+}
+
+fn answers<'a>(profile: &'a Profile, respond: &Respond) -> impl Iterator<Item = &'a Answer> {
+    let (decision, rank) = respond.proposition.unzip();
+    let record = decision.and_then(|decision| record_of(profile, decision));
+    record.into_iter().flat_map(|record| &record.answers).filter(move |answer| Some(answer.rank) == rank)
+}
+
+/// Whether the proposition had this very outcome. Without a proposition nothing repeats.
+fn is_repeat(profile: &Profile, respond: &Respond) -> bool {
+    answers(profile, respond).any(|answer| answer.outcome == respond.outcome)
+}
+
+fn had_good_news(profile: &Profile, respond: &Respond) -> bool {
+    answers(profile, respond).any(|answer| answer.positive)
+}
+
+/// Whether an outcome implies no impression: the proposition has one, or, where none is named, the offer does.
+fn was_shown(profile: &Profile, respond: &Respond) -> bool {
+    match respond.proposition {
+        Some(_) => answers(profile, respond).any(|answer| answer.outcome == IMPRESSION),
+        None => profile.exposures.iter().any(|seen| seen.offer == respond.offer),
+    }
+}

@@ -1,0 +1,197 @@
+//! A shard as bytes: a header, then pieces of bounded size. The same state always gives the same pieces.
+
+use std::sync::Arc;
+
+use bincode::{Decode, Encode};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::budget::escrow::EscrowAccount;
+use crate::codec::{DecodeError, decode, encode};
+use crate::keys::{CapKey, Revision, Symbol, TenantId};
+use crate::limits::PIECE_BYTES;
+use crate::profile::command::AccountId;
+use crate::profile::evidence::Evidence;
+use crate::profile::shard::{CHUNKS, ShardState};
+use crate::profile::state::Profile;
+use crate::profile::symbols::Symbols;
+use crate::time::Timestamp;
+
+/// One piece of an encoded shard.
+#[derive(Debug, Encode, Decode)]
+enum StoredPiece {
+    /// First version of the format.
+    V1(PieceV1),
+}
+
+/// Pieces in the order they are written.
+#[derive(Debug, Encode, Decode)]
+enum PieceV1 {
+    Header {
+        log_time: Timestamp,
+        fence: Revision,
+    },
+    Tenant {
+        id: TenantId,
+        names: Vec<Arc<str>>,
+        evidence: Evidence,
+    },
+    Accounts(Vec<(AccountId, EscrowAccount)>),
+    Closed(Vec<((u32, CapKey), u32)>),
+    /// Tenant's number, customer, profile.
+    Profiles(Vec<(u32, Box<str>, Profile)>),
+    /// Without it the bytes were cut short.
+    End {
+        profiles: u64,
+    },
+}
+
+/// Why pieces are no shard.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// A piece could not be read.
+    #[error(transparent)]
+    Piece(#[from] DecodeError),
+    /// Pieces are missing, doubled or contradict each other.
+    #[error("stored shard is not whole: {0}")]
+    Broken(&'static str),
+}
+
+impl ShardState {
+    /// The state in pieces of about [`PIECE_BYTES`], to be written and read in order. Works on a clone while the state
+    /// moves on; one chunk is in memory at a time.
+    pub fn encode_chunks(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
+        let header = PieceV1::Header { log_time: self.log_time, fence: self.fence };
+        let tenants = self.tenants.iter().map(|tenant| PieceV1::Tenant {
+            id: tenant.id.clone(),
+            names: tenant.symbols.names().to_vec(),
+            evidence: (*tenant.evidence).clone(),
+        });
+        let accounts: Vec<(AccountId, EscrowAccount)> =
+            self.accounts().map(|(id, account)| (id, account.clone())).collect();
+        let accounts =
+            accounts.chunks(ACCOUNTS_PER_PIECE).map(<[_]>::to_vec).map(PieceV1::Accounts).collect::<Vec<_>>();
+        let closed: Vec<((u32, CapKey), u32)> =
+            self.escrow.closed_below.iter().map(|(cap, ordinal)| (*cap, *ordinal)).collect();
+        let closed = closed.chunks(ACCOUNTS_PER_PIECE).map(<[_]>::to_vec).map(PieceV1::Closed).collect::<Vec<_>>();
+        let head = std::iter::once(header).chain(tenants).chain(accounts).chain(closed);
+        let profiles = (0..CHUNKS).flat_map(|chunk| self.encode_profiles(chunk));
+        let end = std::iter::once(PieceV1::End { profiles: self.profile_count() });
+        head.map(write).chain(profiles).chain(end.map(write))
+    }
+
+    /// The state that was encoded into these pieces.
+    ///
+    /// # Errors
+    /// If a piece cannot be read, is of an unknown version, or one is missing. Never panics on corrupt bytes.
+    pub fn decode_chunks<B: AsRef<[u8]>>(pieces: impl IntoIterator<Item = B>) -> Result<Self, RestoreError> {
+        let mut state = ShardState::new();
+        let mut pieces = pieces.into_iter();
+        let first = pieces.next().ok_or(RestoreError::Broken("no header"))?;
+        let PieceV1::Header { log_time, fence } = read(first.as_ref())? else {
+            return Err(RestoreError::Broken("does not start with a header"));
+        };
+        (state.log_time, state.fence) = (log_time, fence);
+        let mut ended = false;
+        for piece in pieces {
+            if ended {
+                return Err(RestoreError::Broken("goes on after its end"));
+            }
+            match read(piece.as_ref())? {
+                PieceV1::Header { .. } => return Err(RestoreError::Broken("two headers")),
+                PieceV1::Tenant { id, names, evidence } => state.restore_tenant(&id, &names, evidence)?,
+                PieceV1::Accounts(accounts) => {
+                    for (id, account) in accounts {
+                        if !account.is_sound() {
+                            return Err(RestoreError::Broken("an account spent more than it was granted"));
+                        }
+                        Arc::make_mut(&mut state.escrow).put(id, account);
+                    }
+                }
+                PieceV1::Closed(closed) => Arc::make_mut(&mut state.escrow).closed_below.extend(closed),
+                PieceV1::Profiles(profiles) => {
+                    for (tenant, customer, profile) in profiles {
+                        let known = state.tenants.get(tenant as usize).map(|tenant| tenant.symbols.len());
+                        let names = known.ok_or(RestoreError::Broken("a profile of an unknown tenant"))?;
+                        if profile.is_empty() || symbols_of(&profile).any(|symbol| symbol.0 as usize >= names) {
+                            return Err(RestoreError::Broken("a profile names what has no name"));
+                        }
+                        state.put_entry(tenant, &customer, profile);
+                    }
+                }
+                PieceV1::End { profiles } => {
+                    if profiles != state.profile_count() {
+                        return Err(RestoreError::Broken("profiles are missing"));
+                    }
+                    ended = true;
+                }
+            }
+        }
+        if !ended {
+            return Err(RestoreError::Broken("ends early"));
+        }
+        state.shrink();
+        Ok(state)
+    }
+
+    /// Hash of the encoded state: replicas at the same position agree on it.
+    pub fn hash(&self) -> u64 {
+        let mut hasher = Xxh3::new();
+        for piece in self.encode_chunks() {
+            hasher.update(&piece);
+        }
+        hasher.digest()
+    }
+
+    fn restore_tenant(&mut self, id: &TenantId, names: &[Arc<str>], evidence: Evidence) -> Result<(), RestoreError> {
+        let before = self.tenants.len();
+        let number = self.number_of(id) as usize;
+        if number != before {
+            return Err(RestoreError::Broken("a tenant twice"));
+        }
+        let mut symbols = Symbols::default();
+        for name in names {
+            symbols.intern(name);
+        }
+        if symbols.len() != names.len() {
+            return Err(RestoreError::Broken("a name twice"));
+        }
+        self.tenants[number].symbols = Arc::new(symbols);
+        self.tenants[number].evidence = Arc::new(evidence);
+        Ok(())
+    }
+
+    fn encode_profiles(&self, chunk: usize) -> Vec<Vec<u8>> {
+        let mut pieces = Vec::new();
+        let mut open = Vec::new();
+        let mut bytes = 0;
+        for entry in self.sorted_chunk(chunk) {
+            let size = encode(&entry.profile).len() + entry.customer.len();
+            if bytes + size > PIECE_BYTES && !open.is_empty() {
+                pieces.push(write(PieceV1::Profiles(std::mem::take(&mut open))));
+                bytes = 0;
+            }
+            bytes += size;
+            open.push((entry.tenant, entry.customer.clone(), entry.profile.clone()));
+        }
+        if !open.is_empty() {
+            pieces.push(write(PieceV1::Profiles(open)));
+        }
+        pieces
+    }
+}
+
+const ACCOUNTS_PER_PIECE: usize = 4_096;
+
+fn write(piece: PieceV1) -> Vec<u8> {
+    encode(&StoredPiece::V1(piece))
+}
+
+fn read(bytes: &[u8]) -> Result<PieceV1, DecodeError> {
+    let StoredPiece::V1(piece) = decode("a piece of a shard", bytes)?;
+    Ok(piece)
+}
+
+fn symbols_of(profile: &Profile) -> impl Iterator<Item = Symbol> {
+    let rows = profile.rows.iter().flat_map(|(_, row)| row.iter());
+    profile.attributes.iter().chain(rows).map(|(symbol, _)| *symbol).chain(profile.segments.iter().copied())
+}

@@ -1,0 +1,259 @@
+//! Taking what a decision proposed: every unit is checked again, and all are taken or none.
+
+use crate::keys::{CapKey, OfferKey};
+use crate::limits::PROPOSITIONS_PER_TAKE;
+use crate::profile::apply::{Outcome, Refusal, Took, check_bounds};
+use crate::profile::cells::{Look, ProfileId};
+use crate::profile::command::{CapTake, CountEvent, Idempotency, PolicyTake, Take, TakeAccount, TakenProposition};
+use crate::profile::draft::Draft;
+use crate::profile::evidence::Observation;
+use crate::profile::respond::IMPRESSION;
+use crate::profile::state::{Answer, DecisionRecord, Exposure, Keyed, KeyedAnswer, PolicyHold, Profile, Reservation};
+
+/// Offers and caps for which there was no unit.
+#[derive(Default)]
+struct Missing {
+    offers: Vec<OfferKey>,
+    caps: Vec<CapKey>,
+}
+
+impl Missing {
+    fn note(&mut self, offer: OfferKey, cap: Option<CapKey>) {
+        if !self.offers.contains(&offer) {
+            self.offers.push(offer);
+        }
+        if let Some(cap) = cap.filter(|cap| !self.caps.contains(cap)) {
+            self.caps.push(cap);
+        }
+    }
+}
+
+impl Profile {
+    /// The first answer to a key, if it is still known.
+    ///
+    /// # Errors
+    /// If the key came with another body.
+    pub fn answered(&self, key: &Idempotency) -> Result<Option<&KeyedAnswer>, Refusal> {
+        let keyed = self.dealings.iter().flat_map(|dealings| &dealings.keyed).find(|keyed| keyed.key == key.key);
+        match keyed {
+            Some(keyed) if keyed.body == key.body => Ok(Some(&keyed.answer)),
+            Some(_) => Err(Refusal::IdempotencyConflict),
+            None => Ok(None),
+        }
+    }
+
+    /// Bytes that answered keys count for.
+    pub(crate) fn keyed_bytes(&self) -> u64 {
+        let size = |keyed: &Keyed| match &keyed.answer {
+            KeyedAnswer::Responded { .. } => size_of::<Keyed>(),
+            KeyedAnswer::Took { propositions, .. } => {
+                let takes = |proposition: &TakenProposition| size_of_val(proposition.takes.as_slice());
+                size_of::<Keyed>()
+                    + size_of_val(propositions.as_slice())
+                    + propositions.iter().map(takes).sum::<usize>()
+            }
+        };
+        self.dealings.iter().flat_map(|dealings| &dealings.keyed).map(|keyed| size(keyed) as u64).sum()
+    }
+}
+
+impl<L: Look> Draft<'_, L> {
+    pub(crate) fn take(&mut self, take: &Take) -> Result<Outcome, Refusal> {
+        let sizes = [take.propositions.len(), take.ghosts.len(), take.policies.len()];
+        if sizes.into_iter().any(|len| len > PROPOSITIONS_PER_TAKE) {
+            return Err(Refusal::Malformed("too many propositions".to_owned()));
+        }
+        let id = ProfileId { tenant: take.tenant.clone(), customer: take.customer.clone() };
+        let mut profile = self.open_profile(&id);
+        if let Some(key) = &take.idempotency {
+            match profile.answered(key)? {
+                Some(KeyedAnswer::Took { decision, at, propositions }) => {
+                    let took = Took { decision: *decision, at: *at, first_answer: Some(propositions.clone()) };
+                    self.store_profile(id, profile);
+                    return Ok(Outcome::Took(took));
+                }
+                Some(KeyedAnswer::Responded { .. }) => return Err(Refusal::IdempotencyConflict),
+                None => {}
+            }
+        }
+        let dealings = profile.dealings.get_or_insert_default();
+        if dealings.decisions.iter().any(|record| record.decision == take.decision) {
+            return Err(Refusal::DecisionRepeated);
+        }
+        if let Some(superseded) = take.supersedes {
+            dealings.release(self, superseded, &[]);
+        }
+        dealings.decisions.push(DecisionRecord {
+            decision: take.decision,
+            at: self.now(),
+            until: take.answerable_until,
+            answers: Vec::new(),
+            lapsed: Vec::new(),
+        });
+
+        let missing = self.take_units(&id, &mut profile, take);
+        if !missing.offers.is_empty() {
+            return Err(Refusal::CapRefused { offers: missing.offers, caps: missing.caps });
+        }
+        self.note_decision(&mut profile, take);
+        check_bounds(self, &id, &profile)?;
+        self.store_profile(id, profile);
+        Ok(Outcome::Took(Took { decision: take.decision, at: self.now(), first_answer: None }))
+    }
+
+    fn take_units(&mut self, id: &ProfileId, profile: &mut Profile, take: &Take) -> Missing {
+        let mut missing = Missing::default();
+        let now = self.now();
+        let bars = |profile: &Profile, policy: &PolicyTake| {
+            profile.impressions(policy.counted, policy.window, now) >= policy.limit
+        };
+        let offer_of = |rank: u16| take.propositions.get(usize::from(rank).wrapping_sub(1)).map(|of| of.offer);
+        for policy in take.policies.iter().filter(|policy| policy.earlier_only) {
+            if let Some(offer) = offer_of(policy.rank).filter(|_| bars(profile, policy)) {
+                missing.note(offer, None);
+            }
+        }
+        for (index, proposition) in take.propositions.iter().enumerate() {
+            let rank = u16::try_from(index + 1).expect("PROPOSITIONS_PER_TAKE fits 16 bits");
+            let policies = || take.policies.iter().filter(move |policy| policy.rank == rank);
+            if policies().any(|policy| !policy.earlier_only && bars(profile, policy)) {
+                missing.note(proposition.offer, None);
+            }
+            for unit in &proposition.takes {
+                if !self.take_unit(profile, take, rank, proposition, unit) {
+                    missing.note(proposition.offer, Some(unit.cap));
+                }
+            }
+            self.take_mandatory(profile, take, proposition, &mut missing);
+            if proposition.implied_impression {
+                self.show(id, profile, take, rank, proposition);
+            } else {
+                let holds = &mut profile.dealings.get_or_insert_default().policy_holds;
+                for policy in policies() {
+                    let hold = holds
+                        .iter_mut()
+                        .find(|hold| (hold.decision, hold.rank, hold.counted) == (take.decision, rank, policy.counted));
+                    match hold {
+                        Some(hold) => hold.expires_at = hold.expires_at.max(policy.expires_at),
+                        None => holds.push(PolicyHold {
+                            decision: take.decision,
+                            rank,
+                            counted: policy.counted,
+                            expires_at: policy.expires_at,
+                        }),
+                    }
+                }
+            }
+        }
+        missing
+    }
+
+    /// Reserves one unit, or uses it at once if the decision itself counts.
+    fn take_unit(
+        &mut self,
+        profile: &mut Profile,
+        take: &Take,
+        rank: u16,
+        proposition: &TakenProposition,
+        unit: &CapTake,
+    ) -> bool {
+        let now = self.now();
+        let at_once = match unit.count_on {
+            CountEvent::Decision => true,
+            CountEvent::Impression => proposition.implied_impression,
+            CountEvent::Outcome(outcome) => proposition.implied_impression && outcome == IMPRESSION,
+        };
+        if at_once {
+            return self.use_unit(profile, unit);
+        }
+        let can = match unit.account {
+            TakeAccount::Profile { limit, window } => profile.has_unit(unit.cap, limit, window, now),
+            TakeAccount::Global { account, amount } => {
+                self.account(account).is_some_and(|held| held.reserve(amount, now))
+            }
+        };
+        if can {
+            profile.dealings.get_or_insert_default().reservations.push(Reservation {
+                decision: take.decision,
+                rank,
+                cap: unit.cap,
+                account: unit.account,
+                count_on: unit.count_on,
+                expires_at: unit.expires_at,
+            });
+        }
+        can
+    }
+
+    /// Uses a unit that nobody holds; `false` if there is none.
+    pub(crate) fn use_unit(&mut self, profile: &mut Profile, unit: &CapTake) -> bool {
+        let now = self.now();
+        match unit.account {
+            TakeAccount::Profile { limit, window } => {
+                let can = profile.has_unit(unit.cap, limit, window, now);
+                if can {
+                    profile.dealings.get_or_insert_default().count_use(unit.cap, window, now);
+                }
+                can
+            }
+            TakeAccount::Global { account, amount } => {
+                self.account(account).is_some_and(|held| held.spend(amount, now))
+            }
+        }
+    }
+
+    fn take_mandatory(
+        &self,
+        profile: &mut Profile,
+        take: &Take,
+        proposition: &TakenProposition,
+        missing: &mut Missing,
+    ) {
+        let Some((day, limit)) = take.mandatory.filter(|_| proposition.mandatory) else { return };
+        let today = &mut profile.dealings.get_or_insert_default().mandatory;
+        if today.as_ref().is_none_or(|(known, _)| known.until <= day.from) {
+            *today = Some((day, Vec::new()));
+        }
+        let Some((_, offers)) = today else { return };
+        if offers.contains(&proposition.offer) {
+            return;
+        }
+        if offers.len() as u64 >= u64::from(limit) {
+            missing.note(proposition.offer, None);
+        } else {
+            offers.push(proposition.offer);
+        }
+    }
+
+    /// A proposition on a channel where the decision counts as shown.
+    fn show(&mut self, id: &ProfileId, profile: &mut Profile, take: &Take, rank: u16, shown: &TakenProposition) {
+        let exposure = Exposure::new(self.now(), shown.offer, shown.creative, shown.channel, shown.placement);
+        profile.expose(exposure.in_category(shown.category));
+        let dealings = profile.dealings.get_or_insert_default();
+        if let Some(record) = dealings.decisions.iter_mut().find(|record| record.decision == take.decision) {
+            record.answers.push(Answer { rank, outcome: IMPRESSION, positive: false });
+        }
+        if !shown.fallback && !shown.mandatory {
+            let seen = Observation { offer: shown.offer, category: shown.category, shown: true, positive: false };
+            self.writes().observed.push((id.tenant.clone(), seen));
+        }
+    }
+
+    fn note_decision(&mut self, profile: &mut Profile, take: &Take) {
+        let now = self.now();
+        let dealings = profile.dealings.get_or_insert_default();
+        for ghost in &take.ghosts {
+            if !dealings.ghosts.iter().any(|(known, _)| known.offer == ghost.offer) {
+                dealings.ghosts.push((*ghost, now));
+            }
+        }
+        if let Some(key) = &take.idempotency {
+            dealings.keyed.push(Keyed {
+                key: key.key,
+                body: key.body,
+                until: key.until,
+                answer: KeyedAnswer::Took { decision: take.decision, at: now, propositions: take.propositions.clone() },
+            });
+        }
+    }
+}
