@@ -157,7 +157,7 @@ fn offer_reading_is_known() {
             }
         }
     }
-    let mut compile = |source: &str| expr::compile(&expr::parse(source).unwrap(), &mut Count(&asked));
+    let compile = |source: &str| expr::compile(&expr::parse(source).unwrap(), &mut Count(&asked));
     assert!(!compile("customer.a > 1").reads_offer());
     assert!(compile("offer.a > customer.b").reads_offer());
     assert!(compile("bare > customer.b").reads_offer());

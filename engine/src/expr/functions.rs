@@ -175,11 +175,9 @@ impl Function {
             | Function::Ln
             | Function::Exp => Type::Number,
             Function::Concat | Function::Lower | Function::Upper => Type::Text,
-            Function::Contains
-            | Function::StartsWith
-            | Function::EndsWith
-            | Function::IsNull
-            | Function::Exists => Type::Bool,
+            Function::Contains | Function::StartsWith | Function::EndsWith | Function::IsNull | Function::Exists => {
+                Type::Bool
+            }
             Function::Coalesce => return None,
         })
     }

@@ -17,6 +17,8 @@ pub mod limits;
 mod names;
 mod numbers;
 mod parser;
+#[cfg(test)]
+mod properties;
 
 pub use ast::{Ast, BinaryOperator, Node, NodeId, NodeKind, Position, UnaryOperator};
 pub use check::{Type, TypeError, check};
