@@ -17,6 +17,13 @@ pub struct DecodeError {
     reason: String,
 }
 
+impl DecodeError {
+    /// Bytes that decode, but into parts that contradict each other.
+    pub(crate) fn new(what: &'static str, reason: String) -> Self {
+        DecodeError { what, reason }
+    }
+}
+
 /// Encodes `value`. Infallible for our types: every one of them can be written.
 pub fn encode<T: Encode>(value: &T) -> Vec<u8> {
     bincode::encode_to_vec(value, bincode::config::standard()).expect("all stored types are encodable")

@@ -7,6 +7,8 @@
 //! iterate in a fixed order; the same input gives the same bytes.
 
 pub mod budget;
+pub mod calendar;
+pub mod catalog;
 pub mod codec;
 pub mod decide;
 pub mod expr;

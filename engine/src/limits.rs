@@ -37,3 +37,68 @@ pub const COOLING_BUCKETS: i64 = 64;
 pub const OPEN_AHEAD_MS: i64 = 60 * SECOND_MS;
 /// Shards of a cluster.
 pub const SHARDS: usize = 256;
+
+// Authored input (catalog/). All are inclusive.
+
+/// Characters of a name.
+pub const NAME_CHARS_MAX: usize = 255;
+/// Characters of a description.
+pub const DESCRIPTION_CHARS_MAX: usize = 10_000;
+/// Characters of any other text: labels, reasons, short descriptions.
+pub const TEXT_CHARS_MAX: usize = 1_000;
+/// Characters of a key, tag, segment name, attribute name or other word.
+pub const WORD_CHARS_MAX: usize = 255;
+/// Bytes of an id.
+pub const ID_BYTES_MAX: usize = 128;
+/// Bytes of a tenant's name.
+pub const TENANT_ID_BYTES_MAX: usize = 64;
+/// Items of any list that has no tighter limit.
+pub const LIST_ITEMS_MAX: usize = 1_000;
+/// Tags of one offer.
+pub const TAGS_MAX: usize = 100;
+/// Caps of one offer.
+pub const CAPS_MAX: usize = 50;
+/// Scopes of one rule or policy.
+pub const SCOPES_MAX: usize = 100;
+/// Custom fields of one category.
+pub const CUSTOM_FIELDS_MAX: usize = 500;
+/// Explicit members of one collection.
+pub const COLLECTION_OFFERS_MAX: usize = 10_000;
+/// Columns of one schema.
+pub const SCHEMA_FIELDS_MAX: usize = 500;
+/// Custom outcomes a tenant ever has.
+pub const CUSTOM_OUTCOMES_MAX: usize = 1_000;
+/// API keys of one tenant.
+pub const API_KEYS_MAX: usize = 1_000;
+/// Tenants of one cluster.
+pub const TENANTS_MAX: usize = 10_000;
+/// Nodes of one flow.
+pub const FLOW_NODES_MAX: usize = 100;
+/// Published versions of one flow.
+pub const FLOW_VERSIONS_MAX: usize = 1_000;
+/// Levels of nesting in a body.
+pub const BODY_DEPTH_MAX: usize = 32;
+/// Values (scalars, lists and objects) in a body.
+pub const BODY_VALUES_MAX: usize = 50_000;
+/// Bytes of all text in a body: a write must fit one log entry of 256 KiB.
+pub const BODY_TEXT_BYTES_MAX: usize = 192 * 1024;
+/// Limit of any other cap.
+pub const CAP_LIMIT_MAX: u64 = 1_000_000_000_000;
+/// Longest hold of a reservation.
+pub const RESERVATION_SECONDS_MAX: u32 = 86_400;
+/// Longest look back of a rule or policy, in days: shorter than [`RETENTION_MS`].
+pub const LOOKBACK_DAYS_MAX: f64 = 365.0;
+/// Slots in one request that a tenant may allow.
+pub const SLOTS_MAX: u32 = 100;
+/// Removed offers in one explanation.
+pub const EXPLAIN_MAX: u32 = 10_000;
+/// Candidates that a rank node may keep.
+pub const RANK_CANDIDATES_MAX: u32 = 1_000;
+/// Most items one page of a list holds.
+pub const PAGE_ITEMS_MAX: usize = 1_000;
+/// Items of a page unless asked otherwise.
+pub const PAGE_ITEMS_DEFAULT: usize = 100;
+/// Weight of fatigue in the score.
+pub const FATIGUE_STRENGTH_MAX: f64 = 100.0;
+/// Half-life of an exposure, in hours.
+pub const HALF_LIFE_HOURS_MAX: f64 = 87_600.0;

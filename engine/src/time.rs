@@ -1,8 +1,8 @@
 //! Instants, durations and the tenant's calendar. Nothing here reads a clock: `now` is always an argument.
 
 use bincode::{Decode, Encode};
-use jiff::civil::Weekday;
-use jiff::tz::TimeZone;
+
+pub use crate::calendar::{Calendar, UnknownZone};
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -63,14 +63,6 @@ impl Span {
     pub fn overlaps(&self, other: &Span) -> bool {
         self.from < other.until && other.from < self.until
     }
-}
-
-/// A tenant's calendar: IANA zone and first day of the week. Used where decisions are made (snapshot and leader), never in
-/// `apply`: what `apply` needs of it comes as instants in the command.
-#[derive(Clone, Debug)]
-pub struct Calendar {
-    zone: TimeZone,
-    week_start: Weekday,
 }
 
 /// What the tenant's clock on the wall shows at one instant, and the periods around it. Computed once per decision (or

@@ -270,6 +270,24 @@ impl PolicyConfig {
             PolicyType::MetricCondition => PolicyConfig::MetricCondition(Field::read(config, faults)?),
         })
     }
+
+    /// The config as a value, with every default filled in.
+    pub fn write(&self) -> Value {
+        match self {
+            PolicyConfig::FrequencyCap(config) => config.write(),
+            PolicyConfig::Cooldown(config) => config.write(),
+            PolicyConfig::BudgetExhausted(config) => config.write(),
+            PolicyConfig::OutcomeBased(config) => config.write(),
+            PolicyConfig::SegmentExclusion(config) => config.write(),
+            PolicyConfig::TimeWindow(config) => config.write(),
+            PolicyConfig::MutualExclusion(config) => config.write(),
+            PolicyConfig::CrossChannelCap(config) => config.write(),
+            PolicyConfig::CustomerTotalCap(config) => config.write(),
+            PolicyConfig::AllowOverride(config) => config.write(),
+            PolicyConfig::CategorySuppression(config) => config.write(),
+            PolicyConfig::MetricCondition(config) => config.write(),
+        }
+    }
 }
 
 impl ContactPolicy {

@@ -272,6 +272,19 @@ impl RuleConfig {
         })
     }
 
+    /// The config as a value, with every default filled in.
+    pub fn write(&self) -> Value {
+        match self {
+            RuleConfig::SegmentRequired(config) => config.write(),
+            RuleConfig::AttributeCondition(config) => config.write(),
+            RuleConfig::Expression(config) => config.write(),
+            RuleConfig::PropensityThreshold(config) => config.write(),
+            RuleConfig::RecencyCheck(config) => config.write(),
+            RuleConfig::MetricCondition(config) => config.write(),
+            RuleConfig::OfferAttribute(config) => config.write(),
+        }
+    }
+
     /// `config.multiplier`, by default 0.5.
     pub fn multiplier(&self) -> f64 {
         self.factors().0.unwrap_or(0.5)

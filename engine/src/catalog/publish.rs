@@ -1,0 +1,420 @@
+//! Publishing a flow: its draft becomes an immutable version, once everything in it holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::catalog::apply::{Stamp, not_found};
+use crate::catalog::command::EntityKind;
+use crate::catalog::entity::{Authored, resolve, resolve_all, shown};
+use crate::catalog::index::Thing;
+use crate::catalog::refusal::{Changed, Refusal, Touched};
+use crate::catalog::tenant::TenantCatalog;
+use crate::catalog::validate::{flow, text};
+use crate::keys::FlowKey;
+use crate::limits;
+use crate::model::category::{Category, SubCategory};
+use crate::model::channel::Channel;
+use crate::model::fault::Faults;
+use crate::model::flow::{
+    DecisionFlow, Enrich, EnrichSource, Experiment, FlowConfig, FlowNode, FlowVersion, FormulaWeights, ImpactBlend,
+    Inventory, InventoryScope, Node, Rank, RawNode, Relevance, Score, ScoreMethod, Selection, SelectionMode,
+};
+use crate::model::offer::Offer;
+use crate::model::policy::ContactPolicy;
+use crate::model::record::{Field, refuse_unknown};
+use crate::model::rule::QualificationRule;
+use crate::model::schema::{Schema, SchemaEntity};
+use crate::model::{Entity, Status};
+use crate::value::Value;
+
+/// Checks the draft of a flow and appends it as the newest version.
+pub(crate) fn publish(tenant: &mut TenantCatalog, id: &str, stamp: &Stamp<'_>) -> Result<Changed, Refusal> {
+    let row = find(tenant, id)?;
+    let source = row.body.draft_config.clone();
+    let mut faults = Faults::new();
+    let config = faults.within("draftConfig", |faults| check(tenant, &source, faults));
+    append(tenant, &row, config, source, faults, stamp)
+}
+
+/// Appends an earlier version as the newest, if what it references still holds.
+pub(crate) fn roll_back(
+    tenant: &mut TenantCatalog,
+    id: &str,
+    number: u32,
+    stamp: &Stamp<'_>,
+) -> Result<Changed, Refusal> {
+    let row = find(tenant, id)?;
+    let version = tenant.flow_versions(row.key).iter().find(|version| version.number == number);
+    let Some(version) = version.cloned() else {
+        return Err(Refusal::NotFound(format!("version {number} of decision flow {:?}", row.id)));
+    };
+    let source = version.source.clone();
+    let mut faults = Faults::new();
+    let config = faults.within("draftConfig", |faults| check(tenant, &source, faults));
+    append(tenant, &row, config, source, faults, stamp)
+}
+
+fn find(tenant: &TenantCatalog, id: &str) -> Result<Arc<Entity<FlowKey, DecisionFlow>>, Refusal> {
+    let row = tenant.flows.by_id(id).or_else(|| tenant.flow_by_key(id));
+    row.cloned().ok_or_else(|| not_found::<DecisionFlow>(id))
+}
+
+fn append(
+    tenant: &mut TenantCatalog,
+    row: &Entity<FlowKey, DecisionFlow>,
+    config: Option<FlowConfig>,
+    source: Value,
+    faults: Faults,
+    stamp: &Stamp<'_>,
+) -> Result<Changed, Refusal> {
+    Refusal::from_findings(faults, Faults::new())?;
+    let config = config.expect("a draft without faults was read");
+    if row.body.status == Status::Archived {
+        return Err(Refusal::conflict("an archived decision flow cannot be published"));
+    }
+    let number = tenant.flow_versions(row.key).len() as u32 + 1;
+    if number as usize > limits::FLOW_VERSIONS_MAX {
+        return Err(Refusal::conflict(format!("a flow has at most {} versions", limits::FLOW_VERSIONS_MAX)));
+    }
+    let before = row.body.references(tenant);
+    let after = flow::references_of(tenant, &config);
+    let version = FlowVersion { number, published_at: stamp.at, config, source };
+    tenant.flow_versions.entry(row.key).or_default().push(Arc::new(version));
+    tenant.index.repoint(Thing::new(EntityKind::Flow, row.key), &before, &after);
+    let mut body = row.body.clone();
+    body.status = Status::Active;
+    let name = body.name.clone();
+    let updated = Entity {
+        key: row.key,
+        id: row.id.clone(),
+        created_at: row.created_at,
+        updated_at: stamp.at,
+        revision: stamp.revision,
+        body,
+    };
+    tenant.flows.put(updated, &name, Some(&name));
+    let effect = vec![Touched::Shared];
+    Ok(Changed { id: row.id.clone(), kind: Some(EntityKind::Flow), also: Vec::new(), effect })
+}
+
+/// Checks a whole draft; every fault at once. The config is returned when it can be read, with references as ids.
+fn check(tenant: &TenantCatalog, draft: &Value, faults: &mut Faults) -> Option<FlowConfig> {
+    let Some(members) = draft.as_map() else {
+        faults.add("there is no draft to publish");
+        return None;
+    };
+    refuse_unknown(members, &["version", "flowConfig", "nodes"], faults);
+    let version = members.get("version").and_then(Value::as_number);
+    if version != Some(2.0) {
+        faults.add_at("version", "must be 2, the format of drafts");
+    }
+    let settings = members.get("flowConfig").filter(|settings| !settings.is_null());
+    let settings = settings.map(|settings| faults.within("flowConfig", |faults| Field::read(settings, faults)));
+    let settings = settings.unwrap_or_else(|| Some(crate::model::flow::FlowSettings::default()));
+    if let Some(experiment) = settings.as_ref().and_then(|settings| settings.experiment.as_ref()) {
+        faults.within("flowConfig", |faults| {
+            faults.within("experiment", |faults| check_experiment(experiment, faults));
+        });
+    }
+    let nodes = faults.within("nodes", |faults| {
+        let Some(nodes) = members.get("nodes").and_then(Value::as_list) else {
+            faults.add("must be a list of nodes");
+            return None;
+        };
+        if nodes.len() > limits::FLOW_NODES_MAX {
+            faults.add(format!("must have at most {} nodes", limits::FLOW_NODES_MAX));
+            return None;
+        }
+        check_structure(nodes, faults);
+        let mut read = Vec::with_capacity(nodes.len());
+        for (index, node) in nodes.iter().enumerate() {
+            read.extend(faults.within(&index.to_string(), |faults| read_node(tenant, node, faults)));
+        }
+        read.sort_by_key(|node| node.position);
+        Some(read)
+    });
+    Some(FlowConfig { version: 2, flow_config: settings?, nodes: nodes? })
+}
+
+fn check_experiment(experiment: &Experiment, faults: &mut Faults) {
+    text::check_range("holdoutPercent", experiment.holdout_percent, 0.0, 100.0, faults);
+    text::check_range("windowDays", f64::from(experiment.window_days), 1.0, 365.0, faults);
+    if let Some(key) = &experiment.key {
+        text::check_key("key", key, faults);
+    }
+}
+
+/// Ids, positions, phases and counts, for all nodes whose outline can be read.
+fn check_structure(nodes: &[Value], faults: &mut Faults) {
+    let outlines: Vec<(usize, RawNode)> = nodes
+        .iter()
+        .enumerate()
+        .filter_map(|(index, node)| Some((index, RawNode::read(node, &mut Faults::new())?)))
+        .collect();
+    let mut ids = BTreeSet::new();
+    let mut positions = BTreeSet::new();
+    let mut types: BTreeMap<&str, usize> = BTreeMap::new();
+    for (index, node) in &outlines {
+        faults.within(&index.to_string(), |faults| {
+            text::check_key("id", &node.id, faults);
+            if !ids.insert(node.id.as_str()) {
+                faults.add_at("id", format!("another node has the id {:?}", shown(&node.id)));
+            }
+            if !positions.insert(node.position) {
+                faults.add_at("position", "another node has the same position");
+            }
+            let number = types.entry(node.node_type.as_str()).or_insert(0);
+            *number += 1;
+            if *number > 1 && !matches!(node.node_type.as_str(), "enrich" | "qualify" | "contact_policy") {
+                faults.add_at("type", format!("a flow has one {} node", shown(&node.node_type)));
+            }
+        });
+    }
+    if !types.contains_key("inventory") {
+        faults.add("must hold an inventory node");
+    }
+    let mut in_order: Vec<&(usize, RawNode)> = outlines.iter().collect();
+    in_order.sort_by_key(|(_, node)| node.position);
+    if let Some((index, first)) = in_order.first()
+        && first.node_type != "inventory"
+    {
+        faults.within(&index.to_string(), |faults| faults.add_at("position", "the inventory node comes first"));
+    }
+    for pair in in_order.windows(2) {
+        let [(_, one), (index, next)] = pair else { continue };
+        if next.phase < one.phase {
+            faults.within(&index.to_string(), |faults| {
+                let message = format!("phase {} comes before phase {}", next.phase, one.phase);
+                faults.add_at("position", message);
+            });
+        }
+    }
+}
+
+/// Node types that this version does not run.
+const LATER: [&str; 6] = ["filter", "conditional", "call_flow", "optimize", "group", "set_properties"];
+
+fn read_node(tenant: &TenantCatalog, value: &Value, faults: &mut Faults) -> Option<FlowNode> {
+    let word = value.as_map().and_then(|members| members.get("type")).and_then(Value::as_text);
+    match word {
+        Some("extension_point") => {
+            faults.add_at("type", "extension_point is refused: flows run no code from outside");
+            return None;
+        }
+        Some(word) if LATER.contains(&word) => {
+            faults.add_at("type", format!("{word} nodes are not available"));
+            return None;
+        }
+        Some(_) | None => {}
+    }
+    let mut node = FlowNode::read(value, faults)?;
+    let phase = node.node.phase();
+    if node.phase != phase {
+        faults.add_at("phase", format!("a {} node belongs to phase {phase}", node.node.type_name()));
+    }
+    faults.within("config", |faults| match &mut node.node {
+        Node::Inventory(config) => check_inventory(tenant, config, faults),
+        Node::Enrich(config) => check_enrich(tenant, config, faults),
+        Node::Qualify(config) => check_selection::<QualificationRule>(tenant, config, faults),
+        Node::ContactPolicy(config) => check_selection::<ContactPolicy>(tenant, config, faults),
+        Node::Score(config) => check_score(tenant, config, faults),
+        Node::Rank(config) => check_rank(config, faults),
+        Node::Compute(config) => check_compute(tenant, &config.fields, faults),
+        Node::MatchCreatives(_) | Node::Response(_) => {}
+    });
+    Some(node)
+}
+
+fn check_inventory(tenant: &TenantCatalog, config: &mut Inventory, faults: &mut Faults) {
+    let lists = [
+        ("categoryIds", config.category_ids.len(), InventoryScope::Category),
+        ("subCategoryIds", config.sub_category_ids.len(), InventoryScope::Category),
+        ("offerIds", config.offer_ids.len(), InventoryScope::Manual),
+    ];
+    for (member, count, scope) in lists {
+        if count > 0 && config.scope != scope {
+            faults.add_at(member, format!("needs scope {}", scope.as_str()));
+        }
+        if count > limits::COLLECTION_OFFERS_MAX {
+            faults.add_at(member, format!("must have at most {} items", limits::COLLECTION_OFFERS_MAX));
+        }
+    }
+    let (_, categories, _) = lists[0];
+    let (_, sub_categories, _) = lists[1];
+    match config.scope {
+        InventoryScope::Category if categories + sub_categories == 0 => {
+            faults.add_at("categoryIds", "scope category needs categoryIds or subCategoryIds");
+        }
+        InventoryScope::Manual if config.offer_ids.is_empty() => {
+            faults.add_at("offerIds", "scope manual needs offerIds");
+        }
+        InventoryScope::All | InventoryScope::Category | InventoryScope::Manual => {}
+    }
+    faults.within("categoryIds", |faults| {
+        resolve_all::<Category>(tenant, &mut config.category_ids, faults);
+    });
+    faults.within("subCategoryIds", |faults| {
+        resolve_all::<SubCategory>(tenant, &mut config.sub_category_ids, faults);
+    });
+    faults.within("offerIds", |faults| {
+        resolve_all::<Offer>(tenant, &mut config.offer_ids, faults);
+    });
+    if config.include_statuses != [Status::Active] {
+        faults.add_at("includeStatuses", "must be [\"active\"]: only active offers are decided on");
+    }
+}
+
+fn check_enrich(tenant: &TenantCatalog, config: &mut Enrich, faults: &mut Faults) {
+    text::check_count("sources", &config.sources, limits::SCOPES_MAX, faults);
+    faults.within("sources", |faults| {
+        if config.sources.is_empty() {
+            faults.add("must not be empty");
+        }
+        for (index, source) in config.sources.iter_mut().enumerate().take(limits::SCOPES_MAX) {
+            faults.within(&index.to_string(), |faults| check_source(tenant, source, faults));
+        }
+    });
+}
+
+fn check_source(tenant: &TenantCatalog, source: &mut EnrichSource, faults: &mut Faults) {
+    if !text::is_identifier(&source.prefix) {
+        faults.add_at("prefix", "must be letters, digits and _, not starting with a digit");
+    } else if ["offer", "attributes", "context", "metric"].contains(&source.prefix.as_str()) {
+        faults.add_at("prefix", format!("{:?} means something else", source.prefix));
+    }
+    let schema = faults.within("schemaId", |faults| resolve::<Schema>(tenant, &mut source.schema_id, faults));
+    let Some(schema) = schema.and_then(|key| tenant.schemas.get(key)) else { return };
+    match schema.body.entity_type {
+        SchemaEntity::Reference => faults.add_at("schemaId", "reference schemas are not available"),
+        SchemaEntity::Customer => {
+            let unique = schema.body.unique_field().map_or("", |field| &field.name);
+            if source.lookup_key != unique {
+                faults.add_at("lookupKey", format!("must be {unique:?}, the unique field of the schema"));
+            }
+        }
+    }
+    text::check_count("fields", &source.fields, limits::SCHEMA_FIELDS_MAX, faults);
+    faults.within("fields", |faults| {
+        for (index, name) in source.fields.iter().enumerate() {
+            if !schema.body.fields.iter().any(|field| field.name == *name) {
+                faults.add_at(&index.to_string(), format!("the schema has no field {:?}", shown(name)));
+            }
+        }
+    });
+}
+
+fn check_selection<T: Authored>(tenant: &TenantCatalog, config: &mut Selection, faults: &mut Faults) {
+    text::check_count("ids", &config.ids, limits::COLLECTION_OFFERS_MAX, faults);
+    faults.within("ids", |faults| {
+        match config.mode {
+            SelectionMode::All if !config.ids.is_empty() => faults.add("needs mode selected"),
+            SelectionMode::Selected if config.ids.is_empty() => faults.add("mode selected needs ids"),
+            SelectionMode::All | SelectionMode::Selected => {}
+        }
+        resolve_all::<T>(tenant, &mut config.ids, faults);
+    });
+}
+
+fn check_score(tenant: &TenantCatalog, config: &mut Score, faults: &mut Faults) {
+    match (&config.formula, config.method) {
+        (Some(weights), _) => faults.within("formula", |faults| check_weights(weights, faults)),
+        (None, ScoreMethod::Formula) => faults.add_at("formula", "method formula needs weights"),
+        (None, ScoreMethod::PriorityWeighted | ScoreMethod::Propensity) => {}
+    }
+    faults.within("relevance", |faults| check_relevance(&config.relevance, faults));
+    if let Some(blend) = &config.impact {
+        faults.within("impact", |faults| check_blend(blend, faults));
+    }
+    check_model("modelKey", config.model_key.as_ref(), faults);
+    text::check_count("overrides", &config.overrides, limits::SCOPES_MAX, faults);
+    let has_weights = config.formula.is_some();
+    faults.within("overrides", |faults| {
+        for (index, one) in config.overrides.iter_mut().enumerate().take(limits::SCOPES_MAX) {
+            faults.within(&index.to_string(), |faults| {
+                if let Some(channel) = &mut one.channel {
+                    faults.within("channel", |faults| resolve::<Channel>(tenant, channel, faults));
+                }
+                if let Some(category) = &mut one.category {
+                    faults.within("category", |faults| resolve::<Category>(tenant, category, faults));
+                }
+                if one.channel.is_none() && one.category.is_none() && one.product_type.is_none() {
+                    faults.add("must name a channel, category or productType");
+                }
+                if let Some(weights) = &one.formula {
+                    faults.within("formula", |faults| check_weights(weights, faults));
+                } else if one.method == Some(ScoreMethod::Formula) && !has_weights {
+                    faults.add_at("formula", "method formula needs weights");
+                }
+                check_model("modelKey", one.model_key.as_ref(), faults);
+            });
+        }
+    });
+}
+
+fn check_model(member: &str, key: Option<&String>, faults: &mut Faults) {
+    if let Some(key) = key {
+        text::check_name(member, key, faults);
+    }
+}
+
+/// How far from 1 a sum of weights may lie.
+const WEIGHT_TOLERANCE: f64 = 1e-9;
+
+fn check_weights(weights: &FormulaWeights, faults: &mut Faults) {
+    let parts = [
+        ("propensityWeight", weights.propensity_weight),
+        ("relevanceWeight", weights.relevance_weight),
+        ("impactWeight", weights.impact_weight),
+        ("emphasisWeight", weights.emphasis_weight),
+    ];
+    check_shares(&parts, faults);
+    text::check_range("upliftWeight", weights.uplift_weight, 0.0, 2.0, faults);
+    text::check_positive("upliftScale", weights.uplift_scale, 1.0, faults);
+}
+
+fn check_blend(blend: &ImpactBlend, faults: &mut Faults) {
+    let parts =
+        [("businessValue", blend.business_value), ("margin", blend.margin), ("revenueValue", blend.revenue_value)];
+    check_shares(&parts, faults);
+}
+
+fn check_shares(parts: &[(&str, f64)], faults: &mut Faults) {
+    for (member, weight) in parts {
+        text::check_range(member, *weight, 0.0, 1.0, faults);
+    }
+    let sum: f64 = parts.iter().map(|(_, weight)| weight).sum();
+    if libm::fabs(sum - 1.0) > WEIGHT_TOLERANCE {
+        let names: Vec<&str> = parts.iter().map(|(member, _)| *member).collect();
+        faults.add(format!("{} must sum to 1, not {sum}", names.join(", ")));
+    }
+}
+
+fn check_relevance(relevance: &Relevance, faults: &mut Faults) {
+    let signals = [
+        ("channelMatch", relevance.channel_match),
+        ("freshness", relevance.freshness),
+        ("segmentMatch", relevance.segment_match),
+    ];
+    for (member, weight) in signals {
+        text::check_range(member, weight.unwrap_or(0.0), 0.0, 1_000.0, faults);
+    }
+    text::check_positive("halfLifeDays", relevance.half_life_days, limits::LOOKBACK_DAYS_MAX, faults);
+}
+
+fn check_rank(config: &Rank, faults: &mut Faults) {
+    let most = f64::from(limits::RANK_CANDIDATES_MAX);
+    text::check_range("maxCandidates", f64::from(config.max_candidates), 1.0, most, faults);
+}
+
+fn check_compute(tenant: &TenantCatalog, fields: &[String], faults: &mut Faults) {
+    use crate::model::category::CustomFieldType;
+    text::check_count("fields", fields, limits::CUSTOM_FIELDS_MAX, faults);
+    faults.within("fields", |faults| {
+        for (index, name) in fields.iter().enumerate() {
+            let mut known = tenant.categories().iter().flat_map(|category| &category.body.custom_fields);
+            if !known.any(|field| field.field_type == CustomFieldType::Computed && field.name == *name) {
+                faults.add_at(&index.to_string(), format!("no category has a computed field {:?}", shown(name)));
+            }
+        }
+    });
+}

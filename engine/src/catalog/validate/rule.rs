@@ -1,0 +1,161 @@
+//! Qualification rules.
+
+use std::sync::Arc;
+
+use crate::catalog::command::EntityKind;
+use crate::catalog::entity::{Authored, Context, Findings, shown, stored_in};
+use crate::catalog::index::Thing;
+use crate::catalog::refusal::Touched;
+use crate::catalog::tenant::TenantCatalog;
+use crate::catalog::validate::{condition, formula, scope, text};
+use crate::keys::RuleKey;
+use crate::limits;
+use crate::model::fault::Faults;
+use crate::model::rule::{QualificationRule, RuleConfig, ScopeKind};
+use crate::value::Value;
+
+impl Authored for QualificationRule {
+    stored_in!(rules: RuleKey, EntityKind::Rule, at most 1_000_000);
+    const UNIQUE_NAME: bool = false;
+    const DEPENDENT: &'static [(&'static str, &'static str)] =
+        &[("ruleType", "config"), ("scope", "scopeId"), ("scope", "scopes"), ("scopes", "scopeId")];
+
+    fn stand_in() -> Value {
+        let config = Value::map([("requiredSegments", Value::list([Value::text("-")]))]);
+        Value::map([("name", Value::text("-")), ("ruleType", Value::text("segment_required")), ("config", config)])
+    }
+
+    fn check(&mut self, context: &Context<'_, Self>, findings: &mut Findings) {
+        let faults = &mut findings.faults;
+        text::check_name("name", &self.name, faults);
+        text::check_description(&self.description, faults);
+        scope::check(context.tenant, self.scope, &mut self.scope_id, &mut self.scopes, faults);
+        faults.within("config", |faults| {
+            if let Some(config) = RuleConfig::read(self.rule_type, &self.config, faults) {
+                check_config(&config, context.tenant, faults);
+                self.config = config.write();
+            }
+        });
+    }
+
+    fn references(&self, tenant: &TenantCatalog) -> Vec<Thing> {
+        scope::references(tenant, &self.all_scopes())
+    }
+
+    fn settle(tenant: &mut TenantCatalog, key: RuleKey, _before: Option<&Self>, after: Option<&Self>) {
+        match after {
+            None => drop(tenant.rule_configs.remove(&key)),
+            Some(rule) => {
+                let config = rule.config().expect("a stored config was read before");
+                tenant.rule_configs.insert(key, Arc::new(config));
+            }
+        }
+    }
+
+    fn touched(
+        tenant: &TenantCatalog,
+        _key: RuleKey,
+        before: Option<&Self>,
+        after: Option<&Self>,
+        effect: &mut Vec<Touched>,
+    ) {
+        for rule in [before, after].into_iter().flatten() {
+            let scopes = rule.all_scopes();
+            match scope::offers_only(tenant, &scopes) {
+                Some(offers) => effect.extend(offers),
+                None => {
+                    let by_category = scopes.iter().any(|scope| match scope.scope {
+                        ScopeKind::Category | ScopeKind::Subcategory | ScopeKind::Offer | ScopeKind::Creative => true,
+                        ScopeKind::Global | ScopeKind::Segment | ScopeKind::Channel | ScopeKind::Placement => false,
+                    });
+                    let by_offer = match rule.config() {
+                        Some(RuleConfig::Expression(config)) => formula::reads_offer(&config.expression),
+                        Some(RuleConfig::OfferAttribute(_)) => true,
+                        Some(
+                            RuleConfig::SegmentRequired(_)
+                            | RuleConfig::AttributeCondition(_)
+                            | RuleConfig::PropensityThreshold(_)
+                            | RuleConfig::RecencyCheck(_)
+                            | RuleConfig::MetricCondition(_),
+                        )
+                        | None => false,
+                    };
+                    effect.push(if by_category || by_offer { Touched::Everything } else { Touched::Shared });
+                }
+            }
+        }
+    }
+}
+
+impl QualificationRule {
+    /// The typed config; every stored rule has one.
+    pub(crate) fn config(&self) -> Option<RuleConfig> {
+        RuleConfig::read(self.rule_type, &self.config, &mut Faults::new())
+    }
+}
+
+fn check_config(config: &RuleConfig, tenant: &TenantCatalog, faults: &mut Faults) {
+    match config {
+        RuleConfig::SegmentRequired(config) => {
+            text::check_words("requiredSegments", &config.required_segments, limits::LIST_ITEMS_MAX, faults);
+            if config.required_segments.is_empty() {
+                faults.add_at("requiredSegments", "must not be empty");
+            }
+            check_factors(config.multiplier, config.boost, faults);
+        }
+        RuleConfig::AttributeCondition(config) => {
+            check_attribute("attribute", &config.attribute, faults);
+            let kind = condition::kind_of_attribute(tenant, &config.attribute);
+            condition::check(config.operator, &config.value, kind, faults);
+            check_factors(config.multiplier, config.boost, faults);
+        }
+        RuleConfig::Expression(config) => {
+            formula::check_condition("expression", &config.expression, faults);
+            check_factors(config.multiplier, config.boost, faults);
+        }
+        RuleConfig::PropensityThreshold(config) => {
+            text::check_range("minPropensity", config.min_propensity, 0.0, 1.0, faults);
+            check_factors(config.multiplier, config.boost, faults);
+        }
+        RuleConfig::RecencyCheck(config) => {
+            text::check_range("minDays", config.min_days, 0.0, limits::LOOKBACK_DAYS_MAX, faults);
+            check_factors(config.multiplier, config.boost, faults);
+        }
+        RuleConfig::MetricCondition(config) => {
+            refuse_metric(&config.metric, faults);
+            condition::check(config.operator, &config.value, condition::Kind::Number, faults);
+            check_factors(config.multiplier, config.boost, faults);
+        }
+        RuleConfig::OfferAttribute(config) => {
+            check_attribute("field", &config.field, faults);
+            let name = config.field.strip_prefix("offer.").unwrap_or(&config.field);
+            match condition::kind_of_offer_field(tenant, name) {
+                Some(kind) => condition::check(config.operator, &config.value, kind, faults),
+                None => faults.add_at("field", format!("no offer has a field {:?}", shown(name))),
+            }
+            check_factors(config.multiplier, config.boost, faults);
+        }
+    }
+}
+
+/// Metrics cannot be authored yet, so that each name of one dangles.
+pub(crate) fn refuse_metric(metric: &str, faults: &mut Faults) {
+    faults.add_at("metric", format!("no behavioural metric is named {:?}", shown(metric)));
+}
+
+/// A name with dots.
+fn check_attribute(member: &str, name: &str, faults: &mut Faults) {
+    let fits = name.len() <= limits::WORD_CHARS_MAX && name.split('.').all(text::is_identifier);
+    if !fits {
+        faults.add_at(member, "must be names of letters, digits and _, joined by dots");
+    }
+}
+
+fn check_factors(multiplier: Option<f64>, boost: Option<f64>, faults: &mut Faults) {
+    if let Some(multiplier) = multiplier {
+        text::check_range("multiplier", multiplier, 0.1, 1.0, faults);
+    }
+    if let Some(boost) = boost {
+        text::check_range("boost", boost, 0.0, 10.0, faults);
+    }
+}
