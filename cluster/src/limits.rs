@@ -18,6 +18,8 @@ pub const LOG_SEGMENT_BYTES_MAX: u64 = 2 * LOG_SEGMENT_BYTES;
 pub const LOG_READ_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// An idle writer marks what it synced after this long: half of the 10 ms promised, so that the promise holds.
 pub const LOG_IDLE_MARK_MS: u64 = 5;
+/// Largest payload of a group's state record (a Raft vote and the like). Every segment begins with all of them.
+pub const LOG_STATE_BYTES_MAX: usize = 16 * 1024;
 /// Groups of one node's log: the shards (≤ 256), the meta group, and as many again that are being destroyed.
 pub const LOG_GROUPS_MAX: usize = 1_024;
 /// A group's log bytes since its last snapshot that make the next snapshot due.

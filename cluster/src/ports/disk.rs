@@ -17,7 +17,8 @@ use crate::limits::FILE_NAME_BYTES_MAX;
 /// * A failed [`Disk::append`] may leave any prefix of its bytes at the end of the file; the caller truncates.
 /// * A failed sync says nothing about what reached the disk, and the next sync may claim success for bytes that were lost: the
 ///   caller ends the node ([`Fatal`](super::fatal::Fatal)) and never tries again.
-/// * Calls on different files may run at the same time; calls on one file are ordered by the caller.
+/// * Calls on different files may run at the same time, and so may reads of one file's older bytes and appends to it; other
+///   calls on one file are ordered by the caller.
 ///
 /// A simulated disk lives outside its host and keeps two versions of everything, written and synced, as
 /// [`MemoryDisk`](super::memory_disk::MemoryDisk) does. All its calls return at once; the time that a sync takes is the
