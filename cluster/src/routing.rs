@@ -64,7 +64,8 @@ mod tests {
     #[test]
     fn tenant_and_customer_do_not_run_together() {
         let router = Router::new([7; 16], 251);
-        let differ = (0..100).filter(|n| shard_of(&router, &format!("a{n}"), "b") != shard_of(&router, "a", &format!("{n}b")));
+        let differ =
+            (0..100).filter(|n| shard_of(&router, &format!("a{n}"), "b") != shard_of(&router, "a", &format!("{n}b")));
         assert!(differ.count() > 90);
     }
 }

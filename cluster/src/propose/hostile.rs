@@ -134,7 +134,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn hostile_keeps_the_contract() {
         for seed in 0..20 {
-            propose_conformance(|machine| async move { Arc::new(HostilePropose::new(seed, Faults::SOME, machine)) }).await;
+            propose_conformance(|machine| async move { Arc::new(HostilePropose::new(seed, Faults::SOME, machine)) })
+                .await;
         }
     }
 }

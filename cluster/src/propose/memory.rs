@@ -94,6 +94,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn memory_keeps_the_contract() {
-        propose_conformance(|machine| async { Arc::new(MemoryPropose::new(Leader { term: 1, replica: 1 }, machine)) }).await;
+        propose_conformance(|machine| async { Arc::new(MemoryPropose::new(Leader { term: 1, replica: 1 }, machine)) })
+            .await;
     }
 }

@@ -1,0 +1,135 @@
+//! Which disk this is and how often it was started: with it, a wiped, doubled or older copy of a disk is told apart.
+
+use bincode::{Decode, Encode};
+use proffer_engine::codec::{self, DecodeError};
+
+use crate::ports::disk::{Disk, DiskError, read_all};
+use crate::ports::entropy::Entropy;
+
+const NAME: &str = "identity";
+const TEMPORARY: &str = "identity.tmp";
+const BYTES_MAX: u64 = 1_024;
+/// The checksum that the encoded identity follows.
+const CRC_BYTES: usize = 4;
+
+/// A disk's identity after a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Drawn when the disk was first used; no two disks have the same.
+    pub disk_id: u128,
+    /// Starts so far, this one included. Synced before the start goes on, so no two starts of a disk have the same.
+    pub boots: u64,
+}
+
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+enum Stored {
+    V1 { disk_id: u128, boots: u64 },
+}
+
+/// Why a disk's identity cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The disk failed.
+    #[error("cannot keep the disk's identity: {0}")]
+    Disk(#[from] DiskError),
+    /// The file is not what was written.
+    #[error("the file {NAME} is corrupt: it does not say which disk this is")]
+    Corrupt,
+    /// The file is of another release, or not ours.
+    #[error("the file {NAME} cannot be read: {0}")]
+    Unreadable(#[from] DecodeError),
+    /// There is data, and nothing says whose.
+    #[error("the file {NAME} is missing although {0} is there: this is not a whole data directory")]
+    Missing(String),
+}
+
+/// Counts a start of the disk, giving it an id if it is new. Blocking: call it before anything else uses the disk.
+///
+/// # Errors
+/// See [`IdentityError`]; the disk must then not be used.
+pub fn start(disk: &dyn Disk, entropy: &dyn Entropy) -> Result<Identity, IdentityError> {
+    let names = disk.list()?;
+    let identity = if names.iter().any(|name| name == NAME) {
+        let Stored::V1 { disk_id, boots } = read(disk)?;
+        Identity { disk_id, boots: boots + 1 }
+    } else if let Some(data) = names.iter().find(|name| *name != TEMPORARY) {
+        return Err(IdentityError::Missing(data.clone()));
+    } else {
+        let disk_id = u128::from(entropy.u64()) << 64 | u128::from(entropy.u64());
+        Identity { disk_id, boots: 1 }
+    };
+    if names.iter().any(|name| name == TEMPORARY) {
+        disk.remove(TEMPORARY)?;
+    }
+    let encoded = codec::encode(&Stored::V1 { disk_id: identity.disk_id, boots: identity.boots });
+    let crc = crc32c::crc32c(&encoded).to_le_bytes();
+    disk.create(TEMPORARY)?;
+    disk.append(TEMPORARY, &[&crc[..], &encoded].concat())?;
+    disk.sync_data(TEMPORARY)?;
+    disk.rename(TEMPORARY, NAME)?;
+    disk.sync_dir()?;
+    Ok(identity)
+}
+
+fn read(disk: &dyn Disk) -> Result<Stored, IdentityError> {
+    let bytes = read_all(disk, NAME, BYTES_MAX)?;
+    let (crc, encoded) = bytes.split_at_checked(CRC_BYTES).ok_or(IdentityError::Corrupt)?;
+    if crc != crc32c::crc32c(encoded).to_le_bytes() {
+        return Err(IdentityError::Corrupt);
+    }
+    Ok(codec::decode("the disk's identity", encoded)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::entropy::SeededEntropy;
+    use crate::ports::memory_disk::MemoryDisk;
+
+    #[test]
+    fn golden_bytes() {
+        let bytes = codec::encode(&Stored::V1 { disk_id: 0x0102, boots: 7 });
+        assert_eq!(bytes, [0, 251, 2, 1, 7]);
+        assert_eq!(codec::decode::<Stored>("identity", &bytes).unwrap(), Stored::V1 { disk_id: 0x0102, boots: 7 });
+    }
+
+    #[test]
+    fn the_id_stays_and_every_start_counts_even_if_the_power_goes() {
+        let disk = MemoryDisk::new();
+        let entropy = SeededEntropy::new(1);
+        let first = start(&disk, &entropy).unwrap();
+        assert_eq!(first.boots, 1);
+        for boots in 2..5 {
+            disk.cut_power(|_, _| 0);
+            assert_eq!(start(&disk, &entropy).unwrap(), Identity { boots, ..first });
+        }
+        assert_ne!(start(&MemoryDisk::new(), &entropy).unwrap().disk_id, first.disk_id);
+    }
+
+    #[test]
+    fn a_power_cut_anywhere_in_a_start_leaves_the_identity_whole() {
+        for calls in 0..5 {
+            for torn in [0, 3, usize::MAX] {
+                let disk = MemoryDisk::new();
+                let entropy = SeededEntropy::new(1);
+                let first = start(&disk, &entropy).unwrap();
+                disk.fail_after(calls);
+                start(&disk, &entropy).unwrap_err();
+                disk.cut_power(|_, unsynced| unsynced.min(torn));
+                assert_eq!(start(&disk, &entropy).unwrap(), Identity { boots: 2, ..first });
+            }
+        }
+    }
+
+    #[test]
+    fn a_corrupt_or_missing_identity_is_refused() {
+        let disk = MemoryDisk::new();
+        start(&disk, &SeededEntropy::new(1)).unwrap();
+        disk.flip(NAME, 9, 1);
+        assert!(matches!(start(&disk, &SeededEntropy::new(1)), Err(IdentityError::Corrupt)));
+        disk.create("wal-00000000000000000001.log").unwrap();
+        disk.remove(NAME).unwrap();
+        let error = start(&disk, &SeededEntropy::new(1)).unwrap_err();
+        assert!(error.to_string().contains("missing although wal-"), "{error}");
+    }
+}
