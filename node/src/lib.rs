@@ -1,1 +1,3 @@
-//! x
+//! The `proffer` binary's parts: composition root, command line, adapters.
+
+pub mod adapters;
