@@ -3,6 +3,7 @@
 pub mod counting;
 pub mod decision;
 pub mod holdout;
+pub mod oracle;
 pub mod request;
 pub mod schedule;
 pub mod score;

@@ -1,0 +1,364 @@
+//! From standings to the answer: funnel, choice, fallback, coupling, holdout, propositions, explanation.
+
+use std::sync::Arc;
+
+use super::case::{Case, OfferRow, is_computed};
+use super::choice::{Choice, Choices};
+use super::creatives::CreativeRow;
+use super::scoring::Scored;
+use super::slots::Slot;
+use super::stages::{Standing, depth};
+use crate::decide::decision::{
+    Arm, Decision, EmptyReason, Explanation, Factors, Funnel, Ghost, Proposition, PropositionKind, RemovalReason,
+    Removed, SlotOutcome,
+};
+use crate::decide::holdout::is_held_out;
+use crate::decide::request::Explain;
+use crate::decide::score;
+use crate::keys::{CreativeKey, OfferKey};
+use crate::model::flow::ControlGroupAction;
+use crate::model::offer::OfferKind;
+use crate::value::Value;
+
+/// One offer picked for one slot.
+struct Pick {
+    offer: Arc<OfferRow>,
+    creative: Option<CreativeRow>,
+    kind: PropositionKind,
+    score: f64,
+    factors: Factors,
+}
+
+/// A slot being filled.
+struct Filling {
+    slot: Slot,
+    /// Standing of each general offer, in key order.
+    standings: Vec<Standing>,
+    picks: Vec<Pick>,
+    empty: Option<EmptyReason>,
+}
+
+/// What an offer's explanation says: the reason of the slot in which it came furthest, the first of those.
+type Reasons = Vec<Option<RemovalReason>>;
+
+pub(super) fn answer(case: &Case<'_>) -> Decision {
+    let arm = arm(case);
+    let control = arm.as_ref().is_some_and(|arm| arm.control);
+    let action = case.flow.experiment.as_ref().map(|experiment| experiment.control_group_action);
+    let by_priority = control && action == Some(ControlGroupAction::PriorityOnly);
+    let withholds = control && action == Some(ControlGroupAction::NoOffers);
+
+    let offers: Vec<Arc<OfferRow>> =
+        case.catalog.offers().iter().filter(|offer| offer.body.kind == OfferKind::General).cloned().collect();
+    let mut fillings: Vec<Filling> =
+        case.slots().into_iter().map(|slot| stand(case, slot, &offers, by_priority)).collect();
+    let funnel = if case.request.counters { funnel(&fillings, offers.len()) } else { Funnel::default() };
+    let mut reasons = first_reasons(&fillings, offers.len());
+    let mut budget_limited = fillings
+        .iter()
+        .flat_map(|filling| &filling.standings)
+        .any(|standing| matches!(standing, Standing::Removed(RemovalReason::GlobalCap(_))));
+
+    fill(case, &offers, &mut fillings, &mut |offer, reason| {
+        budget_limited |= matches!(reason, RemovalReason::GlobalCap(_));
+        keep_furthest(&mut reasons[offer], reason);
+    });
+    couple(&mut fillings);
+    let ghosts = if withholds { withhold(&mut fillings) } else { Vec::new() };
+
+    let slots = fillings.iter().filter(|filling| filling.slot.number.is_some()).map(outcome).collect();
+    let propositions: Vec<Proposition> = fillings
+        .iter()
+        .flat_map(|filling| filling.picks.iter().map(|pick| proposition(case, &filling.slot, pick)))
+        .collect();
+    let explanation = match case.request.explain {
+        Explain::Off => None,
+        Explain::Full { limit } => {
+            let answered = |key: OfferKey| {
+                propositions.iter().any(|proposition| proposition.offer == key)
+                    || ghosts.iter().any(|ghost| ghost.offer == key)
+            };
+            let removed = offers.iter().zip(&reasons).filter(|(offer, _)| !answered(offer.key));
+            let removed = removed.filter_map(|(offer, reason)| Some(Removed { offer: offer.key, reason: (*reason)? }));
+            Some(Box::new(Explanation {
+                factors: fillings.iter().flat_map(|filling| filling.picks.iter().map(|pick| pick.factors)).collect(),
+                removed: removed.take(limit as usize).collect(),
+            }))
+        }
+    };
+    Decision {
+        revision: case.catalog.revision(),
+        flow: case.flow.choice,
+        propositions,
+        slots,
+        funnel,
+        arm,
+        ghosts,
+        budget_limited,
+        explanation,
+    }
+}
+
+fn arm(case: &Case<'_>) -> Option<Arm> {
+    let experiment = case.flow.experiment.as_ref()?;
+    let name = experiment.key.clone().unwrap_or_else(|| case.flow.name.clone());
+    let control = is_held_out(&case.request.tenant, &name, &case.request.customer, experiment.holdout_percent);
+    Some(Arm { experiment: name, control })
+}
+
+fn stand(case: &Case<'_>, slot: Slot, offers: &[Arc<OfferRow>], by_priority: bool) -> Filling {
+    let standings = if slot.is_active {
+        offers.iter().map(|offer| case.stand(offer, &slot, by_priority)).collect()
+    } else {
+        Vec::new()
+    };
+    Filling { slot, standings, picks: Vec::new(), empty: None }
+}
+
+/// Distinct offers that came so far in any slot.
+fn funnel(fillings: &[Filling], offers: usize) -> Funnel {
+    let reached = |stage: u8| {
+        let came = |offer: &usize| {
+            fillings.iter().any(|filling| match filling.standings.get(*offer) {
+                Some(Standing::Competes(..) | Standing::Admitted) => true,
+                Some(Standing::Removed(reason)) => depth(reason) >= stage,
+                None => false,
+            })
+        };
+        (0..offers).filter(came).count() as u32
+    };
+    Funnel {
+        total_candidates: reached(depth(&RemovalReason::Eligibility)),
+        after_qualification: reached(depth(&RemovalReason::OptOut)),
+        after_suppression: reached(depth(&RemovalReason::MandatoryPerDay) + 1),
+        after_contact_policy: reached(depth(&RemovalReason::ZeroFactor)),
+    }
+}
+
+fn first_reasons(fillings: &[Filling], offers: usize) -> Reasons {
+    let mut reasons = vec![None; offers];
+    for filling in fillings {
+        for (standing, reason) in filling.standings.iter().zip(&mut reasons) {
+            match standing {
+                Standing::Removed(removed) => keep_furthest(reason, *removed),
+                Standing::Competes(..) | Standing::Admitted => {}
+            }
+        }
+    }
+    reasons
+}
+
+fn keep_furthest(reason: &mut Option<RemovalReason>, other: RemovalReason) {
+    if reason.is_none_or(|reason| depth(&other) > depth(&reason)) {
+        *reason = Some(other);
+    }
+}
+
+/// Fills the slots: mandatory offers first, then slot by slot the best that nothing bars, then fallback offers. Tells
+/// `note` why an offer that competed did not come in.
+fn fill(
+    case: &Case<'_>,
+    offers: &[Arc<OfferRow>],
+    fillings: &mut [Filling],
+    note: &mut dyn FnMut(usize, RemovalReason),
+) {
+    let most = case.request.limit.map_or(usize::MAX, |limit| limit as usize);
+    let mut chosen = Choices::default();
+    let mut filled = 0;
+    for offer in mandatory(offers, fillings) {
+        let row = &offers[offer];
+        for filling in fillings.iter_mut() {
+            if !matches!(filling.standings.get(offer), Some(Standing::Admitted)) {
+                continue;
+            }
+            if filled == most || filling.picks.len() == filling.slot.limit {
+                note(offer, RemovalReason::Outscored);
+                continue;
+            }
+            match case.admit_mandatory(row, &filling.slot, &chosen) {
+                Ok(creative) => {
+                    chosen.0.push(choice(case, row, creative.as_ref(), &filling.slot, true));
+                    let factors = case.unscored(row, &filling.slot);
+                    let kind = PropositionKind::Mandatory;
+                    filling.picks.push(Pick { offer: Arc::clone(row), creative, kind, score: 1.0, factors });
+                    filled += 1;
+                    break;
+                }
+                Err(reason) => note(offer, reason),
+            }
+        }
+    }
+    for filling in fillings {
+        if !filling.slot.is_active {
+            filling.empty = Some(EmptyReason::Inactive);
+            continue;
+        }
+        let had_room = filled < most;
+        for (offer, creative, scored) in ranked(offers, &filling.standings) {
+            let row = &offers[offer];
+            if filled == most || filling.picks.len() == filling.slot.limit {
+                note(offer, RemovalReason::Outscored);
+                continue;
+            }
+            if chosen.has(row) && !case.request.allow_duplicates {
+                continue;
+            }
+            if let Err(reason) = case.contact(row, creative.as_ref(), &filling.slot, &chosen) {
+                note(offer, reason);
+                continue;
+            }
+            chosen.0.push(choice(case, row, creative.as_ref(), &filling.slot, false));
+            let (score, kind) = (score::score(scored.log_score), PropositionKind::Regular);
+            filling.picks.push(Pick { offer: Arc::clone(row), creative, kind, score, factors: scored.factors });
+            filled += 1;
+        }
+        if filling.picks.is_empty() {
+            filled += fall_back(case, filling, had_room);
+        }
+    }
+}
+
+/// Puts the fallback offer of an empty slot in, if it may be shown; says how many that are.
+fn fall_back(case: &Case<'_>, filling: &mut Filling, has_room: bool) -> usize {
+    if !has_room {
+        filling.empty = Some(EmptyReason::Limit);
+        return 0;
+    }
+    let Some(fallback) = &filling.slot.fallback else {
+        filling.empty = Some(EmptyReason::NoCandidate);
+        return 0;
+    };
+    let offer = case.catalog.offers().by_id(&fallback.0);
+    let shown = offer.and_then(|offer| Some((offer, case.admit_fallback(offer, &filling.slot)?)));
+    let Some((offer, creative)) = shown else {
+        filling.empty = Some(EmptyReason::FallbackUnavailable);
+        return 0;
+    };
+    filling.picks.push(Pick {
+        offer: Arc::clone(offer),
+        creative: Some(creative),
+        kind: PropositionKind::Fallback,
+        score: 0.0,
+        factors: case.unscored(offer, &filling.slot),
+    });
+    1
+}
+
+/// Mandatory offers admitted to any slot, by priority, then business value, then id.
+fn mandatory(offers: &[Arc<OfferRow>], fillings: &[Filling]) -> Vec<usize> {
+    let is_admitted = |offer: &usize| {
+        fillings.iter().any(|filling| matches!(filling.standings.get(*offer), Some(Standing::Admitted)))
+    };
+    let mut admitted: Vec<usize> = (0..offers.len()).filter(is_admitted).collect();
+    admitted.sort_by(|left, right| tie(&offers[*left], &offers[*right]));
+    admitted
+}
+
+/// Those that compete, best first.
+fn ranked(offers: &[Arc<OfferRow>], standings: &[Standing]) -> Vec<(usize, Option<CreativeRow>, Scored)> {
+    let mut competing: Vec<(usize, Option<CreativeRow>, Scored)> = standings
+        .iter()
+        .enumerate()
+        .filter_map(|(offer, standing)| match standing {
+            Standing::Competes(creative, scored) => Some((offer, creative.clone(), *scored)),
+            Standing::Admitted | Standing::Removed(_) => None,
+        })
+        .collect();
+    competing.sort_by(|(left, _, left_score), (right, _, right_score)| {
+        let by_score = right_score.log_score.total_cmp(&left_score.log_score);
+        by_score.then_with(|| tie(&offers[*left], &offers[*right]))
+    });
+    competing
+}
+
+/// Which of two offers with equal scores comes first.
+fn tie(left: &OfferRow, right: &OfferRow) -> std::cmp::Ordering {
+    let by_priority = right.body.priority.cmp(&left.body.priority);
+    let by_value = || right.body.business_value.cmp(&left.body.business_value);
+    by_priority.then_with(by_value).then_with(|| left.id.cmp(&right.id))
+}
+
+fn choice(case: &Case<'_>, offer: &OfferRow, creative: Option<&CreativeRow>, slot: &Slot, mandatory: bool) -> Choice {
+    Choice {
+        offer: offer.key,
+        creative: key_of(creative),
+        channel: slot.channel,
+        placement: slot.placement,
+        category: case.category_of(&offer.body),
+        sub_category: case.sub_category_of(&offer.body),
+        mandatory,
+    }
+}
+
+fn key_of(creative: Option<&CreativeRow>) -> CreativeKey {
+    creative.map_or(CreativeKey::NONE, |creative| creative.key)
+}
+
+/// On an atomic channel one empty slot empties all.
+fn couple(fillings: &mut [Filling]) {
+    let broken: Vec<_> = fillings
+        .iter()
+        .filter(|filling| filling.slot.is_atomic && filling.picks.is_empty())
+        .map(|filling| filling.slot.channel)
+        .collect();
+    for filling in fillings.iter_mut().filter(|filling| broken.contains(&filling.slot.channel)) {
+        if !filling.picks.is_empty() {
+            filling.picks.clear();
+            filling.empty = Some(EmptyReason::Coupling);
+        }
+    }
+}
+
+/// Turns regular picks into ghosts.
+fn withhold(fillings: &mut [Filling]) -> Vec<Ghost> {
+    let mut ghosts = Vec::new();
+    for filling in fillings {
+        let (withheld, kept): (Vec<Pick>, Vec<Pick>) =
+            filling.picks.drain(..).partition(|pick| pick.kind == PropositionKind::Regular);
+        if kept.is_empty() && !withheld.is_empty() {
+            filling.empty = Some(EmptyReason::Holdout);
+        }
+        filling.picks = kept;
+        ghosts.extend(
+            withheld.iter().map(|pick| Ghost { offer: pick.offer.key, creative: key_of(pick.creative.as_ref()) }),
+        );
+    }
+    ghosts
+}
+
+fn outcome(filling: &Filling) -> SlotOutcome {
+    SlotOutcome {
+        count: filling.picks.len() as u32,
+        fallback: filling.picks.iter().any(|pick| pick.kind == PropositionKind::Fallback),
+        empty: filling.empty,
+    }
+}
+
+fn proposition(case: &Case<'_>, slot: &Slot, pick: &Pick) -> Proposition {
+    let takes = match pick.kind {
+        PropositionKind::Regular | PropositionKind::Mandatory => case.takes(&pick.offer, slot),
+        PropositionKind::Fallback => Vec::new(),
+    };
+    Proposition {
+        offer: pick.offer.key,
+        creative: key_of(pick.creative.as_ref()),
+        channel: slot.channel,
+        placement: slot.placement,
+        activity: slot.activity,
+        slot: slot.number,
+        score: pick.score,
+        kind: pick.kind,
+        takes,
+        computed: computed(case, &pick.offer),
+    }
+}
+
+/// The computed fields of the offer's category that the flow asks for, by their index in the schema.
+fn computed(case: &Case<'_>, offer: &OfferRow) -> Vec<(u16, Value)> {
+    let wanted = &case.flow.computed;
+    let fields = case.custom_fields(offer).iter().zip(0..);
+    fields
+        .filter(|(field, _)| is_computed(field) && (wanted.is_empty() || wanted.contains(&field.name)))
+        .map(|(field, index)| (index, case.compute(field, offer)))
+        .collect()
+}
