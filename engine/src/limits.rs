@@ -35,8 +35,8 @@ pub const PIECE_BYTES: usize = 1_024 * 1_024;
 pub const COOLING_BUCKETS: i64 = 64;
 /// The next period's account is opened this long before the last one ends.
 pub const OPEN_AHEAD_MS: i64 = 60 * SECOND_MS;
-/// Shards of a cluster.
-pub const SHARDS: usize = 256;
+/// A shard that found the pool empty counts as waiting for this long; if it still wants units it asks again.
+pub const STARVING_MS: i64 = 5 * SECOND_MS;
 
 // Authored input (catalog/). All are inclusive.
 

@@ -1,11 +1,12 @@
 //! The ledger's side of the global accounts: the pool, and what each shard was given and gave back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bincode::{Decode, Encode};
 
 use crate::budget::escrow::{EscrowAccount, EscrowReport};
 use crate::keys::ShardId;
+use crate::limits::STARVING_MS;
 use crate::profile::command::{AccountId, EscrowMessage, Recall};
 use crate::time::{Span, Timestamp};
 
@@ -25,8 +26,9 @@ pub struct Account {
     cooling_ms: i64,
     state: AccountState,
     shards: BTreeMap<ShardId, Given>,
-    /// Shards that asked while the pool had nothing: others are asked to give back.
-    starving: BTreeSet<ShardId>,
+    /// Shards that asked while the pool had nothing, and until when that counts: others are asked to give back. Who still
+    /// wants units asks again; one that no longer does must not keep them from those who do.
+    starving: BTreeMap<ShardId, Timestamp>,
 }
 
 /// What an account is opened with.
@@ -183,7 +185,7 @@ impl Ledger {
             cooling_ms: terms.cooling_ms.max(0),
             state: AccountState::Open,
             shards: BTreeMap::new(),
-            starving: BTreeSet::new(),
+            starving: BTreeMap::new(),
         };
         self.accounts.insert(id, account);
         Ok(())
@@ -210,8 +212,8 @@ impl Ledger {
     }
 
     /// Grants `shard` units and tells its new total. `granted_seen` is the total the shard has received: while an earlier
-    /// grant is still on its way nothing is added, so asking twice costs nothing. At least `wish` units if the pool has
-    /// them, at most the usual grant otherwise; none from a pool that is empty: then the shard is noted as starving.
+    /// grant is still on its way nothing is added, so asking twice costs nothing. From a pool that is empty nothing is added
+    /// either: then the shard is noted as starving.
     ///
     /// # Errors
     /// If there is no such account, or the shard has seen units that were never granted.
@@ -220,7 +222,6 @@ impl Ledger {
         id: AccountId,
         shard: ShardId,
         granted_seen: u64,
-        wish: u64,
         active_shards: u64,
         now: Timestamp,
     ) -> Result<EscrowMessage, LedgerError> {
@@ -230,17 +231,14 @@ impl Ledger {
             return Err(LedgerError::ForeignUnits);
         }
         if granted_seen == granted && !account.ends_by(now) {
-            let size = account.grant_size(active_shards);
-            let pool = u64::try_from(account.pool()).unwrap_or(0);
-            let least = wish.min(account.unit);
-            let amount = size.max(least).min(pool) / account.unit * account.unit;
+            let amount = account.grant_size(active_shards);
             match granted.checked_add(amount) {
                 Some(total) if amount > 0 => {
                     account.shards.entry(shard).or_default().granted = total;
                     account.starving.remove(&shard);
                 }
                 Some(_) | None => {
-                    account.starving.insert(shard);
+                    account.starving.insert(shard, now.plus_ms(STARVING_MS));
                 }
             }
         }
@@ -309,7 +307,7 @@ impl Ledger {
     /// account.
     pub fn message(&self, id: AccountId, shard: ShardId, now: Timestamp) -> Option<EscrowMessage> {
         let account = self.accounts.get(&id)?;
-        let others_starve = account.starving.iter().any(|starving| *starving != shard);
+        let others_starve = account.starving.iter().any(|(starving, until)| *starving != shard && now < *until);
         let recall = if account.ends_by(now) || account.pool() < 0 {
             Recall::All
         } else if others_starve && account.pool() < i128::from(account.unit) {
@@ -350,9 +348,10 @@ impl Ledger {
         holders.into_iter().map(|(_, shard)| shard).collect()
     }
 
-    /// Shards that wait for units, for whom the pool now has some.
-    pub fn starving(&self, id: AccountId) -> impl Iterator<Item = ShardId> + '_ {
-        self.accounts.get(&id).into_iter().flat_map(|account| account.starving.iter().copied())
+    /// Shards that wait for units: to be asked again once the pool has some.
+    pub fn starving(&self, id: AccountId, now: Timestamp) -> impl Iterator<Item = ShardId> + '_ {
+        let starving = self.accounts.get(&id).into_iter().flat_map(|account| &account.starving);
+        starving.filter(move |(_, until)| now < **until).map(|(shard, _)| *shard)
     }
 
     /// Forgets a closed account. Its number is not used again: [`Ledger::open`] needs a higher one while a later account

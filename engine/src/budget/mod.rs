@@ -4,3 +4,6 @@
 pub mod escrow;
 pub mod ledger;
 pub mod periods;
+
+#[cfg(test)]
+mod conservation;

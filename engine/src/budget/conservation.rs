@@ -1,0 +1,319 @@
+//! Whatever a network does to the messages between ledger and shards: no unit is made, none is lost for good.
+
+use proptest::prelude::*;
+
+use crate::budget::escrow::{EscrowAccount, EscrowReport};
+use crate::budget::ledger::{AccountState, Ledger, Terms};
+use crate::keys::{CapKey, ShardId};
+use crate::profile::command::{AccountId, EscrowMessage};
+use crate::time::{HOUR_MS, Span, Timestamp};
+
+const SHARDS: usize = 4;
+const ACCOUNT: AccountId = AccountId { tenant: 1, cap: CapKey(7), ordinal: 3 };
+
+/// Something on its way.
+#[derive(Clone, Copy, Debug)]
+enum Mail {
+    ToShard(usize, EscrowMessage),
+    ToLedger(usize, EscrowReport),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Ask(usize),
+    Tell(usize),
+    Report(usize),
+    Deliver(usize),
+    DeliverAgainLater(usize),
+    Lose(usize),
+    Reserve(usize),
+    Confirm(usize),
+    Release(usize),
+    Spend(usize),
+    SetLimit(u64),
+    Wait(i64),
+    Close,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let shard = 0..SHARDS;
+    prop_oneof![
+        4 => shard.clone().prop_map(Step::Ask),
+        2 => shard.clone().prop_map(Step::Tell),
+        4 => shard.clone().prop_map(Step::Report),
+        8 => (0..64_usize).prop_map(Step::Deliver),
+        2 => (0..64_usize).prop_map(Step::DeliverAgainLater),
+        1 => (0..64_usize).prop_map(Step::Lose),
+        6 => shard.clone().prop_map(Step::Reserve),
+        4 => shard.clone().prop_map(Step::Confirm),
+        2 => shard.clone().prop_map(Step::Release),
+        4 => shard.prop_map(Step::Spend),
+        1 => (0..60_u64).prop_map(Step::SetLimit),
+        2 => (1..1_500_i64).prop_map(Step::Wait),
+    ]
+}
+
+struct World {
+    ledger: Ledger,
+    shards: Vec<Option<EscrowAccount>>,
+    mail: Vec<Mail>,
+    now: Timestamp,
+    /// Counted apart from the accounts: what was ever taken and not let go.
+    held: [u64; SHARDS],
+    sold: u64,
+    unit: u64,
+    largest_limit: u64,
+}
+
+impl World {
+    fn new(limit: u64, unit: u64, cooling_ms: i64, span: Span) -> Self {
+        let mut ledger = Ledger::default();
+        ledger.open(ACCOUNT, Terms { limit, span, unit, cooling_ms }).unwrap();
+        World {
+            ledger,
+            shards: vec![None; SHARDS],
+            mail: Vec::new(),
+            now: Timestamp(1_000_000),
+            held: [0; SHARDS],
+            sold: 0,
+            unit,
+            largest_limit: limit,
+        }
+    }
+
+    fn ask(&mut self, shard: usize) {
+        let seen = self.shards[shard].as_ref().map_or(0, EscrowAccount::granted_seen);
+        let message = self.ledger.grant(ACCOUNT, ShardId(shard as u16), seen, SHARDS as u64, self.now).unwrap();
+        self.mail.push(Mail::ToShard(shard, message));
+    }
+
+    fn report(&mut self, shard: usize) {
+        if let Some(account) = &self.shards[shard] {
+            self.mail.push(Mail::ToLedger(shard, account.report(ACCOUNT, self.now)));
+        }
+    }
+
+    fn tell(&mut self, shard: usize) {
+        let message = self.ledger.message(ACCOUNT, ShardId(shard as u16), self.now).unwrap();
+        self.mail.push(Mail::ToShard(shard, message));
+    }
+
+    fn deliver(&mut self, mail: Mail) {
+        match mail {
+            Mail::ToShard(shard, message) => match &mut self.shards[shard] {
+                Some(account) => account.receive(&message, self.now),
+                empty @ None => *empty = Some(EscrowAccount::open(&message, self.now)),
+            },
+            Mail::ToLedger(shard, report) => self.ledger.see(ShardId(shard as u16), report, self.now).unwrap(),
+        }
+    }
+
+    fn run(&mut self, step: Step) {
+        let (now, unit) = (self.now, self.unit);
+        let pick = |mail: &Vec<Mail>, index: usize| (!mail.is_empty()).then(|| index % mail.len());
+        match step {
+            Step::Ask(shard) => self.ask(shard),
+            Step::Tell(shard) => self.tell(shard),
+            Step::Report(shard) => self.report(shard),
+            Step::Deliver(index) => {
+                if let Some(index) = pick(&self.mail, index) {
+                    let mail = self.mail.remove(index);
+                    self.deliver(mail);
+                }
+            }
+            Step::DeliverAgainLater(index) => {
+                if let Some(index) = pick(&self.mail, index) {
+                    self.deliver(self.mail[index]);
+                }
+            }
+            Step::Lose(index) => {
+                if let Some(index) = pick(&self.mail, index) {
+                    self.mail.remove(index);
+                }
+            }
+            Step::Reserve(shard) => {
+                let held = self.shards[shard].as_mut().is_some_and(|account| account.reserve(unit, now));
+                self.held[shard] += u64::from(held);
+            }
+            Step::Confirm(shard) => {
+                if self.held[shard] > 0 {
+                    self.held[shard] -= 1;
+                    self.sold += 1;
+                    self.shards[shard].as_mut().unwrap().confirm(unit, now);
+                }
+            }
+            Step::Release(shard) => {
+                if self.held[shard] > 0 {
+                    self.held[shard] -= 1;
+                    self.shards[shard].as_mut().unwrap().release(unit, now);
+                }
+            }
+            Step::Spend(shard) => {
+                let spent = self.shards[shard].as_mut().is_some_and(|account| account.spend(unit, now));
+                self.sold += u64::from(spent);
+            }
+            Step::SetLimit(limit) => {
+                self.ledger.set_limit(ACCOUNT, limit * unit).unwrap();
+                self.largest_limit = self.largest_limit.max(limit * unit);
+            }
+            Step::Wait(ms) => {
+                self.now = self.now.plus_ms(ms);
+                for account in self.shards.iter_mut().flatten() {
+                    account.settle(self.now);
+                }
+            }
+            Step::Close => self.ledger.close(ACCOUNT, now).unwrap(),
+        }
+    }
+
+    fn check(&self) {
+        let shards = self.shards.iter().enumerate();
+        let shards = shards.filter_map(|(shard, account)| Some((ShardId(shard as u16), account.as_ref()?)));
+        let found = self.ledger.whereabouts(ACCOUNT, shards).unwrap();
+        let account = self.ledger.account(ACCOUNT).unwrap();
+        assert_eq!(found.total(), i128::from(account.limit()), "{found:?}");
+        assert!(found.in_flight >= 0 && found.free >= 0, "{found:?}");
+    }
+
+    /// Everything arrives, again and again, until nothing moves any more.
+    fn heal(&mut self) {
+        for _ in 0..6 {
+            for shard in 0..SHARDS {
+                self.tell(shard);
+                self.report(shard);
+            }
+            for mail in std::mem::take(&mut self.mail) {
+                self.deliver(mail);
+            }
+            for shard in 0..SHARDS {
+                self.report(shard);
+            }
+            for mail in std::mem::take(&mut self.mail) {
+                self.deliver(mail);
+            }
+            // A second goes by: what was used in the last one no longer keeps units from being recalled.
+            self.run(Step::Wait(2_000));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_unit_is_made_or_lost_and_the_last_one_can_be_sold(
+        limit in 0..60_u64,
+        unit in 1..4_u64,
+        steps in proptest::collection::vec(step(), 0..200),
+        buyer in 0..SHARDS,
+    ) {
+        let mut world = World::new(limit * unit, unit, 0, Span::ALWAYS);
+        for step in steps {
+            world.run(step);
+            world.check();
+            let account = world.ledger.account(ACCOUNT).unwrap();
+            let taken = (world.sold + world.held.iter().sum::<u64>()) * unit;
+            prop_assert!(taken <= world.largest_limit);
+            prop_assert!(taken <= account.limit() + account.over_by());
+        }
+        world.heal();
+        world.check();
+        let limit = world.ledger.account(ACCOUNT).unwrap().limit();
+        for _ in 0..400 {
+            let before = world.sold;
+            world.run(Step::Spend(buyer));
+            if world.sold == before {
+                world.ask(buyer);
+                world.heal();
+                world.ask(buyer);
+                world.heal();
+            }
+        }
+        let taken = (world.sold + world.held.iter().sum::<u64>()) * unit;
+        let over_by = world.ledger.account(ACCOUNT).unwrap().over_by();
+        prop_assert!(taken == limit || (over_by > 0 && taken == limit + over_by), "{taken} of {limit}, over by {over_by}");
+    }
+
+    #[test]
+    fn a_rolling_limit_holds_in_every_window(
+        limit in 1..20_u64,
+        steps in proptest::collection::vec(step(), 0..200),
+    ) {
+        let window = 2_000;
+        let mut world = World::new(limit, 1, window, Span::ALWAYS);
+        let mut uses: Vec<Timestamp> = Vec::new();
+        for step in steps.into_iter().filter(|step| !matches!(step, Step::SetLimit(_))) {
+            let before = world.sold;
+            world.run(step);
+            world.check();
+            if world.sold > before {
+                uses.push(world.now);
+            }
+            let inside = uses.iter().filter(|at| world.now.since_ms(**at) < window).count() as u64;
+            prop_assert!(inside + world.held.iter().sum::<u64>() <= limit);
+        }
+    }
+
+    #[test]
+    fn an_account_that_ended_gives_everything_back_and_closes(
+        limit in 0..40_u64,
+        steps in proptest::collection::vec(step(), 0..150),
+        archived in any::<bool>(),
+    ) {
+        let end = Timestamp(1_000_000 + HOUR_MS);
+        let mut world = World::new(limit, 1, 0, Span { from: Timestamp(0), until: end });
+        for step in steps.into_iter().filter(|step| !matches!(step, Step::SetLimit(_))) {
+            world.run(step);
+        }
+        if archived {
+            world.run(Step::Close);
+        } else {
+            world.run(Step::Wait(HOUR_MS + 1));
+        }
+        world.heal();
+        let held: u64 = world.held.iter().sum();
+        let state = world.ledger.account(ACCOUNT).unwrap().state();
+        prop_assert!(held == 0 || state != AccountState::Closed, "closed while units were held");
+        for shard in 0..SHARDS {
+            while world.held[shard] > 0 {
+                world.run(Step::Confirm(shard));
+                let before = world.sold;
+                world.run(Step::Spend(shard));
+                prop_assert_eq!(world.sold, before, "sold after the end");
+            }
+        }
+        world.ledger.end_periods(world.now);
+        world.heal();
+        world.check();
+        prop_assert_eq!(world.ledger.account(ACCOUNT).unwrap().state(), AccountState::Closed);
+        prop_assert_eq!(world.ledger.account(ACCOUNT).unwrap().pool(), i128::from(limit - world.sold));
+    }
+}
+
+#[test]
+fn accounts_of_a_cap_follow_each_other() {
+    let terms = |from, until| Terms {
+        limit: 5,
+        span: Span { from: Timestamp(from), until: Timestamp(until) },
+        unit: 1,
+        cooling_ms: 0,
+    };
+    let mut ledger = Ledger::default();
+    ledger.open(ACCOUNT, terms(0, 10)).unwrap();
+    let later = AccountId { ordinal: 4, ..ACCOUNT };
+    assert!(ledger.open(ACCOUNT, terms(10, 20)).is_err());
+    assert!(ledger.open(later, terms(9, 20)).is_err());
+    assert!(ledger.open(AccountId { ordinal: 2, ..ACCOUNT }, terms(10, 20)).is_err());
+    assert!(ledger.open(later, terms(10, 20)).is_ok());
+}
+
+#[test]
+fn a_grant_is_a_quarter_of_an_equal_share_and_at_least_one_action() {
+    let mut ledger = Ledger::default();
+    let terms = Terms { limit: 1_000, span: Span::ALWAYS, unit: 30, cooling_ms: 0 };
+    ledger.open(ACCOUNT, terms).unwrap();
+    let size = |ledger: &Ledger, shards| ledger.account(ACCOUNT).unwrap().grant_size(shards);
+    assert_eq!((size(&ledger, 1), size(&ledger, 4), size(&ledger, 100)), (240, 60, 30));
+    ledger.set_limit(ACCOUNT, 29).unwrap();
+    assert_eq!(size(&ledger, 1), 0);
+}
