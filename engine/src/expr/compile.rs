@@ -136,8 +136,14 @@ pub(super) fn compile_with(ast: &Ast, resolver: &mut dyn Resolver, folding: Fold
                 Source::Offer(field) => Part::Read(Instruction::Offer(field)),
                 Source::Expression(index) => Part::Read(Instruction::Expression(index)),
             },
-            operation if folding == Folding::On => fold(operation, &parts).map_or(Part::Computed, Part::Known),
-            _ => Part::Computed,
+            operation @ (NodeKind::List(_)
+            | NodeKind::Unary(..)
+            | NodeKind::Binary(..)
+            | NodeKind::Conditional(..)
+            | NodeKind::Call(..)) => match folding {
+                Folding::On => fold(operation, &parts).map_or(Part::Computed, Part::Known),
+                Folding::Off => Part::Computed,
+            },
         };
         parts.push(part);
     }

@@ -84,10 +84,9 @@ impl Program {
                 Instruction::Jump(target) => next = usize::from(target),
             }
         }
-        match pop(&mut stack).into_owned() {
-            Value::Text(text) if text.len() > TEXT_BYTES_MAX => Value::Null,
-            result => result,
-        }
+        let result = pop(&mut stack);
+        let too_long = result.as_text().is_some_and(|text| text.len() > TEXT_BYTES_MAX);
+        if too_long { Value::Null } else { result.into_owned() }
     }
 }
 
