@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::ast::{BinaryOperator, UnaryOperator};
 use super::compare;
 use super::compile::{Instruction, Program};
-use super::functions;
+use super::functions::Function;
 use super::limits::TEXT_BYTES_MAX;
 use super::numbers;
 use crate::keys::Slot;
@@ -30,68 +30,159 @@ pub trait Environment {
     fn now(&self) -> Timestamp;
 }
 
-/// Operands in flight. Deeper programs than this are rare, and then it moves to the heap.
-type Stack<'a> = SmallVec<[Cow<'a, Value>; 16]>;
+/// An operand in flight. Copied freely: what needs an owner is lent by program and environment, or kept by the machine.
+#[derive(Clone, Copy)]
+enum Operand<'a> {
+    Null,
+    Bool(bool),
+    Number(f64),
+    /// Text, list or map of a constant or a fact.
+    Lent(&'a Value),
+    /// Text, list or map that the machine holds.
+    Kept(usize),
+}
+
+impl<'a> Operand<'a> {
+    fn lent(value: &'a Value) -> Self {
+        match value {
+            Value::Null => Operand::Null,
+            Value::Bool(flag) => Operand::Bool(*flag),
+            Value::Number(number) => Operand::Number(*number),
+            Value::Text(_) | Value::List(_) | Value::Map(_) => Operand::Lent(value),
+        }
+    }
+
+    fn truth(self) -> Option<bool> {
+        if let Operand::Bool(flag) = self { Some(flag) } else { None }
+    }
+}
+
+/// A stack of operands. Programs that need more of it than this are rare, and then it moves to the heap.
+struct Machine<'a> {
+    stack: SmallVec<[Operand<'a>; 16]>,
+    kept: SmallVec<[Value; 2]>,
+}
+
+impl<'a> Machine<'a> {
+    fn pop(&mut self) -> Operand<'a> {
+        self.stack.pop().expect("compiled code pushes every operand before the operation that takes it")
+    }
+
+    fn push(&mut self, value: Value) {
+        let operand = match value {
+            Value::Null => Operand::Null,
+            Value::Bool(flag) => Operand::Bool(flag),
+            Value::Number(number) => Operand::Number(number),
+            Value::Text(_) | Value::List(_) | Value::Map(_) => {
+                self.kept.push(value);
+                Operand::Kept(self.kept.len() - 1)
+            }
+        };
+        self.stack.push(operand);
+    }
+
+    fn value(&self, operand: Operand<'a>) -> Cow<'_, Value> {
+        match operand {
+            Operand::Null => Cow::Owned(Value::Null),
+            Operand::Bool(flag) => Cow::Owned(Value::Bool(flag)),
+            Operand::Number(number) => Cow::Owned(Value::Number(number)),
+            Operand::Lent(value) => Cow::Borrowed(value),
+            Operand::Kept(index) => Cow::Borrowed(&self.kept[index]),
+        }
+    }
+
+    fn unary(&mut self, operator: UnaryOperator) {
+        let operand = self.pop();
+        let result = unary(operator, &self.value(operand));
+        self.push(result);
+    }
+
+    fn binary(&mut self, operator: BinaryOperator) {
+        let right = self.pop();
+        let left = self.pop();
+        let result = match (left, right) {
+            (Operand::Number(left), Operand::Number(right)) => numeric(operator, left, right),
+            _ => match operator {
+                BinaryOperator::Or => either(true, left.truth(), right.truth()),
+                BinaryOperator::And => either(false, left.truth(), right.truth()),
+                BinaryOperator::Equal
+                | BinaryOperator::NotEqual
+                | BinaryOperator::Less
+                | BinaryOperator::LessOrEqual
+                | BinaryOperator::Greater
+                | BinaryOperator::GreaterOrEqual
+                | BinaryOperator::In
+                | BinaryOperator::Add
+                | BinaryOperator::Subtract
+                | BinaryOperator::Multiply
+                | BinaryOperator::Divide
+                | BinaryOperator::Remainder => binary(operator, &self.value(left), &self.value(right)),
+            },
+        };
+        self.push(result);
+    }
+
+    fn call(&mut self, function: Function, count: usize, now: Timestamp) {
+        let base = self.stack.len() - count;
+        let arguments: SmallVec<[Cow<'_, Value>; 4]> =
+            self.stack[base..].iter().map(|operand| self.value(*operand)).collect();
+        let result = function.apply(&arguments, now);
+        drop(arguments);
+        self.stack.truncate(base);
+        self.push(result);
+    }
+
+    fn list(&mut self, count: usize) {
+        let base = self.stack.len() - count;
+        let items = self.stack[base..].iter().map(|operand| self.value(*operand).into_owned()).collect();
+        self.stack.truncate(base);
+        self.push(Value::List(items));
+    }
+}
 
 impl Program {
     /// The value of the expression. Linear in the code; allocates only where text or a list is made.
     pub fn eval<E: Environment + ?Sized>(&self, environment: &E) -> Value {
-        let mut stack = Stack::new();
+        let mut machine = Machine { stack: SmallVec::new(), kept: SmallVec::new() };
         let mut next = 0;
         while let Some(instruction) = self.code().get(next) {
             next += 1;
             match *instruction {
-                Instruction::Constant(index) => stack.push(Cow::Borrowed(&self.constants()[usize::from(index)])),
-                Instruction::Fact(slot) => stack.push(Cow::Borrowed(environment.fact(slot))),
-                Instruction::Offer(field) => stack.push(Cow::Owned(environment.offer(field))),
-                Instruction::Expression(index) => stack.push(Cow::Owned(environment.expression(index))),
-                Instruction::Unary(operator) => {
-                    let operand = pop(&mut stack);
-                    stack.push(Cow::Owned(unary(operator, &operand)));
+                Instruction::Constant(index) => {
+                    machine.stack.push(Operand::lent(&self.constants()[usize::from(index)]));
                 }
-                Instruction::Binary(operator) => {
-                    let right = pop(&mut stack);
-                    let left = pop(&mut stack);
-                    stack.push(Cow::Owned(binary(operator, &left, &right)));
-                }
-                Instruction::List(count) => {
-                    let items = stack.drain(stack.len() - usize::from(count)..).map(Cow::into_owned).collect();
-                    stack.push(Cow::Owned(Value::List(items)));
-                }
-                Instruction::Call(function, count) => {
-                    let base = stack.len() - usize::from(count);
-                    let result = function.apply(&stack[base..], environment.now());
-                    stack.truncate(base);
-                    stack.push(Cow::Owned(result));
-                }
+                Instruction::Fact(slot) => machine.stack.push(Operand::lent(environment.fact(slot))),
+                Instruction::Offer(field) => machine.push(environment.offer(field)),
+                Instruction::Expression(index) => machine.push(environment.expression(index)),
+                Instruction::Unary(operator) => machine.unary(operator),
+                Instruction::Binary(operator) => machine.binary(operator),
+                Instruction::List(count) => machine.list(usize::from(count)),
+                Instruction::Call(function, count) => machine.call(function, usize::from(count), environment.now()),
                 Instruction::KeepIf(decided, target) => {
-                    if stack.last().is_some_and(|top| **top == Value::Bool(decided)) {
+                    if machine.stack.last().and_then(|top| top.truth()) == Some(decided) {
                         next = usize::from(target);
                     }
                 }
                 Instruction::KeepIfPresent(target) => {
-                    if stack.last().is_some_and(|top| !top.is_null()) {
-                        next = usize::from(target);
+                    if matches!(machine.stack.last(), Some(Operand::Null)) {
+                        machine.stack.pop();
                     } else {
-                        stack.pop();
+                        next = usize::from(target);
                     }
                 }
                 Instruction::JumpUnlessTrue(target) => {
-                    if *pop(&mut stack) != Value::Bool(true) {
+                    if machine.pop().truth() != Some(true) {
                         next = usize::from(target);
                     }
                 }
                 Instruction::Jump(target) => next = usize::from(target),
             }
         }
-        let result = pop(&mut stack);
+        let result = machine.pop();
+        let result = machine.value(result);
         let too_long = result.as_text().is_some_and(|text| text.len() > TEXT_BYTES_MAX);
         if too_long { Value::Null } else { result.into_owned() }
     }
-}
-
-fn pop<'a>(stack: &mut Stack<'a>) -> Cow<'a, Value> {
-    stack.pop().expect("compiled code pushes every operand before the operation that takes it")
 }
 
 /// Applies a unary operator.
@@ -105,9 +196,12 @@ pub(super) fn unary(operator: UnaryOperator, operand: &Value) -> Value {
 
 /// Applies a binary operator to both its operands.
 pub(super) fn binary(operator: BinaryOperator, left: &Value, right: &Value) -> Value {
+    if let (Value::Number(left), Value::Number(right)) = (left, right) {
+        return numeric(operator, *left, *right);
+    }
     match operator {
-        BinaryOperator::Or => either(true, left, right),
-        BinaryOperator::And => either(false, left, right),
+        BinaryOperator::Or => either(true, truth(left), truth(right)),
+        BinaryOperator::And => either(false, truth(left), truth(right)),
         BinaryOperator::Equal => both(left, right, |left, right| Some(compare::equal(left, right))),
         BinaryOperator::NotEqual => both(left, right, |left, right| Some(!compare::equal(left, right))),
         BinaryOperator::Less => ordered(left, right, Ordering::is_lt),
@@ -118,25 +212,45 @@ pub(super) fn binary(operator: BinaryOperator, left: &Value, right: &Value) -> V
             both(left, right, |left, right| right.as_list().map(|list| compare::has_member(list, left)))
         }
         BinaryOperator::Add => match (left, right) {
-            (Value::Number(left), Value::Number(right)) => numbers::value(left + right),
             (Value::Text(left), Value::Text(right)) if left.len() + right.len() <= TEXT_BYTES_MAX => {
-                functions::short([&**left, &**right].concat())
+                Value::text([&**left, &**right].concat())
             }
             _ => Value::Null,
         },
-        BinaryOperator::Subtract => arithmetic(left, right, |left, right| left - right),
-        BinaryOperator::Multiply => arithmetic(left, right, |left, right| left * right),
-        BinaryOperator::Divide => arithmetic(left, right, |left, right| left / right),
-        BinaryOperator::Remainder => arithmetic(left, right, |left, right| left % right),
+        BinaryOperator::Subtract | BinaryOperator::Multiply | BinaryOperator::Divide | BinaryOperator::Remainder => {
+            Value::Null
+        }
     }
 }
 
+/// Applies a binary operator to numbers. Division by zero is infinite or NaN, and so null.
+fn numeric(operator: BinaryOperator, left: f64, right: f64) -> Value {
+    match operator {
+        BinaryOperator::Or | BinaryOperator::And | BinaryOperator::In => Value::Null,
+        BinaryOperator::Equal => Value::Bool(left == right),
+        BinaryOperator::NotEqual => Value::Bool(left != right),
+        BinaryOperator::Less => Value::Bool(left < right),
+        BinaryOperator::LessOrEqual => Value::Bool(left <= right),
+        BinaryOperator::Greater => Value::Bool(left > right),
+        BinaryOperator::GreaterOrEqual => Value::Bool(left >= right),
+        BinaryOperator::Add => numbers::value(left + right),
+        BinaryOperator::Subtract => numbers::value(left - right),
+        BinaryOperator::Multiply => numbers::value(left * right),
+        BinaryOperator::Divide => numbers::value(left / right),
+        BinaryOperator::Remainder => numbers::value(left % right),
+    }
+}
+
+fn truth(value: &Value) -> Option<bool> {
+    if let Value::Bool(flag) = value { Some(*flag) } else { None }
+}
+
 /// Three-valued `||` and `&&`: `decisive` on either side decides, else anything but booleans leaves it open.
-fn either(decisive: bool, left: &Value, right: &Value) -> Value {
+fn either(decisive: bool, left: Option<bool>, right: Option<bool>) -> Value {
     match (left, right) {
-        (Value::Bool(left), _) if *left == decisive => Value::Bool(decisive),
-        (_, Value::Bool(right)) if *right == decisive => Value::Bool(decisive),
-        (Value::Bool(_), Value::Bool(_)) => Value::Bool(!decisive),
+        (Some(left), _) if left == decisive => Value::Bool(decisive),
+        (_, Some(right)) if right == decisive => Value::Bool(decisive),
+        (Some(_), Some(_)) => Value::Bool(!decisive),
         _ => Value::Null,
     }
 }
@@ -150,12 +264,4 @@ fn both(left: &Value, right: &Value, holds: impl FnOnce(&Value, &Value) -> Optio
 
 fn ordered(left: &Value, right: &Value, holds: fn(Ordering) -> bool) -> Value {
     compare::order(left, right).map_or(Value::Null, |order| Value::Bool(holds(order)))
-}
-
-/// Division by zero is infinite or NaN, and so null.
-fn arithmetic(left: &Value, right: &Value, apply: impl FnOnce(f64, f64) -> f64) -> Value {
-    match (left, right) {
-        (Value::Number(left), Value::Number(right)) => numbers::value(apply(*left, *right)),
-        _ => Value::Null,
-    }
 }

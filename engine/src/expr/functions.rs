@@ -292,7 +292,7 @@ fn concat(arguments: &[Cow<'_, Value>]) -> Value {
 }
 
 /// `text` as a value, or null if it is longer than a result may be.
-pub(super) fn short(text: String) -> Value {
+fn short(text: String) -> Value {
     if text.len() > TEXT_BYTES_MAX { Value::Null } else { Value::text(text) }
 }
 
