@@ -83,7 +83,7 @@ fn rows(table: &str) -> Vec<Vec<String>> {
     let mut reader =
         csv::ReaderBuilder::new().delimiter(b'\t').quoting(false).comment(Some(b'#')).from_reader(table.as_bytes());
     let rows: Vec<Vec<String>> =
-        reader.records().map(|record| record.unwrap().iter().map(str::to_owned).collect()).collect();
+        reader.records().map(|record| record.expect("a readable row").iter().map(str::to_owned).collect()).collect();
     assert!(rows.len() > 50, "the table was read");
     rows
 }
