@@ -1,8 +1,34 @@
 //! Which account of a calendar cap comes next: contiguous, never overlapping, computed once by the ledger's leader and
 //! committed as instants.
 
+use crate::budget::ledger::Terms;
+use crate::catalog::caps::CapDefinition;
 use crate::limits::OPEN_AHEAD_MS;
-use crate::time::{CalendarFrame, Period, Span, Timestamp};
+use crate::model::offer::{CapPer, CapWindow};
+use crate::time::{CalendarFrame, DAY_MS, HOUR_MS, Period, Span, Timestamp};
+
+/// The calendar period that a cap's accounts last; `None`: one account for ever (lifetime caps and rolling windows).
+pub fn period_of(cap: &CapDefinition) -> Option<Period> {
+    match (cap.window, cap.per) {
+        (CapWindow::Rolling, _) | (CapWindow::Calendar, CapPer::Lifetime | CapPer::Hours(_)) => None,
+        (CapWindow::Calendar, CapPer::Day) => Some(Period::Day),
+        (CapWindow::Calendar, CapPer::Week) => Some(Period::Week),
+        (CapWindow::Calendar, CapPer::Month) => Some(Period::Month),
+    }
+}
+
+/// What an account of a global cap is opened with.
+pub fn terms_of(cap: &CapDefinition, span: Span) -> Terms {
+    let cooling_ms = match (cap.window, cap.per) {
+        (CapWindow::Calendar, CapPer::Lifetime | CapPer::Day | CapPer::Week | CapPer::Month)
+        | (CapWindow::Rolling, CapPer::Lifetime) => 0,
+        (CapWindow::Rolling, CapPer::Day) => DAY_MS,
+        (CapWindow::Rolling, CapPer::Week) => 7 * DAY_MS,
+        (CapWindow::Rolling, CapPer::Month) => 30 * DAY_MS,
+        (CapWindow::Calendar | CapWindow::Rolling, CapPer::Hours(hours)) => i64::from(hours) * HOUR_MS,
+    };
+    Terms { limit: cap.limit, span, unit: cap.cost, cooling_ms }
+}
 
 /// The account to open next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +65,6 @@ pub fn next_opening(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::DAY_MS;
 
     /// Days that start `shift` after midnight UTC; weeks and months are not asked for.
     fn frame(shift: i64) -> impl Fn(Timestamp) -> CalendarFrame {

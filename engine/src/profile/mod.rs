@@ -3,7 +3,8 @@
 //! [`apply::apply`] runs a [`command::ShardCommand`] on [`cells::Cells`]: the committed [`shard::ShardState`], or the leader's
 //! [`pending::Pending`] view of what is proposed and not yet committed. The same code on both, so they agree.
 //!
-//! Invariant: nothing here knows the catalogue. What `apply` needs of it comes in the command.
+//! Invariant: `apply` and what it calls know no catalogue: what they need of it comes in the command. Only [`planning`],
+//! which makes commands, does.
 
 pub mod apply;
 mod caps;
@@ -13,9 +14,13 @@ mod draft;
 pub mod evidence;
 mod lapse;
 pub mod pending;
+pub mod planning;
 pub mod respond;
 pub mod shard;
 pub mod state;
 pub mod stored;
 pub mod symbols;
 mod take;
+
+#[cfg(test)]
+mod interleavings;

@@ -1,0 +1,135 @@
+//! What an outcome counts for, from the catalogue's caps: planned by the leader, checked again by `apply`.
+
+use crate::catalog::caps::CapDefinition;
+use crate::catalog::tenant::TenantCatalog;
+use crate::decide::counting::cap_window;
+use crate::decide::view::{EscrowView, Instant};
+use crate::keys::{CapKey, ChannelKey, CreativeKey, CustomerId, Micros, OfferKey, OutcomeKey, PlacementKey, TenantId};
+use crate::model::offer::{CapScope, CountOn};
+use crate::model::settings::Sentiment;
+use crate::profile::command::{AccountId, CapTake, CountEvent, DecisionId, Idempotency, OptOut, Respond, TakeAccount};
+use crate::profile::respond::IMPRESSION;
+use crate::time::Timestamp;
+
+/// An outcome as the channel reports it, names resolved to keys.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RespondRequest {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Of which customer.
+    pub customer: CustomerId,
+    /// Key of the call.
+    pub idempotency: Idempotency,
+    /// The proposition, if a `recommendationId` named one.
+    pub proposition: Option<Proposed>,
+    /// What.
+    pub offer: OfferKey,
+    /// Content, or NONE.
+    pub creative: CreativeKey,
+    /// Channel, or NONE.
+    pub channel: ChannelKey,
+    /// Placement, or NONE.
+    pub placement: PlacementKey,
+    /// What happened.
+    pub outcome: OutcomeKey,
+    /// How that counts.
+    pub sentiment: Sentiment,
+    /// Money or value of a conversion.
+    pub value: Option<Micros>,
+    /// For `opt_out`.
+    pub opt_out: Option<OptOut>,
+}
+
+/// What a `recommendationId` says of one proposition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proposed {
+    /// The decision.
+    pub decision: DecisionId,
+    /// From 1.
+    pub rank: u16,
+    /// When it was made.
+    pub decided_at: Timestamp,
+    /// Until when it may be answered.
+    pub answerable_until: Timestamp,
+    /// Whether it is evidence: not fallback, mandatory or held out.
+    pub evidence: bool,
+}
+
+/// The command that records `request`: with the offer's caps in force that count on the outcome, or on the impression
+/// that it may imply. An offer that is gone has none. O(caps of the offer).
+pub fn plan_respond(
+    catalog: &TenantCatalog,
+    escrow: &impl EscrowView,
+    request: RespondRequest,
+    at: &Instant,
+) -> Respond {
+    let offer = catalog.offers().get(request.offer);
+    let category = offer
+        .and_then(|offer| offer.body.category_id.as_ref())
+        .and_then(|category| catalog.categories().key_of(&category.0));
+    let counts = catalog
+        .caps(request.offer)
+        .iter()
+        .filter(|cap| cap.placement.is_none_or(|placement| placement == request.placement))
+        .filter_map(|cap| Some((cap, counted_event(catalog, cap)?)))
+        .filter(|(_, event)| match event {
+            CountEvent::Decision => false,
+            CountEvent::Impression => true,
+            CountEvent::Outcome(outcome) => *outcome == request.outcome || *outcome == IMPRESSION,
+        })
+        .map(|(cap, count_on)| CapTake {
+            cap: cap.cap,
+            account: take_account(escrow, cap, at),
+            count_on,
+            expires_at: at.now,
+        })
+        .collect();
+    Respond {
+        tenant: request.tenant,
+        customer: request.customer,
+        idempotency: request.idempotency,
+        proposition: request.proposition.map(|of| (of.decision, of.rank)),
+        decided_at: request.proposition.map(|of| of.decided_at),
+        answerable_until: request.proposition.map(|of| of.answerable_until),
+        offer: request.offer,
+        creative: request.creative,
+        channel: request.channel,
+        placement: request.placement,
+        category,
+        outcome: request.outcome,
+        sentiment: request.sentiment,
+        value: request.value,
+        evidence: request.proposition.is_some_and(|of| of.evidence),
+        counts,
+        opt_out: request.opt_out,
+    }
+}
+
+/// What makes a cap count; `None` for an outcome that the tenant no longer has.
+pub fn counted_event(catalog: &TenantCatalog, cap: &CapDefinition) -> Option<CountEvent> {
+    Some(match &cap.count_on {
+        CountOn::Decision => CountEvent::Decision,
+        CountOn::Impression => CountEvent::Impression,
+        CountOn::Outcome(word) => CountEvent::Outcome(catalog.outcomes().get(word)?.key),
+    })
+}
+
+/// Where a unit of the cap comes from at this instant.
+pub fn take_account(escrow: &impl EscrowView, cap: &CapDefinition, at: &Instant) -> TakeAccount {
+    match cap.scope {
+        CapScope::Profile => {
+            TakeAccount::Profile { limit: cap.limit, window: cap_window(cap.per, cap.window, &at.frame) }
+        }
+        CapScope::Global => {
+            let account = escrow.free(cap.cap, at.now).map_or(AccountId::nowhere(cap.cap), |free| free.account);
+            TakeAccount::Global { account, amount: cap.cost }
+        }
+    }
+}
+
+impl AccountId {
+    /// Stands for the account of a cap of which a shard holds none: nothing can be taken from it.
+    pub fn nowhere(cap: CapKey) -> Self {
+        AccountId { tenant: u32::MAX, cap, ordinal: u32::MAX }
+    }
+}
