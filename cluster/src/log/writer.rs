@@ -1,6 +1,5 @@
 //! The one task that writes: it forms batches, has them written and synced off-thread, and answers.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,10 +7,11 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::format::{self, HEADER_BYTES, Header, Home, Kind, MARK_BYTES, RECORD_HEADER_BYTES, VERSION};
-use super::index::{Bounds, Checkpoint, Place};
+use super::index::{Checkpoint, Place};
+use super::plan::Plan;
 use super::recover::segment_name;
 use super::{Durability, GroupId, LogError, LogOptions, LogPorts, OpenError, Shared, lock};
-use crate::limits::{LOG_BATCH_BYTES_MAX, LOG_BATCH_REQUESTS_MAX, LOG_GROUPS_MAX, LOG_IDLE_MARK_MS};
+use crate::limits::{LOG_BATCH_BYTES_MAX, LOG_BATCH_REQUESTS_MAX, LOG_IDLE_MARK_MS};
 use crate::ports::disk::{Disk, DiskError};
 use crate::ports::offload::{Lane, Step};
 
@@ -77,10 +77,20 @@ struct Failure {
 
 type DiskCall = Box<dyn FnOnce(&dyn Disk) -> Result<(), DiskError> + Send>;
 
+/// What a record changes once it is durable.
+struct Change {
+    group: GroupId,
+    index: u64,
+    kind: Kind,
+    place: Place,
+    /// Only of a state record: what is kept in memory.
+    state: Vec<u8>,
+}
+
 /// A batch under construction: its bytes, and what becomes true when they are durable.
 struct Batch {
     bytes: Vec<u8>,
-    records: Vec<(GroupId, u64, Kind, Place, Option<Vec<u8>>)>,
+    changes: Vec<Change>,
     done: Vec<(oneshot::Sender<Result<(), LogError>>, OwnedSemaphorePermit)>,
 }
 
@@ -166,7 +176,10 @@ impl Writer {
         if grown > self.options.segment_bytes && self.active.len > self.active.head {
             match self.roll().await {
                 Ok(()) => {}
-                Err(failure) if is_full(&failure.error) => return Ok(self.refuse_full(requests)),
+                Err(failure) if is_full(&failure.error) => {
+                    self.refuse_full(requests);
+                    return Ok(());
+                }
                 Err(failure) => {
                     let waiting = requests.into_iter().map(|request| request.done).collect();
                     return Err(self.fail("cannot begin a log segment", &failure.error, waiting));
@@ -174,7 +187,7 @@ impl Writer {
             }
         }
         let mut batch = self.encode(requests);
-        if batch.records.is_empty() {
+        if batch.changes.is_empty() {
             for (done, _room) in batch.done {
                 answer(done, Ok(()));
             }
@@ -205,7 +218,7 @@ impl Writer {
             }
             Durability::Memory => {}
         }
-        self.publish(batch.records);
+        self.publish(batch.changes);
         for (done, _room) in batch.done {
             answer(done, Ok(()));
         }
@@ -215,17 +228,17 @@ impl Writer {
     /// Lays out the batch; requests that cannot be carried out are answered here.
     fn encode(&self, requests: Vec<Request>) -> Batch {
         let shared = lock(&self.shared);
-        let locked = shared.index.corrupt_groups();
-        let mut plan = Plan { shared: &shared, locked, groups: BTreeMap::new(), count: shared.index.groups.len() };
+        let mut plan = Plan::new(&shared.index);
         let home = Home { log_id: self.log_id, segment: self.active.segment };
-        let mut batch = Batch { bytes: Vec::new(), records: Vec::new(), done: Vec::new() };
+        let mut batch = Batch { bytes: Vec::new(), changes: Vec::new(), done: Vec::new() };
         format::write_mark(&mut batch.bytes, home, self.active.len, self.active.synced);
         let mut write = |group, index, kind, payload: &[u8], state| {
             let offset = self.active.len + batch.bytes.len() as u64;
             let start = batch.bytes.len();
             format::write_record(&mut batch.bytes, home, offset, (group, index, kind), payload);
             let frame_bytes = u32::try_from(batch.bytes.len() - start).expect("records are limited");
-            batch.records.push((group, index, kind, Place { segment: home.segment, offset, frame_bytes }, state));
+            let place = Place { segment: home.segment, offset, frame_bytes };
+            batch.changes.push(Change { group, index, kind, place, state });
         };
         for Request { op, done, room } in requests {
             match plan.admit(&op) {
@@ -238,16 +251,16 @@ impl Writer {
             match op {
                 Op::Append { group, first, payloads } => {
                     for (index, payload) in (first..).zip(&payloads) {
-                        write(group, index, Kind::Entry, payload, None);
+                        write(group, index, Kind::Entry, payload, Vec::new());
                     }
                 }
                 Op::State { group, state } => {
                     let kept = state.clone();
-                    write(group, 0, Kind::State, &state, Some(kept));
+                    write(group, 0, Kind::State, &state, kept);
                 }
-                Op::Truncate { group, from } => write(group, from, Kind::Truncate, &[], None),
-                Op::Purge { group, first } => write(group, first, Kind::Purge, &[], None),
-                Op::Destroy { group } => write(group, 0, Kind::Destroy, &[], None),
+                Op::Truncate { group, from } => write(group, from, Kind::Truncate, &[], Vec::new()),
+                Op::Purge { group, first } => write(group, first, Kind::Purge, &[], Vec::new()),
+                Op::Destroy { group } => write(group, 0, Kind::Destroy, &[], Vec::new()),
                 Op::Close => {}
             }
             batch.done.push((done, room));
@@ -256,15 +269,15 @@ impl Writer {
     }
 
     /// Makes a durable batch visible.
-    fn publish(&self, records: Vec<(GroupId, u64, Kind, Place, Option<Vec<u8>>)>) {
+    fn publish(&self, changes: Vec<Change>) {
         let mut shared = lock(&self.shared);
         shared.disk_full = false;
         shared.segments.insert(self.active.segment, self.active.len);
-        for (group, index, kind, place, state) in records {
+        for Change { group, index, kind, place, state } in changes {
             let checked = "admitted by the plan";
             match kind {
                 Kind::Entry => shared.index.append(group, index, place).expect(checked),
-                Kind::State => shared.index.set_state(group, state.unwrap_or_default()),
+                Kind::State => shared.index.set_state(group, state),
                 Kind::Truncate => shared.index.truncate(group, index).expect(checked),
                 Kind::Purge => shared.index.purge(group, index),
                 Kind::Destroy => shared.index.destroy(group),
@@ -471,57 +484,4 @@ fn is_full(error: &DiskError) -> bool {
 fn answer(done: oneshot::Sender<Result<(), LogError>>, outcome: Result<(), LogError>) {
     // A caller that has gone away needs no answer.
     let _gone = done.send(outcome);
-}
-
-/// What the groups will be once the batch so far is durable.
-struct Plan<'a> {
-    shared: &'a Shared,
-    locked: BTreeSet<GroupId>,
-    groups: BTreeMap<GroupId, Option<Bounds>>,
-    count: usize,
-}
-
-impl Plan<'_> {
-    fn bounds(&self, group: GroupId) -> Option<Bounds> {
-        let known = || self.shared.index.groups.get(&group).map(|known| known.bounds);
-        self.groups.get(&group).copied().unwrap_or_else(known)
-    }
-
-    fn admit(&mut self, op: &Op) -> Result<(), LogError> {
-        let group = match op {
-            Op::Close => return Ok(()),
-            Op::Destroy { group } => {
-                self.locked.remove(group);
-                self.count -= usize::from(self.bounds(*group).is_some());
-                self.groups.insert(*group, None);
-                return Ok(());
-            }
-            Op::Append { group, .. }
-            | Op::State { group, .. }
-            | Op::Truncate { group, .. }
-            | Op::Purge { group, .. } => *group,
-        };
-        if self.locked.contains(&group) {
-            return Err(LogError::Locked(group));
-        }
-        let known = self.bounds(group);
-        if known.is_none() && self.count >= LOG_GROUPS_MAX {
-            return Err(LogError::TooManyGroups(LOG_GROUPS_MAX));
-        }
-        let mut bounds = known.unwrap_or_default();
-        match op {
-            Op::Append { first, payloads, .. } => {
-                // None at all says nothing about where the group begins.
-                if !payloads.is_empty() {
-                    bounds.append(group, *first, payloads.len() as u64)?;
-                }
-            }
-            Op::Truncate { from, .. } => bounds.truncate(group, *from)?,
-            Op::Purge { first, .. } => bounds.purge(*first),
-            Op::State { .. } | Op::Destroy { .. } | Op::Close => {}
-        }
-        self.count += usize::from(known.is_none());
-        self.groups.insert(group, Some(bounds));
-        Ok(())
-    }
 }
