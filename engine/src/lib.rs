@@ -16,5 +16,6 @@ pub mod keys;
 pub mod limits;
 pub mod model;
 pub mod profile;
+pub mod snapshot;
 pub mod time;
 pub mod value;

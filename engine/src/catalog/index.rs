@@ -67,6 +67,10 @@ impl Index {
         self.users_of_kind(Thing::new(EntityKind::Offer, offer), EntityKind::Rule).map(Thing::key)
     }
 
+    pub(crate) fn rules_of_creative(&self, creative: CreativeKey) -> impl Iterator<Item = RuleKey> {
+        self.users_of_kind(Thing::new(EntityKind::Creative, creative), EntityKind::Rule).map(Thing::key)
+    }
+
     pub(crate) fn add_tags(&mut self, tags: &[String]) {
         for tag in tags {
             *self.tags.entry(tag.clone()).or_insert(0) += 1;

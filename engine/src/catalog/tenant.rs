@@ -207,6 +207,14 @@ impl TenantCatalog {
         self.index.rules_of(offer).filter_map(|key| self.rules.get(key))
     }
 
+    /// The rules that name this creative in a scope, by key.
+    pub fn rules_of_creative(
+        &self,
+        creative: CreativeKey,
+    ) -> impl Iterator<Item = &Arc<Entity<RuleKey, QualificationRule>>> {
+        self.index.rules_of_creative(creative).filter_map(|key| self.rules.get(key))
+    }
+
     /// Tags in use by offers, each with the number of offers that carry it.
     pub fn tags(&self) -> impl Iterator<Item = (&str, usize)> {
         self.index.tags.iter().map(|(tag, count)| (tag.as_str(), *count))

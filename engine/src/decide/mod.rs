@@ -1,12 +1,32 @@
 //! The decision: which offers, for this customer, here, now.
+//!
+//! [`decide`] is the fast evaluation, [`take_of`] what it takes. One stage a file, in the order they are applied:
+//! `slots`, `candidates`, `qualify`, `suppress`, `contact`, `mandatory`, `rank`, `compute`, `explain`, `effects`; `kernel`
+//! calls them.
 
+mod candidates;
+mod case;
+mod compute;
+mod contact;
 pub mod counting;
 pub mod decision;
+mod effects;
+mod explain;
 pub mod holdout;
+mod kernel;
+mod mandatory;
 pub mod oracle;
+mod qualify;
+mod rank;
 pub mod request;
 pub mod schedule;
 pub mod score;
+mod slots;
 pub mod stable_hash;
+mod suppress;
 pub mod variant;
 pub mod view;
+
+pub use case::Scratch;
+pub use effects::{Taking, take_of};
+pub use kernel::decide;

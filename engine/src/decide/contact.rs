@@ -1,0 +1,610 @@
+//! Contact policies: whom the profile's own history bars. A policy can only bar what its scope binds, and most of them only
+//! what the history holds, so this costs what the history costs.
+
+use crate::catalog::CapOrigin;
+use crate::decide::candidates::Spotting;
+use crate::decide::case::{Case, Chosen, Scratch, Spot};
+use crate::decide::qualify::{Track, is_of_spot};
+use crate::decide::suppress;
+use crate::keys::{CategoryKey, CreativeKey, OfferKey};
+use crate::model::policy::OutcomeAction;
+use crate::profile::command::Counted;
+use crate::snapshot::bitset;
+use crate::snapshot::policies::{Limit, Policy, Restraint};
+use crate::snapshot::rules::Scopes;
+use crate::time::Timestamp;
+
+/// The policies of a request's flow, and what they bar wherever it would go.
+#[derive(Default)]
+pub(crate) struct Contact<'a> {
+    /// Those the flow selects, by priority, then key.
+    pub(crate) policies: Vec<&'a Policy>,
+    blocked: Vec<u64>,
+    any_blocked: bool,
+    lifted: Vec<u64>,
+    any_lifted: bool,
+    /// Those with a scope that depends on the slot.
+    by_spot: Vec<&'a Policy>,
+    /// Those that look at earlier choices of the same answer.
+    counting: Vec<&'a Policy>,
+    /// Whether anything lifts.
+    overrides: bool,
+}
+
+/// A candidate as a policy sees it.
+#[derive(Clone, Copy)]
+pub(crate) struct Candidate {
+    pub(crate) global: u32,
+    pub(crate) offer: OfferKey,
+    pub(crate) creative: CreativeKey,
+    pub(crate) spot: Spot,
+}
+
+impl Contact<'_> {
+    pub(crate) fn recycle(self, scratch: &mut Scratch) {
+        scratch.give(self.blocked);
+        scratch.give(self.lifted);
+    }
+
+    /// Whether later choices of an answer depend on earlier ones.
+    pub(crate) fn counts_choices(&self) -> bool {
+        !self.counting.is_empty()
+    }
+}
+
+/// Finds what the policies of the track's flow bar in every slot.
+pub(crate) fn look<'a>(case: &Case<'a>, track: &mut Track<'a>, scratch: &mut Scratch) {
+    let Some(number) = track.flow.policies else { return };
+    let words = case.snapshot.words();
+    let selector = &case.shared.parts.policies.values()[number];
+    let mut contact = Contact { blocked: scratch.take(words), lifted: scratch.take(words), ..Contact::default() };
+    let mut set = scratch.take(words);
+    for policy in case.snapshot.policies.policies.iter().filter(|policy| selector.selects(&policy.key)) {
+        contact.policies.push(policy);
+        let scopes = &policy.scopes;
+        if !scopes.channels.is_empty() || !scopes.placements.is_empty() || !scopes.creatives.is_empty() {
+            contact.by_spot.push(policy);
+        }
+        if policy.counts_choices() {
+            contact.counting.push(policy);
+        }
+        let everywhere = track.binds_everything(scopes);
+        if let Restraint::Override(segments) = &policy.restraint {
+            contact.overrides = true;
+            if segments.iter().all(|segment| track.world.is_in(*segment)) {
+                contact.any_lifted |= bind(case, scopes, everywhere, &mut contact.lifted);
+            }
+        } else {
+            contact.any_blocked |= bar(case, track, policy, everywhere, &mut contact.blocked, &mut set);
+        }
+    }
+    scratch.give(set);
+    track.contact = contact;
+}
+
+/// `left &= !(blocked here & !lifted here)`.
+pub(crate) fn restrain(
+    case: &Case<'_>,
+    track: &Track<'_>,
+    spotting: &Spotting<'_, '_>,
+    left: &mut [u64],
+    scratch: &mut Scratch,
+) {
+    let contact = &track.contact;
+    let spot = spotting.spot;
+    let concerns = |policy: &&&Policy| is_of_spot(&policy.scopes, spot) || !policy.scopes.creatives.is_empty();
+    if !contact.by_spot.iter().any(|policy| concerns(&policy)) {
+        if contact.any_blocked && contact.any_lifted {
+            for ((left, blocked), lifted) in left.iter_mut().zip(&contact.blocked).zip(&contact.lifted) {
+                *left &= !(blocked & !lifted);
+            }
+        } else if contact.any_blocked {
+            bitset::and_not(left, &contact.blocked);
+        }
+        return;
+    }
+    let words = left.len();
+    let (mut blocked, mut lifted, mut set) = (scratch.take(words), scratch.take(words), scratch.take(words));
+    bitset::or(&mut blocked, &contact.blocked);
+    bitset::or(&mut lifted, &contact.lifted);
+    for policy in contact.by_spot.iter().filter(concerns) {
+        bar_in_spot(case, track, policy, spotting, left, (&mut blocked, &mut lifted), &mut set);
+    }
+    for ((left, blocked), lifted) in left.iter_mut().zip(&blocked).zip(&lifted) {
+        *left &= !(blocked & !lifted);
+    }
+    [blocked, lifted, set].into_iter().for_each(|buffer| scratch.give(buffer));
+}
+
+fn bar_in_spot(
+    case: &Case<'_>,
+    track: &Track<'_>,
+    policy: &Policy,
+    spotting: &Spotting<'_, '_>,
+    left: &[u64],
+    (blocked, lifted): (&mut [u64], &mut [u64]),
+    set: &mut [u64],
+) {
+    let scopes = &policy.scopes;
+    let spot = spotting.spot;
+    if let Restraint::Override(segments) = &policy.restraint {
+        if segments.iter().all(|segment| track.world.is_in(*segment)) {
+            if is_of_spot(scopes, spot) {
+                lifted.fill(u64::MAX);
+            }
+            for (global, _) in shown_here(case, scopes, spotting, left) {
+                bitset::set(lifted, global);
+            }
+        }
+        return;
+    }
+    if is_of_spot(scopes, spot) {
+        match &policy.restraint {
+            Restraint::Frequency(limits) => {
+                let reached = |counted| is_any_reached(case, limits, counted);
+                if scopes.channels.contains(&spot.channel) && reached(Counted::Channel(spot.channel))
+                    || scopes.placements.contains(&spot.placement) && reached(Counted::Placement(spot.placement))
+                {
+                    blocked.fill(u64::MAX);
+                }
+            }
+            Restraint::Cooldown(limit) => {
+                let reached = |counted| is_any_reached(case, std::slice::from_ref(limit), counted);
+                if scopes.channels.contains(&spot.channel) && reached(Counted::Channel(spot.channel))
+                    || scopes.placements.contains(&spot.placement) && reached(Counted::Placement(spot.placement))
+                {
+                    blocked.fill(u64::MAX);
+                }
+            }
+            _ => {
+                let everything = Scopes { global: true, ..Scopes::default() };
+                bar_bound(case, track, &policy.restraint, &everything, true, blocked, set);
+            }
+        }
+    }
+    for (global, creative) in shown_here(case, scopes, spotting, left) {
+        let candidate = Candidate { global, offer: case.offer(global), creative, spot };
+        if blocks(case, track, policy, &candidate, &[]) {
+            bitset::set(blocked, global);
+        }
+    }
+}
+
+/// The candidates whose creative here is one that the scopes name.
+fn shown_here<'b>(
+    case: &'b Case<'_>,
+    scopes: &'b Scopes,
+    spotting: &'b Spotting<'_, '_>,
+    left: &'b [u64],
+) -> impl Iterator<Item = (u32, CreativeKey)> + 'b {
+    scopes.creatives.iter().filter_map(move |creative| {
+        let (part, (position, _)) = case
+            .snapshot
+            .parts
+            .iter()
+            .filter_map(|part| Some((part, part.segment.content(*creative)?)))
+            .find(|(part, (position, _))| part.present.has(*position))?;
+        let global = part.first() + position;
+        (bitset::has(left, global) && spotting.creative(global) == *creative).then_some((global, *creative))
+    })
+}
+
+/// Adds what `policy` bars by the scopes that no slot changes; whether that is anything.
+fn bar(
+    case: &Case<'_>,
+    track: &Track<'_>,
+    policy: &Policy,
+    everywhere: bool,
+    into: &mut [u64],
+    set: &mut [u64],
+) -> bool {
+    let scopes = &policy.scopes;
+    match &policy.restraint {
+        Restraint::Frequency(limits) => bar_by_count(case, limits, scopes, everywhere, into),
+        Restraint::Cooldown(limit) => bar_by_count(case, std::slice::from_ref(limit), scopes, everywhere, into),
+        restraint => bar_bound(case, track, restraint, scopes, everywhere, into, set),
+    }
+}
+
+/// Frequency: each scope counts its own kind of thing.
+fn bar_by_count(case: &Case<'_>, limits: &[Limit], scopes: &Scopes, everywhere: bool, into: &mut [u64]) -> bool {
+    if everywhere && is_any_reached(case, limits, Counted::All) {
+        into.fill(u64::MAX);
+        return true;
+    }
+    let mut any = false;
+    for category in &scopes.categories {
+        if is_any_reached(case, limits, Counted::Category(*category)) {
+            any |= or_members(case, into, |segment| segment.by_category.get(category));
+        }
+    }
+    for sub_category in &scopes.sub_categories {
+        let reached = limits
+            .iter()
+            .any(|limit| case.impressions_in_sub_category(*sub_category, limit.stretch.at(case.at)) >= limit.most);
+        if reached {
+            any |= or_members(case, into, |segment| segment.by_sub_category.get(sub_category));
+        }
+    }
+    if limits.iter().any(|limit| limit.most == 0) {
+        for global in scopes.offers.iter().filter_map(|offer| case.snapshot.global(*offer)) {
+            bitset::set(into, global);
+            any = true;
+        }
+        return any;
+    }
+    for seen in &case.seen {
+        let Some(global) = seen.global else { continue };
+        if scopes.offers.binary_search(&seen.offer).is_ok() && is_any_reached(case, limits, Counted::Offer(seen.offer))
+        {
+            bitset::set(into, global);
+            any = true;
+        }
+    }
+    any
+}
+
+/// All other restraints: what they bar, as far as it is bound.
+fn bar_bound(
+    case: &Case<'_>,
+    track: &Track<'_>,
+    restraint: &Restraint,
+    scopes: &Scopes,
+    everywhere: bool,
+    into: &mut [u64],
+    set: &mut [u64],
+) -> bool {
+    let whole = match restraint {
+        Restraint::Total(limit) => is_reached(case, limit, Counted::All),
+        Restraint::CrossChannel(limit) => limit.most == 0,
+        Restraint::Segments(segments) => segments.iter().any(|segment| track.world.is_in(*segment)),
+        Restraint::Hours(hours) => !hours.are_open(&case.at.frame),
+        Restraint::Outcomes { outcomes, lookback_ms, action: OutcomeAction::SuppressAll } => {
+            recent_outcomes(case, outcomes, *lookback_ms).next().is_some()
+        }
+        Restraint::Constant(blocks) => *blocks,
+        Restraint::Frequency(_)
+        | Restraint::Cooldown(_)
+        | Restraint::Budget { .. }
+        | Restraint::Outcomes { .. }
+        | Restraint::Mutual { .. }
+        | Restraint::Category { .. }
+        | Restraint::Override(_) => false,
+    };
+    if whole {
+        return bind(case, scopes, everywhere, into);
+    }
+    set.fill(0);
+    if !gather(case, restraint, set) {
+        return false;
+    }
+    if !everywhere {
+        let mut bound = vec![0; set.len()];
+        bind(case, scopes, everywhere, &mut bound);
+        bitset::and(set, &bound);
+    }
+    bitset::or(into, set);
+    true
+}
+
+/// Adds the offers that `restraint` bars one by one, bound or not; whether there are any.
+fn gather(case: &Case<'_>, restraint: &Restraint, set: &mut [u64]) -> bool {
+    let mut any = false;
+    match restraint {
+        Restraint::CrossChannel(limit) => {
+            for seen in &case.seen {
+                let Some(global) = seen.global else { continue };
+                if is_reached(case, limit, Counted::Offer(seen.offer)) {
+                    bitset::set(set, global);
+                    any = true;
+                }
+            }
+        }
+        Restraint::Outcomes { outcomes, lookback_ms, action } => {
+            for record in recent_outcomes(case, outcomes, *lookback_ms) {
+                match action {
+                    OutcomeAction::SuppressOffer => {
+                        if let Some(global) = case.snapshot.global(record.offer) {
+                            bitset::set(set, global);
+                            any = true;
+                        }
+                    }
+                    OutcomeAction::SuppressCategory => {
+                        if let Some(category) = record.category {
+                            any |= or_members(case, set, |segment| segment.by_category.get(&category));
+                        }
+                    }
+                    OutcomeAction::SuppressAll => {}
+                }
+            }
+        }
+        Restraint::Mutual { offers, lookback_ms } => {
+            let (first, second) = shown_of(case, *lookback_ms, |seen| offers.binary_search(&seen.offer).is_ok());
+            let Some(first) = first else { return false };
+            for offer in offers.iter().filter(|offer| second || **offer != first) {
+                if let Some(global) = case.snapshot.global(*offer) {
+                    bitset::set(set, global);
+                    any = true;
+                }
+            }
+        }
+        Restraint::Category { lookback_ms } => {
+            let mut done: Vec<CategoryKey> = Vec::new();
+            for seen in &case.seen {
+                let Some(category) = case.category_of_seen(seen).filter(|category| !done.contains(category)) else {
+                    continue;
+                };
+                done.push(category);
+                let (first, second) =
+                    shown_of(case, *lookback_ms, |seen| case.category_of_seen(seen) == Some(category));
+                let Some(first) = first else { continue };
+                let spared = case.snapshot.global(first).filter(|global| !second && !bitset::has(set, *global));
+                any |= or_members(case, set, |segment| segment.by_category.get(&category));
+                if let Some(spared) = spared {
+                    bitset::clear(set, spared);
+                }
+            }
+        }
+        Restraint::Budget { .. } => {
+            for part in &case.snapshot.parts {
+                for position in bitset::ones(&part.segment.global_caps.0) {
+                    let global = part.first() + position;
+                    if part.present.has(position) && is_budget_exhausted(case, restraint, global) {
+                        bitset::set(set, global);
+                        any = true;
+                    }
+                }
+            }
+        }
+        Restraint::Frequency(_)
+        | Restraint::Cooldown(_)
+        | Restraint::Total(_)
+        | Restraint::Segments(_)
+        | Restraint::Hours(_)
+        | Restraint::Override(_)
+        | Restraint::Constant(_) => {}
+    }
+    any
+}
+
+fn is_budget_exhausted(case: &Case<'_>, restraint: &Restraint, global: u32) -> bool {
+    let Restraint::Budget { impressions, daily } = restraint else { return false };
+    let (part, position) = case.locate(global);
+    part.segment.caps.of(position).iter().any(|cap| {
+        let looked_at = match cap.origin {
+            CapOrigin::BudgetImpressions => *impressions,
+            CapOrigin::BudgetDaily => *daily,
+            CapOrigin::Caps(_)
+            | CapOrigin::FrequencyDaily
+            | CapOrigin::FrequencyWeekly
+            | CapOrigin::FrequencyMonthly => false,
+        };
+        looked_at && suppress::is_short(case, cap, 0)
+    })
+}
+
+fn recent_outcomes<'b>(
+    case: &'b Case<'_>,
+    outcomes: &'b [crate::keys::OutcomeKey],
+    lookback_ms: i64,
+) -> impl Iterator<Item = &'b crate::profile::state::OutcomeRecord> {
+    let records = case.profile.map_or(&[][..], |profile| profile.outcomes());
+    records
+        .iter()
+        .filter(move |record| outcomes.contains(&record.outcome) && case.at.now.since_ms(record.at) < lookback_ms)
+}
+
+/// The first offer shown within the time of those that `holds`, and whether another one was.
+fn shown_of(
+    case: &Case<'_>,
+    lookback_ms: i64,
+    holds: impl Fn(&crate::decide::case::Seen) -> bool,
+) -> (Option<OfferKey>, bool) {
+    let within = |last: Option<Timestamp>| last.is_some_and(|last| case.at.now.since_ms(last) < lookback_ms);
+    let mut shown = case.seen.iter().filter(|seen| within(seen.last) && holds(seen));
+    (shown.next().map(|seen| seen.offer), shown.next().is_some())
+}
+
+/// Adds the offers that scopes bind whatever the slot; whether there are any.
+fn bind(case: &Case<'_>, scopes: &Scopes, everywhere: bool, into: &mut [u64]) -> bool {
+    if everywhere {
+        into.fill(u64::MAX);
+        return true;
+    }
+    let mut any = false;
+    for category in &scopes.categories {
+        any |= or_members(case, into, |segment| segment.by_category.get(category));
+    }
+    for sub_category in &scopes.sub_categories {
+        any |= or_members(case, into, |segment| segment.by_sub_category.get(sub_category));
+    }
+    for global in scopes.offers.iter().filter_map(|offer| case.snapshot.global(*offer)) {
+        bitset::set(into, global);
+        any = true;
+    }
+    any
+}
+
+fn or_members<'b>(
+    case: &'b Case<'_>,
+    into: &mut [u64],
+    members: impl Fn(&'b crate::snapshot::segment::Segment) -> Option<&'b bitset::Members>,
+) -> bool {
+    let mut any = false;
+    for part in &case.snapshot.parts {
+        if let Some(members) = members(&part.segment) {
+            members.or_into(&mut into[part.range()]);
+            any = true;
+        }
+    }
+    any
+}
+
+fn is_reached(case: &Case<'_>, limit: &Limit, counted: Counted) -> bool {
+    limit.most == 0 || case.impressions(counted, limit.stretch.at(case.at)) >= limit.most
+}
+
+fn is_any_reached(case: &Case<'_>, limits: &[Limit], counted: Counted) -> bool {
+    limits.iter().any(|limit| is_reached(case, limit, counted))
+}
+
+/// The first policy that bars a candidate, after these choices of the same answer; mandatory offers pass some by.
+pub(crate) fn blocker(
+    case: &Case<'_>,
+    track: &Track<'_>,
+    candidate: &Candidate,
+    chosen: &[Chosen],
+    mandatory: bool,
+) -> Option<crate::keys::PolicyKey> {
+    let mut policies = track.contact.policies.iter().filter(|policy| !(mandatory && policy.bypassable));
+    let found = policies.find(|policy| blocks(case, track, policy, candidate, chosen))?;
+    (!is_lifted(case, track, candidate)).then_some(found.key)
+}
+
+/// Whether earlier choices of the same answer bar a candidate that history does not.
+pub(crate) fn is_barred_by_choices(
+    case: &Case<'_>,
+    track: &Track<'_>,
+    candidate: &Candidate,
+    chosen: &[Chosen],
+) -> bool {
+    !chosen.is_empty()
+        && track.contact.counting.iter().any(|policy| blocks(case, track, policy, candidate, chosen))
+        && !is_lifted(case, track, candidate)
+}
+
+/// Whether earlier choices bar everything from now on, whatever it is and wherever it would go.
+pub(crate) fn is_exhausted(case: &Case<'_>, track: &Track<'_>, chosen: &[Chosen]) -> bool {
+    let contact = &track.contact;
+    !contact.overrides
+        && !chosen.is_empty()
+        && contact.counting.iter().any(|policy| {
+            let spent = |limit: &Limit| {
+                case.impressions(Counted::All, limit.stretch.at(case.at)) + chosen.len() as u64 >= limit.most
+            };
+            track.binds_everything(&policy.scopes)
+                && match &policy.restraint {
+                    Restraint::Frequency(limits) => limits.iter().any(spent),
+                    Restraint::Total(limit) => spent(limit),
+                    Restraint::CrossChannel(_)
+                    | Restraint::Cooldown(_)
+                    | Restraint::Budget { .. }
+                    | Restraint::Outcomes { .. }
+                    | Restraint::Segments(_)
+                    | Restraint::Hours(_)
+                    | Restraint::Mutual { .. }
+                    | Restraint::Category { .. }
+                    | Restraint::Override(_)
+                    | Restraint::Constant(_) => false,
+                }
+        })
+}
+
+fn is_lifted(case: &Case<'_>, track: &Track<'_>, candidate: &Candidate) -> bool {
+    track.contact.overrides
+        && track.contact.policies.iter().any(|policy| match &policy.restraint {
+            Restraint::Override(segments) => {
+                segments.iter().all(|segment| track.world.is_in(*segment))
+                    && is_bound(case, track, &policy.scopes, candidate)
+            }
+            Restraint::Frequency(_)
+            | Restraint::Total(_)
+            | Restraint::CrossChannel(_)
+            | Restraint::Cooldown(_)
+            | Restraint::Budget { .. }
+            | Restraint::Outcomes { .. }
+            | Restraint::Segments(_)
+            | Restraint::Hours(_)
+            | Restraint::Mutual { .. }
+            | Restraint::Category { .. }
+            | Restraint::Constant(_) => false,
+        })
+}
+
+fn is_bound(case: &Case<'_>, track: &Track<'_>, scopes: &Scopes, candidate: &Candidate) -> bool {
+    track.binds(case, scopes, candidate.global, candidate.spot) || scopes.creatives.contains(&candidate.creative)
+}
+
+/// Whether one policy bars one candidate.
+fn blocks(case: &Case<'_>, track: &Track<'_>, policy: &Policy, candidate: &Candidate, chosen: &[Chosen]) -> bool {
+    let scopes = &policy.scopes;
+    let another = |other: &Chosen| other.offer != candidate.offer;
+    match &policy.restraint {
+        Restraint::Frequency(limits) => counts(case, track, scopes, limits, candidate, chosen),
+        Restraint::Cooldown(limit) => counts(case, track, scopes, std::slice::from_ref(limit), candidate, &[]),
+        Restraint::Override(_) => false,
+        _ if !is_bound(case, track, scopes, candidate) => false,
+        Restraint::Total(limit) => {
+            case.impressions(Counted::All, limit.stretch.at(case.at)) + chosen.len() as u64 >= limit.most
+        }
+        Restraint::CrossChannel(limit) => {
+            let again = chosen.iter().filter(|other| other.offer == candidate.offer).count() as u64;
+            case.impressions(Counted::Offer(candidate.offer), limit.stretch.at(case.at)) + again >= limit.most
+        }
+        Restraint::Budget { .. } => is_budget_exhausted(case, &policy.restraint, candidate.global),
+        Restraint::Outcomes { outcomes, lookback_ms, action } => {
+            recent_outcomes(case, outcomes, *lookback_ms).any(|record| match action {
+                OutcomeAction::SuppressOffer => record.offer == candidate.offer,
+                OutcomeAction::SuppressCategory => {
+                    record.category.is_some() && record.category == case.category(candidate.global)
+                }
+                OutcomeAction::SuppressAll => true,
+            })
+        }
+        Restraint::Segments(segments) => segments.iter().any(|segment| track.world.is_in(*segment)),
+        Restraint::Hours(hours) => !hours.are_open(&case.at.frame),
+        Restraint::Mutual { offers, lookback_ms } => {
+            let inside = |offer: &OfferKey| offers.binary_search(offer).is_ok();
+            inside(&candidate.offer)
+                && (chosen.iter().any(|other| another(other) && inside(&other.offer))
+                    || shown_of(case, *lookback_ms, |seen| seen.offer != candidate.offer && inside(&seen.offer))
+                        .0
+                        .is_some())
+        }
+        Restraint::Category { lookback_ms } => case.category(candidate.global).is_some_and(|category| {
+            let seen_there = |seen: &crate::decide::case::Seen| {
+                seen.offer != candidate.offer && case.category_of_seen(seen) == Some(category)
+            };
+            chosen.iter().any(|other| another(other) && other.category == Some(category))
+                || shown_of(case, *lookback_ms, seen_there).0.is_some()
+        }),
+        Restraint::Constant(blocks) => *blocks,
+    }
+}
+
+/// Frequency for one candidate: each scope that binds it counts its own kind of thing.
+fn counts(
+    case: &Case<'_>,
+    track: &Track<'_>,
+    scopes: &Scopes,
+    limits: &[Limit],
+    candidate: &Candidate,
+    chosen: &[Chosen],
+) -> bool {
+    let reached = |counted: Counted, of: &dyn Fn(&Chosen) -> bool| {
+        let again = chosen.iter().filter(|other| of(other)).count() as u64;
+        limits.iter().any(|limit| case.impressions(counted, limit.stretch.at(case.at)) + again >= limit.most)
+    };
+    let (spot, category) = (candidate.spot, case.category(candidate.global));
+    let sub_category = case.sub_category(candidate.global);
+    track.binds_everything(scopes) && reached(Counted::All, &|_| true)
+        || scopes.channels.contains(&spot.channel)
+            && reached(Counted::Channel(spot.channel), &|other| other.spot.channel == spot.channel)
+        || scopes.placements.contains(&spot.placement)
+            && reached(Counted::Placement(spot.placement), &|other| other.spot.placement == spot.placement)
+        || category.is_some_and(|category| {
+            scopes.categories.contains(&category)
+                && reached(Counted::Category(category), &|other| other.category == Some(category))
+        })
+        || sub_category.is_some_and(|sub| {
+            let again = chosen.iter().filter(|other| other.sub_category == Some(sub)).count() as u64;
+            scopes.sub_categories.contains(&sub)
+                && limits
+                    .iter()
+                    .any(|limit| case.impressions_in_sub_category(sub, limit.stretch.at(case.at)) + again >= limit.most)
+        })
+        || scopes.offers.binary_search(&candidate.offer).is_ok()
+            && reached(Counted::Offer(candidate.offer), &|other| other.offer == candidate.offer)
+        || scopes.creatives.contains(&candidate.creative)
+            && reached(Counted::Creative(candidate.creative), &|other| other.creative == candidate.creative)
+}

@@ -1,0 +1,245 @@
+//! Ranking: the best of a slot's survivors, found from blocks in the order of their bounds.
+//!
+//! Exact: a block is skipped only if the best it could hold is strictly worse than the last of the wanted; equal scores are
+//! compared to the end (priority, business value, id).
+
+use std::cmp::Ordering;
+
+use smallvec::SmallVec;
+
+use crate::decide::candidates::{Show, Spotting};
+use crate::decide::score::{self, Modifiers, RelevanceSignals};
+use crate::keys::CreativeKey;
+use crate::model::flow::ScoreMethod;
+use crate::model::offer::Offer;
+use crate::snapshot::bitset::{self, ones_of};
+use crate::snapshot::columns::{BLOCK, FULL_WEIGHT, PlanColumns};
+use crate::snapshot::flows::Plan;
+use crate::snapshot::rules::{Effect, Rule};
+use crate::snapshot::segment::Segment;
+use crate::snapshot::tie;
+
+/// A survivor with its log-score.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ranked {
+    pub(crate) log_score: f64,
+    pub(crate) global: u32,
+}
+
+/// How a slot's survivors are scored.
+pub(crate) struct Scorer<'a, 'b, 'c> {
+    pub(crate) spotting: &'c Spotting<'a, 'b>,
+    pub(crate) plan_number: usize,
+    pub(crate) plan: &'b Plan,
+    /// Positions of offers in the history.
+    pub(crate) seen: &'c [u64],
+}
+
+const WORDS: usize = BLOCK / 64;
+
+impl Scorer<'_, '_, '_> {
+    /// The best `want` of `left` that `admits`, best first.
+    pub(crate) fn best(&self, left: &[u64], want: usize, admits: impl Fn(u32) -> bool) -> Vec<Ranked> {
+        let case = self.spotting.case;
+        let mut best: Vec<Ranked> = Vec::with_capacity(want.min(64));
+        if want == 0 {
+            return best;
+        }
+        for part in &case.snapshot.parts {
+            let segment = &part.segment;
+            let columns = &segment.plans[self.plan_number];
+            let lift = self.lift(segment);
+            let words = &left[part.range()];
+            for (block, bound) in columns.order.iter().zip(&columns.bounds) {
+                if best.len() == want && bound + lift < best[want - 1].log_score {
+                    break;
+                }
+                let first = *block as usize * WORDS;
+                let block_words = &words[first..(first + WORDS).min(words.len())];
+                for (index, word) in block_words.iter().enumerate() {
+                    for position in ones_of(*word, ((first + index) * 64) as u32) {
+                        let bound = columns.scores[position as usize] + lift;
+                        if best.len() == want && bound < best[want - 1].log_score {
+                            continue;
+                        }
+                        let global = part.first() + position;
+                        let log_score = self.log_score(segment, columns, global, position);
+                        self.insert(&mut best, want, Ranked { log_score, global }, &admits);
+                    }
+                }
+            }
+        }
+        best
+    }
+
+    fn insert(&self, best: &mut Vec<Ranked>, want: usize, ranked: Ranked, admits: &impl Fn(u32) -> bool) {
+        let full = best.len() == want;
+        if full && self.compare(&ranked, &best[want - 1]).is_gt() {
+            return;
+        }
+        if !admits(ranked.global) {
+            return;
+        }
+        let place = best.partition_point(|other| self.compare(other, &ranked).is_lt());
+        if full {
+            best.pop();
+        }
+        best.insert(place, ranked);
+    }
+
+    /// Which comes first.
+    fn compare(&self, left: &Ranked, right: &Ranked) -> Ordering {
+        right.log_score.total_cmp(&left.log_score).then_with(|| {
+            let offer = |ranked: &Ranked| {
+                let (part, position) = self.spotting.case.locate(ranked.global);
+                &part.segment.offers[position as usize]
+            };
+            tie(offer(left), offer(right))
+        })
+    }
+
+    /// By how much boosts can raise a log-score.
+    fn lift(&self, segment: &Segment) -> f64 {
+        match self.spotting.track.flow.rules {
+            Some(rules) if !self.plan.priority_only => segment.rule_columns[rules].boost_bound,
+            Some(_) | None => 0.0,
+        }
+    }
+
+    fn log_score(&self, segment: &Segment, columns: &PlanColumns, global: u32, position: u32) -> f64 {
+        if self.plan.priority_only {
+            return columns.scores[position as usize];
+        }
+        let mut terms = columns.scores[position as usize];
+        if columns.relevant || (columns.weighted && segment.has_weights) {
+            let offer = &segment.offers[position as usize].body;
+            let category = segment.categories[position as usize];
+            let largest = &self.spotting.case.shared.largest;
+            let relevance = self.relevance(segment, global, position);
+            terms = self.plan.method_terms(offer, category, relevance, self.weight(global), largest);
+        }
+        if self.is_plain(segment, global, position) {
+            return terms;
+        }
+        self.modifiers(segment, global, position, None).apply(terms)
+    }
+
+    /// Whether nothing modifies the score.
+    fn is_plain(&self, segment: &Segment, global: u32, position: u32) -> bool {
+        let soft = match self.spotting.track.flow.rules {
+            Some(rules) => segment.rule_columns[rules].soft.has(position) || !self.spotting.track.soft.is_empty(),
+            None => false,
+        };
+        !soft && !bitset::has(self.seen, global)
+    }
+
+    fn weight(&self, global: u32) -> u8 {
+        match self.spotting.show(global) {
+            Show::Creative(content) => content.weight,
+            Show::Nothing | Show::LostToRule | Show::LostToRequest => FULL_WEIGHT,
+        }
+    }
+
+    /// R for this customer.
+    pub(crate) fn relevance(&self, segment: &Segment, global: u32, position: u32) -> f64 {
+        let case = self.spotting.case;
+        let preferred = segment.preferred.of(position);
+        let signals = RelevanceSignals {
+            on_channel: segment.is_on_channel(position, self.spotting.spot.channel),
+            last_shown: bitset::has(self.seen, global)
+                .then(|| case.last_shown(segment.keys[position as usize]))
+                .flatten(),
+            segments: (
+                preferred.iter().filter(|segment| self.spotting.track.world.is_in(**segment)).count(),
+                preferred.len(),
+            ),
+        };
+        score::relevance(&self.plan.relevance, &signals, case.at.now)
+    }
+
+    /// Match, fatigue, boost. The creative shown is looked up unless given.
+    pub(crate) fn modifiers(
+        &self,
+        segment: &Segment,
+        global: u32,
+        position: u32,
+        creative: Option<CreativeKey>,
+    ) -> Modifiers {
+        let case = self.spotting.case;
+        let mut modifiers = Modifiers::NONE;
+        if bitset::has(self.seen, global)
+            && let Some(profile) = case.profile
+        {
+            let (half_life, strength) = segment.fatigue[position as usize];
+            let value = profile.fatigue(segment.keys[position as usize], half_life, case.at.now);
+            modifiers.fatigue = score::fatigue_factor(strength, value);
+        }
+        for rule in self.soft_rules(segment, global, position, creative) {
+            match rule.effect {
+                Effect::Hard => {}
+                Effect::Match { multiplier } => {
+                    if !self.spotting.track.holds(case, &rule.question, global) {
+                        modifiers.matching *= multiplier;
+                    }
+                }
+                Effect::Ranking { boost } => {
+                    if self.spotting.track.holds(case, &rule.question, global) {
+                        modifiers.boost *= boost;
+                    }
+                }
+            }
+        }
+        modifiers
+    }
+
+    /// The soft rules that bind the offer at `global` here, each once, in order of application.
+    fn soft_rules<'s>(
+        &'s self,
+        segment: &'s Segment,
+        global: u32,
+        position: u32,
+        creative: Option<CreativeKey>,
+    ) -> SmallVec<[&'s Rule; 8]> {
+        let (case, track) = (self.spotting.case, self.spotting.track);
+        let mut rules = SmallVec::<[&Rule; 8]>::new();
+        let Some(selection) = track.flow.rules else { return rules };
+        if segment.rule_columns[selection].soft.has(position) {
+            let is_soft = |rule: &&Rule| rule.effect != Effect::Hard && track.selects(case, rule.key);
+            let numbered = |number: &u32| &segment.rules[*number as usize];
+            rules.extend(segment.rules_of.of(position).iter().map(numbered).filter(is_soft));
+            let range = segment.contents.range(position);
+            if range.clone().any(|place| !segment.rules_of_content.of(place as u32).is_empty()) {
+                let creative = creative.unwrap_or_else(|| self.spotting.creative(global));
+                let shown = range.into_iter().find(|place| segment.contents.items()[*place].key == creative);
+                let numbers = shown.map_or(&[][..], |place| segment.rules_of_content.of(place as u32));
+                rules.extend(numbers.iter().map(numbered).filter(is_soft));
+            }
+        }
+        for number in &track.soft {
+            let (rule, scopes) = &case.shared.wide_rules[*number];
+            if track.binds(case, scopes, global, self.spotting.spot) {
+                rules.push(rule);
+            }
+        }
+        rules.sort_by_key(|rule| rule.order());
+        rules.dedup_by_key(|rule| rule.key);
+        rules
+    }
+
+    /// Method and exponents that an offer is scored by.
+    pub(crate) fn exponents(&self, offer: &Offer, segment: &Segment, position: u32) -> ([f64; 5], f64) {
+        let set = self.plan.weights(offer, segment.categories[position as usize]);
+        let exponents = match set.method {
+            _ if self.plan.priority_only => BY_PRIORITY,
+            ScoreMethod::PriorityWeighted => BY_PRIORITY,
+            ScoreMethod::Propensity => BY_PROPENSITY,
+            ScoreMethod::Formula => score::exponents(&set.weights),
+        };
+        (exponents, set.weights.uplift_scale)
+    }
+}
+
+/// Exponents that `priority_weighted` implies.
+const BY_PRIORITY: [f64; 5] = [0.0, 0.0, 0.0, 1.0, 0.0];
+/// Exponents that `propensity` implies.
+const BY_PROPENSITY: [f64; 5] = [1.0, 0.0, 0.0, 0.0, 0.0];

@@ -1,0 +1,124 @@
+//! Scores as columns: per scoring plan the log-sum that no customer changes, and per block of offers an upper bound.
+
+use super::bitset::Bits;
+use super::flows::{Plan, WeightSet};
+use crate::decide::score::{
+    LargestValues, NEUTRAL_PROPENSITY, Prieu, exponents, impact, log_priority, log_priority_weighted, log_propensity,
+    uplift_base,
+};
+use crate::keys::CategoryKey;
+use crate::model::flow::{Relevance, ScoreMethod};
+use crate::model::offer::Offer;
+
+/// Offers per block: eight words of a bitset.
+pub const BLOCK: usize = 512;
+
+/// Creative weight that leaves a score as it is.
+pub const FULL_WEIGHT: u8 = 100;
+
+impl Plan {
+    /// The weights of an offer: the first override that matches it, else the plan's.
+    pub fn weights(&self, offer: &Offer, category: Option<CategoryKey>) -> &WeightSet {
+        let matching = self.overrides.iter().find(|(of_category, of_type, _)| {
+            of_category.is_none_or(|of| of.is_some() && of == category)
+                && of_type.as_ref().is_none_or(|of| *of == offer.product_type)
+        });
+        matching.map_or(&self.base, |(_, _, set)| set)
+    }
+
+    /// Whether R differs from customer to customer.
+    pub fn is_relevance_on(&self) -> bool {
+        let Relevance { channel_match, freshness, segment_match, half_life_days: _ } = &self.relevance;
+        channel_match.is_some() || freshness.is_some() || segment_match.is_some()
+    }
+
+    /// The factors of an offer whose R is `relevance`.
+    pub fn factors(&self, offer: &Offer, set: &WeightSet, relevance: f64, largest: &LargestValues) -> Prieu {
+        Prieu {
+            propensity: NEUTRAL_PROPENSITY,
+            relevance,
+            impact: impact(self.impact.as_ref(), offer.business_value.0, offer.margin, offer.revenue_value, largest),
+            emphasis: f64::from(offer.priority.0) / 100.0,
+            uplift: uplift_base(0.0, set.weights.uplift_scale),
+        }
+    }
+
+    /// The method's log-sum of an offer whose R is `relevance`, shown with a creative of `weight` percent.
+    pub fn method_terms(
+        &self,
+        offer: &Offer,
+        category: Option<CategoryKey>,
+        relevance: f64,
+        weight: u8,
+        largest: &LargestValues,
+    ) -> f64 {
+        if self.priority_only {
+            return log_priority(offer.priority.0);
+        }
+        let set = self.weights(offer, category);
+        match set.method {
+            ScoreMethod::PriorityWeighted => log_priority_weighted(offer.priority.0, weight),
+            ScoreMethod::Propensity => log_propensity(NEUTRAL_PROPENSITY),
+            ScoreMethod::Formula => self.factors(offer, set, relevance, largest).log_score(exponents(&set.weights)),
+        }
+    }
+}
+
+/// One scoring plan over a segment.
+#[derive(Clone, Debug)]
+pub struct PlanColumns {
+    /// Log-sum with R = 1 and full creative weight: exact where neither matters, else an upper bound.
+    pub scores: Box<[f64]>,
+    /// Offers with a factor 0 that removes them.
+    pub zero: Bits,
+    /// Offers whose score depends on the creative's weight.
+    pub weighted: bool,
+    /// Offers whose score depends on R.
+    pub relevant: bool,
+    /// Upper bound by block, in `order`.
+    pub bounds: Box<[f64]>,
+    /// Blocks by descending bound.
+    pub order: Box<[u32]>,
+}
+
+impl PlanColumns {
+    /// The columns of `plan` over offers with their categories, by position.
+    pub fn new<'a>(
+        plan: &Plan,
+        offers: impl ExactSizeIterator<Item = (&'a Offer, Option<CategoryKey>)>,
+        largest: &LargestValues,
+    ) -> Self {
+        let len = offers.len();
+        let (mut weighted, mut relevant) = (false, false);
+        let mut zero = Vec::new();
+        let scores: Box<[f64]> = offers
+            .enumerate()
+            .map(|(position, (offer, category))| {
+                let set = plan.weights(offer, category);
+                match set.method {
+                    _ if plan.priority_only => {}
+                    ScoreMethod::PriorityWeighted => weighted = true,
+                    ScoreMethod::Propensity => {}
+                    ScoreMethod::Formula => {
+                        relevant |= plan.is_relevance_on();
+                        if plan.factors(offer, set, 1.0, largest).is_removed(exponents(&set.weights)) {
+                            zero.push(position as u32);
+                        }
+                    }
+                }
+                plan.method_terms(offer, category, 1.0, FULL_WEIGHT, largest)
+            })
+            .collect();
+        let best = |block: &[f64]| block.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let mut blocks: Vec<(f64, u32)> = scores.chunks(BLOCK).map(best).zip(0..).collect();
+        blocks.sort_by(|left, right| right.0.total_cmp(&left.0).then(left.1.cmp(&right.1)));
+        PlanColumns {
+            zero: Bits::of(len, zero),
+            weighted,
+            relevant,
+            bounds: blocks.iter().map(|block| block.0).collect(),
+            order: blocks.iter().map(|block| block.1).collect(),
+            scores,
+        }
+    }
+}

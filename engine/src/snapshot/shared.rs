@@ -1,0 +1,271 @@
+//! What a snapshot holds of a tenant beside its offers: channels, slots, flows, wide rules, policies.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::flows::{Flow, Parts, Plan};
+use super::rules::{Rule, Scopes, program};
+use super::slots::Names;
+use crate::catalog::TenantCatalog;
+use crate::decide::score::LargestValues;
+use crate::expr::Program;
+use crate::keys::{ActivityKey, CategoryKey, ChannelKey, CollectionKey, FlowKey, OfferKey, PlacementKey};
+use crate::model::category::{Category, CustomFieldType, OutputType};
+use crate::model::channel::{CouplingMode, ImpressionMode};
+use crate::model::collection::Collection;
+use crate::model::offer::OfferKind;
+use crate::model::{Entity, Status};
+use crate::time::Calendar;
+use crate::value::Value;
+
+/// Different values, numbered.
+#[derive(Clone, Debug)]
+pub struct Interner<T>(Vec<T>);
+
+impl<T> Default for Interner<T> {
+    fn default() -> Self {
+        Interner(Vec::new())
+    }
+}
+
+impl<T: PartialEq> Interner<T> {
+    /// The number of `value`.
+    pub fn number(&mut self, value: T) -> usize {
+        self.0.iter().position(|known| *known == value).unwrap_or_else(|| {
+            self.0.push(value);
+            self.0.len() - 1
+        })
+    }
+
+    /// All of them by number.
+    pub fn values(&self) -> &[T] {
+        &self.0
+    }
+}
+
+/// A channel as decisions see it.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    /// In force.
+    pub active: bool,
+    /// Its name, default of `attributes.channel`.
+    pub name: Value,
+    /// A decision counts as shown.
+    pub implicit: bool,
+    /// One empty placement empties all.
+    pub atomic: bool,
+    /// How long propositions hold their units.
+    pub reservation_seconds: Option<u32>,
+}
+
+/// A placement as decisions see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Placement {
+    /// In force.
+    pub active: bool,
+    /// Its channel.
+    pub channel: ChannelKey,
+}
+
+/// An activity as decisions see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Activity {
+    /// In force, and all it names too.
+    pub active: bool,
+    /// Number of its collection.
+    pub collection: Option<usize>,
+    /// Where the winner goes.
+    pub placement: PlacementKey,
+    /// What is shown when nothing qualifies.
+    pub fallback: Option<OfferKey>,
+    /// Its own flow: number, or `None` if it names none.
+    pub flow: Option<usize>,
+}
+
+/// A computed field of a category.
+#[derive(Clone, Debug)]
+pub struct ComputedField {
+    /// Its place in the category's custom fields.
+    pub index: u16,
+    /// Its name.
+    pub name: String,
+    /// What it yields.
+    pub program: Program,
+    /// Of which type.
+    pub output: Option<OutputType>,
+}
+
+/// A route: channel, placement, flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    pub(crate) channel: ChannelKey,
+    pub(crate) placement: Option<PlacementKey>,
+    pub(crate) flow: Option<usize>,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    pub(crate) calendar: Calendar,
+    pub(crate) mandatory_per_day: u32,
+    pub(crate) reservation_seconds: u32,
+    pub(crate) outcome_window_days: u32,
+    pub(crate) fatigue: (f64, f64),
+    pub(crate) channels: BTreeMap<ChannelKey, Channel>,
+    pub(crate) placements: BTreeMap<PlacementKey, Placement>,
+    pub(crate) activities: BTreeMap<ActivityKey, Activity>,
+    pub(crate) collections: Vec<Arc<Entity<CollectionKey, Collection>>>,
+    pub(crate) categories: BTreeMap<CategoryKey, Arc<Entity<CategoryKey, Category>>>,
+    pub(crate) flows: Vec<Flow>,
+    pub(crate) flow_numbers: BTreeMap<FlowKey, usize>,
+    pub(crate) base_flow: usize,
+    pub(crate) default_flow: Option<usize>,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) parts: Parts,
+    /// What a holdout of action `priority_only` scores by.
+    pub(crate) priority_plan: usize,
+    /// Rules bound to more than listed offers and creatives, by priority, then key.
+    pub(crate) wide_rules: Vec<(Rule, Scopes)>,
+    pub(crate) computed: Vec<ComputedField>,
+    /// Numbers of a category's computed fields, in declaration order.
+    pub(crate) computed_of: BTreeMap<CategoryKey, Vec<u32>>,
+    /// Largest margin and revenue of active general offers.
+    pub(crate) largest: LargestValues,
+}
+
+impl Shared {
+    /// Compiles everything of `catalog` but its offers.
+    pub(crate) fn new(catalog: &TenantCatalog, names: &mut Names) -> Self {
+        let settings = catalog.settings();
+        let calendar = Calendar::of(settings);
+        let mut parts = Parts::default();
+        let mut flows = vec![Flow::base(catalog, &mut parts)];
+        let mut flow_numbers = BTreeMap::new();
+        for flow in catalog.flows().iter() {
+            flow_numbers.insert(flow.key, flows.len());
+            flows.push(Flow::new(catalog, names, &mut parts, flow));
+        }
+        let by_key = |key: &str| flow_numbers.get(&catalog.flow_by_key(key)?.key).copied();
+        let routes = settings.routes.iter().filter_map(|route| {
+            let placement = match &route.placement_id {
+                Some(placement) => Some(catalog.placements().key_of(&placement.0)?),
+                None => None,
+            };
+            let channel = catalog.channels().key_of(&route.channel_id.0)?;
+            Some(Route { channel, placement, flow: by_key(&route.decision_flow_key) })
+        });
+        let routes = routes.collect();
+        let default_flow = settings.default_flow_key.as_deref().and_then(by_key);
+        let mut wide_rules: Vec<_> = catalog
+            .rules()
+            .iter()
+            .filter(|rule| rule.body.status == Status::Active)
+            .filter_map(|rule| {
+                let scopes = Scopes::new(catalog, names, &rule.body.all_scopes());
+                scopes.is_wide().then(|| Some((Rule::new(catalog, names, rule)?, scopes)))?
+            })
+            .collect();
+        wide_rules.sort_by_key(|(rule, _)| rule.order());
+        let (computed, computed_of) = compute(catalog, names);
+        let collections: Vec<_> = catalog.collections().iter().cloned().collect();
+        Shared {
+            mandatory_per_day: settings.mandatory_per_day,
+            reservation_seconds: settings.reservation_seconds,
+            outcome_window_days: settings.outcome_window_days,
+            fatigue: (settings.fatigue_half_life_hours, settings.fatigue_strength),
+            channels: channels(catalog),
+            placements: placements(catalog),
+            activities: activities(catalog, &collections, by_key),
+            categories: catalog.categories().iter().map(|category| (category.key, Arc::clone(category))).collect(),
+            priority_plan: parts.plans.number(Plan::priority_only()),
+            calendar,
+            collections,
+            base_flow: 0,
+            default_flow,
+            routes,
+            flows,
+            flow_numbers,
+            parts,
+            wide_rules,
+            computed,
+            computed_of,
+            largest: largest(catalog),
+        }
+    }
+}
+
+fn channels(catalog: &TenantCatalog) -> BTreeMap<ChannelKey, Channel> {
+    let compile = |channel: &Arc<Entity<ChannelKey, crate::model::channel::Channel>>| {
+        let body = &channel.body;
+        let compiled = Channel {
+            active: body.status == Status::Active,
+            name: Value::text(&body.name),
+            implicit: body.impression_mode == ImpressionMode::Implicit,
+            atomic: body.coupling_mode == CouplingMode::Atomic,
+            reservation_seconds: body.reservation_seconds,
+        };
+        (channel.key, compiled)
+    };
+    catalog.channels().iter().map(compile).collect()
+}
+
+fn placements(catalog: &TenantCatalog) -> BTreeMap<PlacementKey, Placement> {
+    let compile = |placement: &Arc<Entity<PlacementKey, crate::model::placement::Placement>>| {
+        let channel = catalog.channel_of(placement.key)?;
+        Some((placement.key, Placement { active: placement.body.status == Status::Active, channel }))
+    };
+    catalog.placements().iter().filter_map(compile).collect()
+}
+
+fn activities(
+    catalog: &TenantCatalog,
+    collections: &[Arc<Entity<CollectionKey, Collection>>],
+    by_key: impl Fn(&str) -> Option<usize>,
+) -> BTreeMap<ActivityKey, Activity> {
+    let compile = |activity: &Arc<Entity<ActivityKey, crate::model::activity::Activity>>| {
+        let body = &activity.body;
+        let placement = catalog.placements().key_of(&body.placement_id.0)?;
+        let collection = catalog.collections().key_of(&body.collection_id.0);
+        let compiled = Activity {
+            active: body.status == Status::Active,
+            collection: collection.and_then(|key| collections.iter().position(|known| known.key == key)),
+            placement,
+            fallback: catalog.offers().key_of(&body.fallback_offer_id.0),
+            flow: body.decision_flow_key.as_deref().and_then(&by_key),
+        };
+        Some((activity.key, compiled))
+    };
+    catalog.activities().iter().filter_map(compile).collect()
+}
+
+fn compute(catalog: &TenantCatalog, names: &mut Names) -> (Vec<ComputedField>, BTreeMap<CategoryKey, Vec<u32>>) {
+    let (mut fields, mut of) = (Vec::new(), BTreeMap::<CategoryKey, Vec<u32>>::new());
+    for category in catalog.categories().iter() {
+        for (index, field) in category.body.custom_fields.iter().enumerate() {
+            let Some(formula) = field.formula.as_deref().filter(|_| field.field_type == CustomFieldType::Computed)
+            else {
+                continue;
+            };
+            let Some(program) = program(names, formula) else { continue };
+            of.entry(category.key).or_default().push(fields.len() as u32);
+            fields.push(ComputedField {
+                index: index as u16,
+                name: field.name.clone(),
+                program,
+                output: field.output_type,
+            });
+        }
+    }
+    (fields, of)
+}
+
+/// Largest margin and revenue value of active general offers.
+pub(crate) fn largest(catalog: &TenantCatalog) -> LargestValues {
+    let mut largest = LargestValues::default();
+    for offer in catalog.offers().iter() {
+        if offer.body.status == Status::Active && offer.body.kind == OfferKind::General {
+            largest.include(offer.body.margin, offer.body.revenue_value);
+        }
+    }
+    largest
+}
