@@ -84,7 +84,7 @@ pub struct RespondRequest {
     pub customer: CustomerId,
     /// The proposition answered, when a `recommendationId` was given: decision and rank from 1.
     pub proposition: Option<(DecisionId, u16)>,
-    /// When that decision was made.
+    /// When that decision was made; given with the proposition, or neither is.
     pub decided_at: Option<Timestamp>,
     /// What was shown.
     pub offer: OfferKey,

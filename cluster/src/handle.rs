@@ -17,13 +17,13 @@ use crate::calls::{
     ReleaseRequest, RespondRequest, Responded, ShardReport, Status,
 };
 use crate::error::Error;
-use crate::limits::{BULK_WAIT_MS, ENTRY_BYTES_MAX, RETRY_AFTER_START_MS};
+use crate::limits::{BUDGET_READS_MAX, BULK_WAIT_MS, ENTRY_BYTES_MAX, RETRY_AFTER_START_MS};
 use crate::meta::ask::MetaAsk;
 use crate::meta::door::MetaDoor;
 use crate::routing::Router;
 use crate::shard::ask::{Ask, DecideAsk, Lane, ReadAsk, RespondAsk, WriteAsk};
 use crate::shard::door::{Refused, ShardDoor};
-use crate::shard::trial;
+use crate::shard::trial::{Inputs, Raw};
 use crate::view::{TenantView, Views};
 
 /// A way into a running node. Clones share it; the node runs until [`Handle::shutdown`].
@@ -82,16 +82,13 @@ impl Handle {
     pub async fn decide(&self, request: Request, call: Call) -> Result<Decided, Error> {
         self.known(&request.tenant)?;
         let shard = self.shard_of(&request.tenant, &request.customer);
+        let lane = Lane::Request(request.tenant.clone());
         if call.dry_run {
-            return trial::decide(&self.inner.views, shard, request, call).await;
+            let ask = |reply| Ask::Read(ReadAsk::Inputs { request, reply });
+            return self.ask(shard, call.deadline, lane, ask).await.map(Inputs::try_out);
         }
-        let explain = request.clone_if_explained();
-        let raw = self
-            .ask(shard, call.deadline, Lane::Request(request.tenant.clone()), |reply| {
-                Ask::Decide(Box::new(DecideAsk::new(request, call, reply)))
-            })
-            .await?;
-        trial::finish(&self.inner.views, explain, raw).await
+        let ask = |reply| Ask::Decide(Box::new(DecideAsk::new(request, call, reply)));
+        self.ask(shard, call.deadline, lane, ask).await.map(Raw::finish)
     }
 
     /// Records an outcome. `call.idempotency` is required.
@@ -105,7 +102,7 @@ impl Handle {
         }
         let shard = self.shard_of(&request.tenant, &request.customer);
         self.ask(shard, call.deadline, Lane::Request(request.tenant.clone()), |reply| {
-            Ask::Respond(Box::new(RespondAsk { request, call, reply }))
+            Ask::Respond(Box::new(RespondAsk { request, call, reply, proposed: 0 }))
         })
         .await
     }
@@ -284,18 +281,21 @@ impl Handle {
         }
     }
 
-    /// Whether any profile has an impression or outcome of the offer: asks all shards.
+    /// Whether any profile has an impression or outcome of the offer: asks all shards. O(profiles), on copies outside the shards'
+    /// turns.
     ///
     /// # Errors
     /// [`Error::Unavailable`] and the like if one shard cannot answer.
     pub async fn has_history(&self, tenant: &TenantId, offer: OfferKey, deadline: Instant) -> Result<bool, Error> {
         self.known(tenant)?;
         for shard in &self.inner.shards {
-            let found = self
-                .ask(shard, deadline, Lane::Request(tenant.clone()), |reply| {
-                    Ask::Read(ReadAsk::History { tenant: tenant.clone(), offer, reply })
-                })
+            let (state, _) = self
+                .ask(shard, deadline, Lane::Request(tenant.clone()), |reply| Ask::Read(ReadAsk::State { reply }))
                 .await?;
+            let found = state.profiles_of(tenant).any(|(_, profile)| {
+                profile.exposures.iter().any(|seen| seen.offer == offer)
+                    || profile.outcomes().iter().any(|outcome| outcome.offer == offer)
+            });
             if found {
                 return Ok(true);
             }
@@ -309,6 +309,24 @@ impl Handle {
     /// See [`Error`].
     pub async fn budget(&self, tenant: &TenantId, offer: OfferKey, deadline: Instant) -> Result<BudgetReport, Error> {
         self.known(tenant)?;
+        let (mut report, mut settled) = self.read_budget(tenant, offer, deadline).await?;
+        for _ in 0..BUDGET_READS_MAX {
+            if settled {
+                break;
+            }
+            (report, settled) = self.read_budget(tenant, offer, deadline).await?;
+        }
+        Ok(report)
+    }
+
+    /// Reads ledger and shards once; `false`: they were read at instants that do not fit together.
+    async fn read_budget(
+        &self,
+        tenant: &TenantId,
+        offer: OfferKey,
+        deadline: Instant,
+    ) -> Result<(BudgetReport, bool), Error> {
+        let mut settled = true;
         let (reply, answer) = oneshot::channel();
         self.inner.meta.send(MetaAsk::Budget { tenant: tenant.clone(), offer, reply })?;
         let ledger = answered(deadline, answer).await?;
@@ -326,32 +344,26 @@ impl Handle {
             }
         }
         let accounts = ledger.into_iter().map(|row| {
-            let mut in_flight = 0;
+            let mut held_units = 0;
             let mut shards = Vec::new();
-            for (index, sides) in row.shards.iter().enumerate() {
-                let Some(held) = held.get(&(row.account, index)) else {
-                    in_flight += sides.granted.saturating_sub(sides.returned_seen);
-                    continue;
-                };
-                in_flight += sides.granted.saturating_sub(held.granted_seen);
-                in_flight += held.returned.saturating_sub(sides.returned_seen);
+            for index in 0..self.inner.shards.len() {
+                let Some(held) = held.get(&(row.account, index)) else { continue };
                 let (free, reserved, spent) = (held.free, held.reserved, held.spent);
                 let shard = ShardId(u16::try_from(index).expect("at most 65,535 shards"));
+                held_units += i128::from(free) + i128::from(reserved) + i128::from(spent);
                 if free + reserved + spent > 0 {
                     shards.push(ShardReport { shard, free, reserved, spent, as_of: held.as_of });
                 }
             }
-            AccountReport {
-                cap: row.account.cap,
-                ordinal: row.account.ordinal,
-                span: row.span,
-                limit: row.limit,
-                pool: row.pool,
-                in_flight,
-                shards,
-            }
+            // What is neither in the pool nor in a shard is on its way. Sides read at different instants can disagree.
+            let in_flight = i128::from(row.limit) - i128::from(row.pool) - held_units;
+            settled &= in_flight >= 0;
+            let in_flight = u64::try_from(in_flight.max(0)).unwrap_or(u64::MAX);
+            let (cap, ordinal, span, limit, pool) =
+                (row.account.cap, row.account.ordinal, row.span, row.limit, row.pool);
+            AccountReport { cap, ordinal, span, limit, pool, in_flight, shards }
         });
-        Ok(BudgetReport { accounts: accounts.collect() })
+        Ok((BudgetReport { accounts: accounts.collect() }, settled))
     }
 
     /// Whether the node can decide, and why not.

@@ -1,9 +1,35 @@
-//! Shards, catalogue replication and escrow transfers behind ports.
+//! # proffer-cluster
+//!
+//! Shards, catalogue replication and escrow transfers behind ports. [`start`] recovers a node and gives its [`Handle`], the
+//! front door.
+//!
+//! Map: `handle` and `calls` are what the api sees; `shard` and `meta` are the turns of the two kinds of group, `transfer` the
+//! units between them; `actors` runs them; `propose` and `groups` are the ways into a log; `log` and `snapshots` keep it.
+//!
+//! Invariants: nothing here opens a socket or a file but through [`ports`]; only `actors` names ractor; state changes only in
+//! the engine's `apply`, of entries that came out of a log.
 
+mod actors;
+pub mod calls;
+pub mod config;
+pub mod error;
+mod groups;
+pub mod handle;
 pub mod identity;
 pub mod limits;
 pub mod log;
+pub mod meta;
 pub mod ports;
 pub mod propose;
 pub mod routing;
+mod shard;
 pub mod snapshots;
+mod start;
+mod transfer;
+pub mod view;
+
+pub use config::Config;
+pub use error::{Error, Outcome, StartError};
+pub use handle::Handle;
+pub use start::{Ports, start};
+pub use view::TenantView;

@@ -91,3 +91,17 @@ pub const ACTOR_BACK_OFF_MS: u64 = 50;
 pub const DRAIN_MS_MAX: u64 = 10_000;
 /// Most shards of a cluster.
 pub const SHARDS_MAX: u16 = 256;
+/// How often a budget is read again when ledger and shards were read at instants that do not fit together.
+pub const BUDGET_READS_MAX: usize = 3;
+/// How often a change that lowered a limit looks whether the shards have given enough back.
+pub const OVER_READS_MAX: usize = 10;
+/// Wait between those looks, in milliseconds.
+pub const OVER_READ_MS: u64 = 5;
+/// How often it is looked whether snapshots are due, in milliseconds.
+pub const SNAPSHOT_ROUND_MS: u64 = 1_000;
+/// How often a draining node looks whether it is idle, in milliseconds.
+pub const DRAIN_POLL_MS: u64 = 5;
+/// Commands formed and not yet proposed: beyond, callers wait in the door.
+pub const FORMING_BYTES_MAX: usize = 2 * ENTRY_BYTES_MAX;
+/// How soon a call that needs a newer catalogue looks again, in milliseconds.
+pub const BEHIND_MS: u64 = 5;

@@ -1,4 +1,5 @@
 //! Adapters of the [`Propose`](crate::ports::propose::Propose) port.
 
 pub mod hostile;
+pub mod local;
 pub mod memory;

@@ -2,7 +2,8 @@
 
 use proffer_engine::decide::request::Request;
 use proffer_engine::keys::{CustomerId, OfferKey, TenantId};
-use proffer_engine::profile::command::{AccountId, ShardOp};
+use proffer_engine::profile::command::{AccountId, EscrowMessage, Position, ShardOp};
+use proffer_engine::profile::shard::ShardState;
 use proffer_engine::time::Timestamp;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -30,13 +31,15 @@ pub(crate) enum Ask {
     Respond(Box<RespondAsk>),
     Write(WriteAsk),
     Read(ReadAsk),
+    /// The ledger's totals.
+    Notice(Notice),
 }
 
 impl Ask {
     /// How many deeds of about the same cost it is.
     pub(crate) fn deeds(&self) -> usize {
         match self {
-            Ask::Decide(_) | Ask::Respond(_) | Ask::Read(_) => 1,
+            Ask::Decide(_) | Ask::Respond(_) | Ask::Read(_) | Ask::Notice(_) => 1,
             Ask::Write(write) => write.ops.len().max(1),
         }
     }
@@ -86,9 +89,9 @@ pub(crate) enum ReadAsk {
     /// A profile.
     Profile { tenant: TenantId, customer: CustomerId, reply: Reply<Option<ProfileView>> },
     /// Everything a decision reads, copied.
-    Inputs { tenant: TenantId, customer: CustomerId, reply: Reply<Inputs> },
-    /// Whether any profile was shown the offer or responded to it.
-    History { tenant: TenantId, offer: OfferKey, reply: Reply<bool> },
+    Inputs { request: Request, reply: Reply<Inputs> },
+    /// The committed state, shared, and the entry it stands at.
+    State { reply: Reply<(ShardState, Position)> },
     /// What the shard holds of accounts; those it never heard of are left out.
     Escrow { accounts: Vec<AccountId>, reply: Reply<Vec<Held>> },
 }
@@ -103,4 +106,12 @@ pub(crate) struct Held {
     pub(crate) reserved: u64,
     pub(crate) spent: u64,
     pub(crate) as_of: Timestamp,
+}
+
+/// What the ledger tells a shard.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Notice {
+    pub(crate) messages: Vec<EscrowMessage>,
+    /// Whether it answers a report: what that said is booked.
+    pub(crate) booked: bool,
 }

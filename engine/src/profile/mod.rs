@@ -23,8 +23,4 @@ pub mod symbols;
 mod take;
 
 #[cfg(test)]
-mod golden;
-#[cfg(test)]
 mod interleavings;
-#[cfg(test)]
-mod scenarios;

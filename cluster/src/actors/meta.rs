@@ -1,0 +1,167 @@
+//! The actor of the meta group.
+
+use std::sync::Arc;
+
+use proffer_engine::profile::command::{Leader, Position};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use crate::actors::acknowledge::acknowledge;
+use crate::actors::timer::Alarm;
+use crate::groups::{Groups, ProposeMeta};
+use crate::meta::command::MetaOutcome;
+use crate::meta::compile::Compiled;
+use crate::meta::leader::{Command, MetaLeader, Surroundings};
+use crate::meta::state::MetaState;
+use crate::ports::fatal::Fatal;
+use crate::ports::offload::{self, Lane, Offload};
+use crate::ports::propose::{Gone, Machine, Pending, Proposed};
+
+/// Messages of the meta group's actor.
+pub(crate) enum MetaMsg {
+    /// Something waits at the door.
+    Work,
+    /// Apply a committed entry.
+    Apply { position: Position, commands: Vec<Command>, reply: oneshot::Sender<Vec<MetaOutcome>> },
+    /// The entry under way has been answered.
+    Proposed(Proposed<MetaOutcome>),
+    /// Another leads.
+    Leads(Option<Leader>),
+    /// A compile has ended.
+    Compiled(Box<Compiled>),
+    /// The alarm rang.
+    Ring,
+    /// The committed state, shared.
+    Share(oneshot::Sender<(MetaState, Position)>),
+    /// Whether nothing is under way.
+    IsIdle(oneshot::Sender<bool>),
+}
+
+/// The actor.
+pub(crate) struct MetaActor;
+
+/// What it is started with.
+pub(crate) struct MetaStart {
+    pub(crate) around: Surroundings,
+    pub(crate) groups: Arc<dyn Groups>,
+    pub(crate) offload: Arc<dyn Offload>,
+    pub(crate) fatal: Arc<dyn Fatal>,
+    pub(crate) state: MetaState,
+    pub(crate) applied: Position,
+}
+
+/// What it owns.
+pub(crate) struct MetaBody {
+    leader: MetaLeader,
+    around: Surroundings,
+    propose: ProposeMeta,
+    offload: Arc<dyn Offload>,
+    fatal: Arc<dyn Fatal>,
+    tasks: JoinSet<()>,
+    alarm: Alarm,
+}
+
+struct MetaMachine(ActorRef<MetaMsg>);
+
+impl Machine<Command, MetaOutcome> for MetaMachine {
+    fn apply(&self, position: Position, commands: Vec<Command>) -> Pending<'_, Result<Vec<MetaOutcome>, Gone>> {
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            self.0.cast(MetaMsg::Apply { position, commands, reply }).map_err(|_| Gone)?;
+            answer.await.map_err(|_| Gone)
+        })
+    }
+}
+
+impl Actor for MetaActor {
+    type Msg = MetaMsg;
+    type State = MetaBody;
+    type Arguments = MetaStart;
+
+    async fn pre_start(&self, myself: ActorRef<MetaMsg>, start: MetaStart) -> Result<MetaBody, ActorProcessingErr> {
+        let MetaStart { around, groups, offload, fatal, state, applied } = start;
+        let propose = groups.meta(Arc::new(MetaMachine(myself.clone())), applied);
+        let mut tasks = JoinSet::new();
+        let mut leads = propose.leader();
+        let follower = myself.clone();
+        tasks.spawn(async move {
+            loop {
+                let leader = *leads.borrow_and_update();
+                if follower.cast(MetaMsg::Leads(leader)).is_err() || leads.changed().await.is_err() {
+                    break;
+                }
+            }
+        });
+        let leader = MetaLeader::new(around.clone(), state, applied);
+        Ok(MetaBody { leader, around, propose, offload, fatal, tasks, alarm: Alarm::default() })
+    }
+
+    async fn post_start(&self, myself: ActorRef<MetaMsg>, body: &mut MetaBody) -> Result<(), ActorProcessingErr> {
+        body.around.door.open(Arc::new(move || drop(myself.cast(MetaMsg::Work))));
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<MetaMsg>,
+        message: MetaMsg,
+        body: &mut MetaBody,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            MetaMsg::Work => {}
+            MetaMsg::Apply { position, commands, reply } => {
+                let outcomes = body.leader.apply(position, &commands);
+                // Whoever proposed may have gone; the entry is applied all the same.
+                let _ = reply.send(outcomes);
+            }
+            MetaMsg::Proposed(proposed) => body.leader.proposed(proposed),
+            MetaMsg::Leads(leader) => body.leader.follow(leader),
+            MetaMsg::Compiled(compiled) => body.leader.compiled(*compiled),
+            MetaMsg::Ring => body.alarm.rang(),
+            MetaMsg::Share(reply) => {
+                let _ = reply.send(body.leader.share());
+                return Ok(());
+            }
+            MetaMsg::IsIdle(reply) => {
+                let _ = reply.send(body.leader.is_idle());
+                return Ok(());
+            }
+        }
+        body.turn(&myself);
+        Ok(())
+    }
+
+    async fn post_stop(&self, _: ActorRef<MetaMsg>, body: &mut MetaBody) -> Result<(), ActorProcessingErr> {
+        body.around.door.close();
+        Ok(())
+    }
+}
+
+impl MetaBody {
+    fn turn(&mut self, myself: &ActorRef<MetaMsg>) {
+        while self.tasks.try_join_next().is_some() {}
+        if let Some(compile) = self.leader.next_compile() {
+            let (offload, fatal, myself) = (Arc::clone(&self.offload), Arc::clone(&self.fatal), myself.clone());
+            self.tasks.spawn(async move {
+                match offload::call(&*offload, Lane::Bulk, move || compile.run()).await {
+                    Ok(compiled) => drop(myself.cast(MetaMsg::Compiled(Box::new(compiled)))),
+                    // The log holds a catalogue that this release cannot compile: no later one can be put in force.
+                    Err(error) => fatal.stop(&format!("compiling the catalogue: {error}")),
+                }
+            });
+        }
+        if let Some((commands, leader)) = self.leader.next_entry() {
+            let (propose, myself) = (Arc::clone(&self.propose), myself.clone());
+            self.tasks.spawn(async move {
+                let proposed = propose.propose(commands, leader).await;
+                let _ = myself.cast(MetaMsg::Proposed(proposed));
+            });
+        }
+        for ready in self.leader.acknowledgements() {
+            self.tasks.spawn(acknowledge(self.around.clone(), ready));
+        }
+        let ring = myself.clone();
+        self.alarm.set(self.leader.next_timer(), move || drop(ring.cast(MetaMsg::Ring)));
+    }
+}

@@ -1,0 +1,296 @@
+//! The supervisor: starts the node's actors, restarts one that dies from snapshot and log, ends the process when one keeps
+//! dying, and drains them at the end.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proffer_engine::profile::command::Position;
+use proffer_engine::profile::shard::ShardState;
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use crate::actors::meta::{MetaActor, MetaMsg, MetaStart};
+use crate::actors::shard::{ShardActor, ShardMsg, ShardStart};
+use crate::error::StartError;
+use crate::groups::{Group, Groups, Pieces};
+use crate::limits::{
+    ACTOR_BACK_OFF_MS, ACTOR_DEATHS_MAX, ACTOR_DEATHS_WITHIN_MS, DRAIN_MS_MAX, DRAIN_POLL_MS, SNAPSHOT_ROUND_MS,
+};
+use crate::meta::command::Founding;
+use crate::meta::leader::Surroundings as MetaSurroundings;
+use crate::meta::state::MetaState;
+use crate::ports::fatal::Fatal;
+use crate::ports::offload::Offload;
+use crate::shard::leader::Surroundings as ShardSurroundings;
+
+/// Messages of the supervisor.
+pub(crate) enum RootMsg {
+    /// A dead actor's state is recovered: start it again.
+    Revive(Box<Recovered>),
+    /// Look whether snapshots are due.
+    Round,
+    /// Finish what is under way, keep snapshots, close the log.
+    Drain,
+}
+
+/// A group's state, ready for an actor.
+pub(crate) enum Recovered {
+    Meta(MetaState, Position),
+    Shard(ShardSurroundings, ShardState, Position),
+}
+
+/// The supervisor.
+pub(crate) struct Root;
+
+/// What it is started with.
+pub(crate) struct RootStart {
+    pub(crate) node: String,
+    pub(crate) founding: Founding,
+    pub(crate) groups: Arc<dyn Groups>,
+    pub(crate) offload: Arc<dyn Offload>,
+    pub(crate) fatal: Arc<dyn Fatal>,
+    pub(crate) meta: MetaSurroundings,
+    pub(crate) shards: Vec<ShardSurroundings>,
+    pub(crate) drained: watch::Sender<bool>,
+}
+
+/// What it owns.
+pub(crate) struct RootBody {
+    start: RootStart,
+    meta: Option<ActorRef<MetaMsg>>,
+    shards: BTreeMap<Group, ActorRef<ShardMsg>>,
+    /// Which group an actor stands for.
+    groups: HashMap<ActorId, Group>,
+    deaths: BTreeMap<Group, Vec<Instant>>,
+    /// A snapshot round is under way.
+    keeping: bool,
+    draining: bool,
+    generation: u64,
+}
+
+/// Starts the supervisor over recovered groups.
+pub(crate) async fn spawn(start: RootStart, recovered: Vec<Recovered>) -> Result<ActorRef<RootMsg>, StartError> {
+    let name = format!("{}/root", start.node);
+    let (root, _) = Actor::spawn(Some(name), Root, (start, recovered))
+        .await
+        .map_err(|error| StartError::Spawn { what: "the supervisor".to_owned(), reason: error.to_string() })?;
+    Ok(root)
+}
+
+impl Actor for Root {
+    type Msg = RootMsg;
+    type State = RootBody;
+    type Arguments = (RootStart, Vec<Recovered>);
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<RootMsg>,
+        (start, recovered): (RootStart, Vec<Recovered>),
+    ) -> Result<RootBody, ActorProcessingErr> {
+        let mut body = RootBody {
+            start,
+            meta: None,
+            shards: BTreeMap::new(),
+            groups: HashMap::new(),
+            deaths: BTreeMap::new(),
+            keeping: false,
+            draining: false,
+            generation: 0,
+        };
+        for recovered in recovered {
+            body.revive(myself.get_cell(), recovered).await?;
+        }
+        next_round(myself);
+        Ok(body)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<RootMsg>,
+        message: RootMsg,
+        body: &mut RootBody,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            RootMsg::Revive(recovered) => {
+                if !body.draining {
+                    body.revive(myself.get_cell(), *recovered).await?;
+                }
+            }
+            RootMsg::Round => {
+                let due = body.all().filter(|group| body.start.groups.is_snapshot_due(*group)).collect::<Vec<_>>();
+                let keep = body.keep(due);
+                tokio::spawn(async move {
+                    keep.await;
+                    next_round(myself);
+                });
+            }
+            RootMsg::Drain => {
+                body.draining = true;
+                body.drain().await;
+                body.start.drained.send_replace(true);
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<RootMsg>,
+        event: SupervisionEvent,
+        body: &mut RootBody,
+    ) -> Result<(), ActorProcessingErr> {
+        let (who, why) = match event {
+            SupervisionEvent::ActorTerminated(who, _, why) => (who, why.unwrap_or_else(|| "it stopped".to_owned())),
+            SupervisionEvent::ActorFailed(who, why) => (who, why.to_string()),
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => return Ok(()),
+        };
+        let Some(group) = body.groups.remove(&who.get_id()) else { return Ok(()) };
+        if body.draining {
+            return Ok(());
+        }
+        body.died(group, &why, myself);
+        Ok(())
+    }
+}
+
+fn next_round(root: ActorRef<RootMsg>) {
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(SNAPSHOT_ROUND_MS)).await;
+        let _ = root.cast(RootMsg::Round);
+    });
+}
+
+impl RootBody {
+    async fn revive(&mut self, myself: ActorCell, recovered: Recovered) -> Result<(), ActorProcessingErr> {
+        self.generation += 1;
+        let name = |group: Group| Some(format!("{}/{group}/{}", self.start.node, self.generation));
+        let groups = Arc::clone(&self.start.groups);
+        match recovered {
+            Recovered::Meta(state, applied) => {
+                let (offload, fatal) = (Arc::clone(&self.start.offload), Arc::clone(&self.start.fatal));
+                let around = self.start.meta.clone();
+                let start = MetaStart { around, groups, offload, fatal, state, applied };
+                let (actor, _) = Actor::spawn_linked(name(Group::Meta), MetaActor, start, myself).await?;
+                self.groups.insert(actor.get_id(), Group::Meta);
+                self.meta = Some(actor);
+            }
+            Recovered::Shard(around, state, applied) => {
+                let group = Group::Shard(around.shard);
+                let start = ShardStart { around, groups, state, applied };
+                let (actor, _) = Actor::spawn_linked(name(group), ShardActor, start, myself).await?;
+                self.groups.insert(actor.get_id(), group);
+                self.shards.insert(group, actor);
+            }
+        }
+        Ok(())
+    }
+
+    /// An actor died: recover and start it again, later each time; too often, and the process ends.
+    fn died(&mut self, group: Group, why: &str, myself: ActorRef<RootMsg>) {
+        tracing::error!(%group, why, "an actor died; it is recovered from snapshot and log");
+        match group {
+            Group::Meta => self.start.meta.door.close(),
+            Group::Shard(shard) => self.start.shards[usize::from(shard.0)].door.close(),
+        }
+        let now = Instant::now();
+        let deaths = self.deaths.entry(group).or_default();
+        deaths.retain(|at| now.duration_since(*at) < Duration::from_millis(ACTOR_DEATHS_WITHIN_MS));
+        deaths.push(now);
+        let count = deaths.len();
+        if count >= ACTOR_DEATHS_MAX {
+            self.start.fatal.stop(&format!("{group} died {count} times within a minute, last because: {why}"));
+            return;
+        }
+        let back_off = Duration::from_millis(ACTOR_BACK_OFF_MS << (count - 1));
+        let (groups, fatal, founding) =
+            (Arc::clone(&self.start.groups), Arc::clone(&self.start.fatal), self.start.founding);
+        let around = match group {
+            Group::Meta => None,
+            Group::Shard(shard) => Some(self.start.shards[usize::from(shard.0)].clone()),
+        };
+        tokio::spawn(async move {
+            tokio::time::sleep(back_off).await;
+            let recovered = match around {
+                None => groups.recover_meta(founding).await.map(|(state, at)| Recovered::Meta(state, at)),
+                Some(around) => {
+                    let recovered = groups.recover_shard(around.shard).await;
+                    recovered.map(|(state, at)| Recovered::Shard(around, state, at))
+                }
+            };
+            match recovered {
+                Ok(recovered) => drop(myself.cast(RootMsg::Revive(Box::new(recovered)))),
+                Err(error) => fatal.stop(&error.to_string()),
+            }
+        });
+    }
+
+    fn all(&self) -> impl Iterator<Item = Group> + '_ {
+        std::iter::once(Group::Meta).chain(self.shards.keys().copied())
+    }
+
+    /// Keeps a snapshot of each of these groups, one after the other.
+    fn keep(&self, due: Vec<Group>) -> impl Future<Output = ()> + Send + use<> {
+        let (meta, shards, groups) = (self.meta.clone(), self.shards.clone(), Arc::clone(&self.start.groups));
+        async move {
+            for group in due {
+                let shared: Option<(Pieces, Position)> = match group {
+                    Group::Meta => {
+                        let (reply, answer) = oneshot::channel();
+                        let asked = meta.as_ref().map(|meta| meta.cast(MetaMsg::Share(reply)));
+                        match (asked, answer.await) {
+                            (Some(Ok(())), Ok((state, applied))) => {
+                                let pieces: Pieces = Box::new(move || state.encode_chunks().collect());
+                                Some((pieces, applied))
+                            }
+                            (_, _) => None,
+                        }
+                    }
+                    Group::Shard(_) => {
+                        let (reply, answer) = oneshot::channel();
+                        let asked = shards.get(&group).map(|shard| shard.cast(ShardMsg::Share(reply)));
+                        match (asked, answer.await) {
+                            (Some(Ok(())), Ok((state, applied))) => {
+                                let pieces: Pieces = Box::new(move || state.encode_chunks().collect());
+                                Some((pieces, applied))
+                            }
+                            (_, _) => None,
+                        }
+                    }
+                };
+                let Some((pieces, applied)) = shared else { continue };
+                if let Err(error) = groups.keep(group, applied, pieces).await {
+                    tracing::error!(%group, %error, "no snapshot was kept; the log keeps growing");
+                }
+            }
+        }
+    }
+
+    async fn drain(&self) {
+        let until = Instant::now() + Duration::from_millis(DRAIN_MS_MAX);
+        while Instant::now() < until && !self.is_idle().await {
+            tokio::time::sleep(Duration::from_millis(DRAIN_POLL_MS)).await;
+        }
+        self.keep(self.all().collect()).await;
+        for shard in self.shards.values() {
+            shard.stop(None);
+        }
+        if let Some(meta) = &self.meta {
+            meta.stop(None);
+        }
+        self.start.groups.close().await;
+    }
+
+    async fn is_idle(&self) -> bool {
+        for shard in self.shards.values() {
+            let (reply, answer) = oneshot::channel();
+            if shard.cast(ShardMsg::IsIdle(reply)).is_ok() && !answer.await.unwrap_or(true) {
+                return false;
+            }
+        }
+        let Some(meta) = &self.meta else { return true };
+        let (reply, answer) = oneshot::channel();
+        meta.cast(MetaMsg::IsIdle(reply)).is_err() || answer.await.unwrap_or(true)
+    }
+}

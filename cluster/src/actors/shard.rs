@@ -1,0 +1,162 @@
+//! The actor of a shard: one turn at a time, and a tracked task for each proposal.
+
+use std::sync::Arc;
+
+use proffer_engine::profile::apply::Outcome;
+use proffer_engine::profile::command::{Leader, Position};
+use proffer_engine::profile::shard::ShardState;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use crate::actors::timer::Alarm;
+use crate::groups::{Groups, ProposeShard};
+use crate::ports::propose::{Gone, Machine, Pending, Proposed};
+use crate::shard::leader::{Command, ShardLeader, Surroundings};
+
+/// Messages of a shard's actor.
+pub(crate) enum ShardMsg {
+    /// Something waits at the door, or is to be gone on with.
+    Work,
+    /// Apply a committed entry.
+    Apply { position: Position, commands: Vec<Command>, reply: oneshot::Sender<Vec<Outcome>> },
+    /// The entry under way has been answered.
+    Proposed(Proposed<Outcome>),
+    /// Another leads.
+    Leads(Option<Leader>),
+    /// The alarm rang.
+    Ring,
+    /// The committed state, shared.
+    Share(oneshot::Sender<(ShardState, Position)>),
+    /// Whether nothing is under way.
+    IsIdle(oneshot::Sender<bool>),
+}
+
+/// The actor.
+pub(crate) struct ShardActor;
+
+/// What it is started with.
+pub(crate) struct ShardStart {
+    pub(crate) around: Surroundings,
+    pub(crate) groups: Arc<dyn Groups>,
+    pub(crate) state: ShardState,
+    pub(crate) applied: Position,
+}
+
+/// What it owns.
+pub(crate) struct ShardBody {
+    leader: ShardLeader,
+    around: Surroundings,
+    propose: ProposeShard,
+    proposals: JoinSet<()>,
+    alarm: Alarm,
+    /// A `Work` is in the mailbox.
+    summoned: bool,
+}
+
+/// The actor as its log sees it.
+struct ShardMachine(ActorRef<ShardMsg>);
+
+impl Machine<Command, Outcome> for ShardMachine {
+    fn apply(&self, position: Position, commands: Vec<Command>) -> Pending<'_, Result<Vec<Outcome>, Gone>> {
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            self.0.cast(ShardMsg::Apply { position, commands, reply }).map_err(|_| Gone)?;
+            answer.await.map_err(|_| Gone)
+        })
+    }
+}
+
+impl Actor for ShardActor {
+    type Msg = ShardMsg;
+    type State = ShardBody;
+    type Arguments = ShardStart;
+
+    async fn pre_start(&self, myself: ActorRef<ShardMsg>, start: ShardStart) -> Result<ShardBody, ActorProcessingErr> {
+        let ShardStart { around, groups, state, applied } = start;
+        let machine = Arc::new(ShardMachine(myself.clone()));
+        let propose = groups.shard(around.shard, machine, applied);
+        let mut proposals = JoinSet::new();
+        let mut leads = propose.leader();
+        let follower = myself.clone();
+        proposals.spawn(async move {
+            loop {
+                let leader = *leads.borrow_and_update();
+                if follower.cast(ShardMsg::Leads(leader)).is_err() || leads.changed().await.is_err() {
+                    break;
+                }
+            }
+        });
+        let leader = ShardLeader::new(around.clone(), state, applied);
+        Ok(ShardBody { leader, around, propose, proposals, alarm: Alarm::default(), summoned: true })
+    }
+
+    async fn post_start(&self, myself: ActorRef<ShardMsg>, body: &mut ShardBody) -> Result<(), ActorProcessingErr> {
+        // The door's waker sends the first `Work`.
+        body.around.door.open(Arc::new(move || drop(myself.cast(ShardMsg::Work))));
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<ShardMsg>,
+        message: ShardMsg,
+        body: &mut ShardBody,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ShardMsg::Work => body.summoned = false,
+            ShardMsg::Apply { position, commands, reply } => {
+                let outcomes = body.leader.apply(position, &commands);
+                // Whoever proposed may have gone; the entry is applied all the same.
+                let _ = reply.send(outcomes);
+                return Ok(());
+            }
+            ShardMsg::Proposed(proposed) => body.leader.proposed(proposed),
+            ShardMsg::Leads(leader) => body.leader.follow(leader),
+            ShardMsg::Ring => {
+                body.alarm.rang();
+                body.leader.wake();
+            }
+            ShardMsg::Share(reply) => {
+                let _ = reply.send(body.leader.share());
+                return Ok(());
+            }
+            ShardMsg::IsIdle(reply) => {
+                let _ = reply.send(body.leader.is_idle());
+                return Ok(());
+            }
+        }
+        body.turn(&myself);
+        Ok(())
+    }
+
+    async fn post_stop(&self, _: ActorRef<ShardMsg>, body: &mut ShardBody) -> Result<(), ActorProcessingErr> {
+        body.around.door.close();
+        Ok(())
+    }
+}
+
+impl ShardBody {
+    fn turn(&mut self, myself: &ActorRef<ShardMsg>) {
+        if self.leader.work() && !self.summoned {
+            self.summoned = true;
+            let _ = myself.cast(ShardMsg::Work);
+        }
+        if let Some((commands, leader)) = self.leader.next_entry() {
+            while self.proposals.try_join_next().is_some() {}
+            let (propose, myself) = (Arc::clone(&self.propose), myself.clone());
+            self.proposals.spawn(async move {
+                let proposed = propose.propose(commands, leader).await;
+                // An actor that is gone recovers from the log what it does not hear here.
+                let _ = myself.cast(ShardMsg::Proposed(proposed));
+            });
+        }
+        // Only now is the door's next call a reason to come again: what came before has been looked at.
+        if self.around.door.rest() && !self.summoned && !self.leader.is_held_up() {
+            self.summoned = true;
+            let _ = myself.cast(ShardMsg::Work);
+        }
+        let ring = myself.clone();
+        self.alarm.set(self.leader.next_timer(), move || drop(ring.cast(ShardMsg::Ring)));
+    }
+}

@@ -1,0 +1,540 @@
+//! The meta leader's turn: changes are tried on a copy of the catalogue, what is accepted is proposed, and a change is
+//! acknowledged when the snapshot that holds it decides on this node and the shards know what they must.
+//!
+//! Knows neither actors nor logs, as the shard's.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proffer_engine::budget::ledger::AccountState;
+use proffer_engine::catalog::{self, Catalog, CommandV1, EntityKind, Op, Touched};
+use proffer_engine::codec;
+use proffer_engine::keys::{Revision, ShardId, TenantId};
+use proffer_engine::profile::command::{AccountId, EscrowMessage, Leader, Position};
+use proffer_engine::time::{Calendar, Timestamp};
+use proffer_engine::value::Value;
+use tokio::time::Instant;
+
+use crate::calls::Changed;
+use crate::error::Error;
+use crate::limits::{
+    ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, ENTRY_OVERHEAD_BYTES, ESCROW_MESSAGES_MAX, LEDGER_ROUND_MS, PROPOSE_TRIES,
+    RETRY_AFTER_START_MS,
+};
+use crate::meta::ask::{LedgerRow, MetaAsk, Reply};
+use crate::meta::command::{MetaCommand, MetaCommandV1, MetaOp, MetaOutcome};
+use crate::meta::compile::{Compile, Compiled};
+use crate::meta::door::MetaDoor;
+use crate::meta::openings::{Openings, to_open};
+use crate::meta::state::{MetaState, touched_offers};
+use crate::ports::clock::Clock;
+use crate::ports::propose::{Proposed, Reason};
+use crate::shard::ask::{Ask, Lane, Notice};
+use crate::shard::door::ShardDoor;
+use crate::view::Views;
+
+/// A command as it travels.
+pub(crate) type Command = Arc<MetaCommand>;
+
+/// What the leader needs of its node.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) door: Arc<MetaDoor>,
+    pub(crate) shards: Vec<Arc<ShardDoor>>,
+    pub(crate) views: Arc<Views>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// The meta group's state machine and its leader.
+pub(crate) struct MetaLeader {
+    around: Surroundings,
+    state: MetaState,
+    applied: Position,
+    /// The committed catalogue with the entry under way tried on it: what validates.
+    tried: Catalog,
+    leader: Option<Leader>,
+    in_flight: Vec<(Command, Part)>,
+    jobs: BTreeMap<u64, Job>,
+    /// Jobs with commands still to be proposed, in order.
+    open: VecDeque<u64>,
+    next_job: u64,
+    openings: Openings,
+    /// What has changed since the last compile was begun.
+    stale: BTreeMap<TenantId, Vec<Touched>>,
+    compiling: bool,
+    last_round: Instant,
+}
+
+/// Who waits for a command of the entry under way.
+enum Part {
+    Change { job: u64, index: usize },
+    Open { job: Option<u64> },
+    Settle(ShardId),
+    Own,
+}
+
+/// One call that changes the catalogue.
+struct Job {
+    todo: VecDeque<(usize, catalog::Command)>,
+    answers: Vec<Option<Result<Changed, Error>>>,
+    reply: Reply<Vec<Result<Changed, Error>>>,
+    tries: u8,
+    duties: Duties,
+}
+
+/// What is to be done before a call is acknowledged.
+#[derive(Default)]
+pub(crate) struct Duties {
+    /// The newest revision of its changes.
+    pub(crate) revision: Revision,
+    /// Totals that shards must have.
+    pub(crate) told: Vec<(ShardId, EscrowMessage)>,
+    /// Every shard must refuse what was decided under an older revision.
+    pub(crate) fence: bool,
+    /// Accounts whose limit may be exceeded.
+    pub(crate) over: Vec<AccountId>,
+}
+
+/// A call whose changes are in force, with what is left to do.
+pub(crate) struct Acknowledgement {
+    pub(crate) answers: Vec<Result<Changed, Error>>,
+    pub(crate) reply: Reply<Vec<Result<Changed, Error>>>,
+    pub(crate) duties: Duties,
+}
+
+impl MetaLeader {
+    /// Takes over recovered state whose last entry is `applied`.
+    pub(crate) fn new(around: Surroundings, state: MetaState, applied: Position) -> Self {
+        let stale = state.numbers().map(|(tenant, _)| (tenant.clone(), vec![Touched::Everything])).collect();
+        MetaLeader {
+            around,
+            tried: state.catalog().clone(),
+            openings: Openings::of(&state),
+            state,
+            applied,
+            leader: None,
+            in_flight: Vec::new(),
+            jobs: BTreeMap::new(),
+            open: VecDeque::new(),
+            next_job: 0,
+            stale,
+            compiling: false,
+            last_round: Instant::now(),
+        }
+    }
+
+    /// Applies a committed entry.
+    pub(crate) fn apply(&mut self, position: Position, commands: &[Command]) -> Vec<MetaOutcome> {
+        let mut outcomes = Vec::with_capacity(commands.len());
+        for command in commands {
+            let outcome = self.state.apply(position, command);
+            self.note(command, &outcome);
+            outcomes.push(outcome);
+        }
+        let foreseen = position.index == self.applied.index + 1;
+        self.applied = position;
+        let ours = self.in_flight.len() == commands.len()
+            && self.in_flight.iter().zip(commands).all(|((tried, _), command)| Arc::ptr_eq(tried, command));
+        if !ours || !foreseen {
+            self.tried = self.state.catalog().clone();
+        }
+        outcomes
+    }
+
+    /// The committed state and the entry it stands at. O(size of the tables): bodies are shared.
+    pub(crate) fn share(&self) -> (MetaState, Position) {
+        (self.state.clone(), self.applied)
+    }
+
+    /// Another leads (or nobody, or this replica again).
+    pub(crate) fn follow(&mut self, leader: Option<Leader>) {
+        self.leader = leader;
+    }
+
+    /// The next entry to propose, if none is under way and there is something to propose. Answers what only reads.
+    pub(crate) fn next_entry(&mut self) -> Option<(Vec<Command>, Leader)> {
+        let leader = self.leader?;
+        if !self.in_flight.is_empty() {
+            return None;
+        }
+        let now = self.now();
+        let mut bytes = 0;
+        self.form_own(now, leader, &mut bytes);
+        while bytes < ENTRY_BYTES_MAX && self.in_flight.len() < ENTRY_COMMANDS_MAX {
+            match self.open.front().copied() {
+                Some(job) => self.form_job(job, now, leader, &mut bytes),
+                None => match self.around.door.next_call() {
+                    Some(ask) => self.begin(ask),
+                    None => break,
+                },
+            }
+        }
+        self.around.door.rest();
+        if self.in_flight.is_empty() {
+            return None;
+        }
+        Some((self.in_flight.iter().map(|(command, _)| Arc::clone(command)).collect(), leader))
+    }
+
+    /// Whether something waits to be proposed.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.open.is_empty() || !self.around.door.is_empty()
+    }
+
+    /// Whether nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight.is_empty() && self.jobs.is_empty() && !self.has_work()
+    }
+
+    /// What became of the entry under way.
+    pub(crate) fn proposed(&mut self, proposed: Proposed<MetaOutcome>) {
+        let parts = std::mem::take(&mut self.in_flight);
+        match proposed {
+            Proposed::Applied(committed) => {
+                let revision = Revision(committed.position.index);
+                for ((_, part), outcome) in parts.into_iter().zip(committed.results) {
+                    self.settle(part, outcome, revision);
+                }
+                return;
+            }
+            Proposed::Refused(Reason::NotLeader(leader)) => {
+                self.leader = leader.or(self.leader);
+                for (command, part) in parts.into_iter().rev() {
+                    self.retry(&command, part);
+                }
+            }
+            Proposed::NotApplied(reason) => {
+                let retry_after_ms = RETRY_AFTER_START_MS;
+                self.fail_all(parts, &Error::Unavailable { reason, retry_after_ms });
+            }
+            Proposed::Unknown => self.fail_all(parts, &Error::Unknown),
+        }
+        self.tried = self.state.catalog().clone();
+    }
+
+    /// What to compile next, if nothing is being compiled and something is stale.
+    pub(crate) fn next_compile(&mut self) -> Option<Compile> {
+        if self.compiling || self.stale.is_empty() {
+            return None;
+        }
+        self.compiling = true;
+        let before = self.around.views.load();
+        let stale = std::mem::take(&mut self.stale);
+        Some(Compile::new(&self.state, &before, stale))
+    }
+
+    /// A compile has ended: what it made is in force. Calls that waited for it are handed out.
+    pub(crate) fn compiled(&mut self, compiled: Compiled) {
+        self.compiling = false;
+        self.around.views.swap(compiled.into_in_force(&self.around.views.load()));
+    }
+
+    /// Calls whose changes are in force.
+    pub(crate) fn acknowledgements(&mut self) -> Vec<Acknowledgement> {
+        let in_force = self.around.views.revision();
+        let done = |job: &Job| job.answers.iter().all(Option::is_some) && job.duties.revision <= in_force;
+        let ids: Vec<u64> = self.jobs.iter().filter(|(_, job)| done(job)).map(|(id, _)| *id).collect();
+        ids.into_iter()
+            .filter_map(|id| self.jobs.remove(&id))
+            .map(|job| Acknowledgement {
+                answers: job.answers.into_iter().flatten().collect(),
+                reply: job.reply,
+                duties: job.duties,
+            })
+            .collect()
+    }
+
+    /// When time alone makes something to do.
+    pub(crate) fn next_timer(&self) -> Option<Instant> {
+        let has_accounts = self.state.ledger().accounts().next().is_some();
+        let due = self.openings.next().map(|due| {
+            let ms = due.since_ms(self.now()).clamp(10, 60_000);
+            Instant::now() + Duration::from_millis(ms.unsigned_abs())
+        });
+        let round = has_accounts.then(|| self.last_round + Duration::from_millis(LEDGER_ROUND_MS));
+        due.into_iter().chain(round).min()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.around.clock.wall().max(self.state.log_time())
+    }
+
+    /// What a committed command makes stale here.
+    fn note(&mut self, command: &MetaCommand, outcome: &MetaOutcome) {
+        let MetaCommand::V1(MetaCommandV1 { op, .. }) = command;
+        match (op, outcome) {
+            (MetaOp::Change(catalog::Command::V1(CommandV1 { tenant, .. })), MetaOutcome::Changed(change)) => {
+                self.stale.entry(tenant.clone()).or_default().extend(&change.changed.effect);
+                let Some(number) = self.state.number(tenant) else { return };
+                let Some(catalog) = self.state.catalog().tenant(tenant) else { return };
+                for offer in touched_offers(catalog, &change.changed.effect) {
+                    self.openings.follow(tenant, number, catalog, offer, self.state.ledger());
+                }
+            }
+            (MetaOp::Open(_), _) => {
+                for (tenant, offer) in self.openings.due(self.state.log_time()) {
+                    let Some(number) = self.state.number(&tenant) else { continue };
+                    let Some(catalog) = self.state.catalog().tenant(&tenant) else { continue };
+                    self.openings.follow(&tenant, number, catalog, offer, self.state.ledger());
+                }
+            }
+            (MetaOp::Found(_) | MetaOp::Change(_) | MetaOp::Settle { .. } | MetaOp::EndPeriods, _) => {}
+        }
+    }
+
+    /// The cluster's own first: reports of shards, periods that begin and end.
+    fn form_own(&mut self, now: Timestamp, leader: Leader, bytes: &mut usize) {
+        while *bytes < ENTRY_BYTES_MAX
+            && let Some(ask) = self.around.door.next_own()
+        {
+            if let MetaAsk::Settle { shard, reports } = ask {
+                self.form(MetaOp::Settle { shard, reports }, Part::Settle(shard), now, leader, bytes);
+            }
+        }
+        let due = self.openings.due(now);
+        let mut open = Vec::new();
+        for (tenant, offer) in due {
+            let Some(catalog) = self.state.catalog().tenant(&tenant) else { continue };
+            let Some(number) = self.state.number(&tenant) else { continue };
+            let calendar = Calendar::of(catalog.settings());
+            open.extend(to_open(catalog, &calendar, number, offer, self.state.ledger(), now));
+            if open.len() >= ESCROW_MESSAGES_MAX {
+                break;
+            }
+        }
+        if !open.is_empty() {
+            self.form(MetaOp::Open(open), Part::Open { job: None }, now, leader, bytes);
+        }
+        if self.last_round.elapsed() >= Duration::from_millis(LEDGER_ROUND_MS) {
+            self.last_round = Instant::now();
+            let over = |state: AccountState, until: Timestamp| state == AccountState::Open && until <= now;
+            if self.state.ledger().accounts().any(|(_, account)| over(account.state(), account.span().until)) {
+                self.form(MetaOp::EndPeriods, Part::Own, now, leader, bytes);
+            }
+        }
+    }
+
+    fn form(&mut self, op: MetaOp, part: Part, now: Timestamp, leader: Leader, bytes: &mut usize) {
+        let command = Arc::new(MetaCommand::V1(MetaCommandV1 { now, leader, op }));
+        *bytes += codec::encode(&*command).len() + ENTRY_OVERHEAD_BYTES;
+        self.in_flight.push((command, part));
+    }
+
+    /// Tries a job's commands, and forms what is accepted, as far as the entry has room.
+    fn form_job(&mut self, id: u64, now: Timestamp, leader: Leader, bytes: &mut usize) {
+        let revision = Revision(self.applied.index + 1);
+        loop {
+            let Some(job) = self.jobs.get_mut(&id) else { break };
+            let Some((index, command)) = job.todo.pop_front() else { break };
+            let tried = &mut self.tried;
+            let result = catch_unwind(AssertUnwindSafe(|| tried.apply(revision, &command)));
+            match result {
+                Err(_) => {
+                    tracing::error!(?command, "changing the catalogue panics; the change is refused");
+                    job.answers[index] = Some(Err(Error::Poisonous));
+                    self.try_again_from_committed(revision);
+                }
+                Ok(Err(refusal)) => job.answers[index] = Some(Err(Error::Refused(refusal))),
+                Ok(Ok(changed)) => {
+                    job.duties.fence |= is_exclusion(&command);
+                    let open = self.accounts_of(&command, &changed.effect, now);
+                    self.form(MetaOp::Change(command), Part::Change { job: id, index }, now, leader, bytes);
+                    for open in open.chunks(ESCROW_MESSAGES_MAX) {
+                        self.form(MetaOp::Open(open.to_vec()), Part::Open { job: Some(id) }, now, leader, bytes);
+                    }
+                }
+            }
+            if *bytes >= ENTRY_BYTES_MAX || self.in_flight.len() >= ENTRY_COMMANDS_MAX {
+                break;
+            }
+        }
+        if self.jobs.get(&id).is_none_or(|job| job.todo.is_empty()) {
+            self.open.pop_front();
+        }
+    }
+
+    /// The accounts that a tried change needs at once.
+    fn accounts_of(
+        &self,
+        command: &catalog::Command,
+        effect: &[Touched],
+        now: Timestamp,
+    ) -> Vec<(AccountId, proffer_engine::budget::ledger::Terms)> {
+        let catalog::Command::V1(CommandV1 { tenant, .. }) = command;
+        // A tenant that this entry makes has no number yet: its accounts come with the next one.
+        let (Some(number), Some(catalog)) = (self.state.number(tenant), self.tried.tenant(tenant)) else {
+            return Vec::new();
+        };
+        let offers = touched_offers(catalog, effect);
+        if offers.is_empty() {
+            return Vec::new();
+        }
+        let calendar = Calendar::of(catalog.settings());
+        let ledger = self.state.ledger();
+        offers.into_iter().flat_map(|offer| to_open(catalog, &calendar, number, offer, ledger, now)).collect()
+    }
+
+    /// A panic may have left the tried catalogue half changed.
+    fn try_again_from_committed(&mut self, revision: Revision) {
+        self.tried = self.state.catalog().clone();
+        for (command, _) in &self.in_flight {
+            let MetaCommand::V1(MetaCommandV1 { op, .. }) = &**command;
+            if let MetaOp::Change(command) = op {
+                // It was accepted before, and is again.
+                let _ = self.tried.apply(revision, command);
+            }
+        }
+    }
+
+    fn begin(&mut self, ask: MetaAsk) {
+        match ask {
+            MetaAsk::Change { commands, deadline, reply } => {
+                if deadline <= Instant::now() {
+                    let _ = reply.send(Err(Error::Expired));
+                    return;
+                }
+                let answers = commands.iter().map(|_| None).collect();
+                let todo = commands.into_iter().enumerate().collect();
+                let job = Job { todo, answers, reply, tries: 0, duties: Duties::default() };
+                self.jobs.insert(self.next_job, job);
+                self.open.push_back(self.next_job);
+                self.next_job += 1;
+            }
+            MetaAsk::Validate { commands, reply } => {
+                let mut copy = self.state.catalog().clone();
+                let revision = Revision(self.applied.index + 1);
+                let answers = catch_unwind(AssertUnwindSafe(|| {
+                    commands.iter().map(|command| copy.apply(revision, command)).collect()
+                }));
+                let _ = reply.send(answers.map_err(|_| Error::Poisonous));
+            }
+            MetaAsk::Budget { tenant, offer, reply } => {
+                let _ = reply.send(Ok(self.rows(&tenant, offer)));
+            }
+            MetaAsk::Over { accounts, reply } => {
+                let ledger = self.state.ledger();
+                let over = accounts.iter().filter_map(|id| ledger.account(*id)).map(|account| account.over_by());
+                let _ = reply.send(Ok(over.sum()));
+            }
+            MetaAsk::Settle { .. } => {}
+        }
+    }
+
+    fn rows(&self, tenant: &TenantId, offer: proffer_engine::keys::OfferKey) -> Vec<LedgerRow> {
+        let (Some(number), Some(catalog)) = (self.state.number(tenant), self.state.catalog().tenant(tenant)) else {
+            return Vec::new();
+        };
+        let ledger = self.state.ledger();
+        let accounts = catalog.caps(offer).iter().flat_map(|cap| ledger.accounts_of(number, cap.cap));
+        accounts
+            .filter(|(_, account)| account.state() != AccountState::Closed)
+            .map(|(id, account)| LedgerRow {
+                account: id,
+                span: account.span(),
+                limit: account.limit(),
+                pool: i64::try_from(account.pool()).unwrap_or(i64::MIN),
+            })
+            .collect()
+    }
+
+    fn settle(&mut self, part: Part, outcome: MetaOutcome, revision: Revision) {
+        match (part, outcome) {
+            (Part::Change { job, index }, MetaOutcome::Changed(change)) => {
+                let Some(job) = self.jobs.get_mut(&job) else { return };
+                job.duties.revision = job.duties.revision.max(revision);
+                job.duties.told.extend(change.told);
+                job.duties.over.extend(change.over);
+                let (id, change) = (change.changed.id.clone(), change.changed);
+                job.answers[index] = Some(Ok(Changed { revision, id, change, over_by: 0 }));
+            }
+            (Part::Change { job, index }, MetaOutcome::Refused(refusal)) => {
+                if let Some(job) = self.jobs.get_mut(&job) {
+                    job.answers[index] = Some(Err(Error::Refused(refusal)));
+                }
+            }
+            (Part::Open { job: Some(job) }, MetaOutcome::Told(told)) => match self.jobs.get_mut(&job) {
+                Some(job) => job.duties.told.extend(told),
+                None => self.tell(told, None),
+            },
+            (Part::Settle(shard), MetaOutcome::Told(told)) => self.tell(told, Some(shard)),
+            (Part::Open { job: None } | Part::Own, MetaOutcome::Told(told)) => self.tell(told, None),
+            (Part::Change { job, index }, MetaOutcome::Told(_) | MetaOutcome::WrongLeader) => {
+                if let Some(job) = self.jobs.get_mut(&job) {
+                    job.answers[index] = Some(Err(Error::Unknown));
+                }
+            }
+            (
+                Part::Open { .. } | Part::Settle(_) | Part::Own,
+                MetaOutcome::Changed(_) | MetaOutcome::Refused(_) | MetaOutcome::WrongLeader,
+            ) => {}
+        }
+    }
+
+    /// Sends totals to shards. What is lost on the way is asked for again by their rounds.
+    fn tell(&self, told: Vec<(ShardId, EscrowMessage)>, booked: Option<ShardId>) {
+        let mut by_shard: BTreeMap<ShardId, Vec<EscrowMessage>> = BTreeMap::new();
+        for (shard, message) in told {
+            by_shard.entry(shard).or_default().push(message);
+        }
+        for (shard, messages) in by_shard {
+            let Some(door) = self.around.shards.get(usize::from(shard.0)) else { continue };
+            for messages in messages.chunks(ESCROW_MESSAGES_MAX) {
+                let notice = Notice { messages: messages.to_vec(), booked: booked == Some(shard) };
+                // The cluster's own is never refused.
+                let _ = door.send(Lane::Own, Ask::Notice(notice));
+            }
+        }
+    }
+
+    /// Begins a command again that the log did not take.
+    fn retry(&mut self, command: &MetaCommand, part: Part) {
+        let (MetaCommand::V1(MetaCommandV1 { op: MetaOp::Change(command), .. }), Part::Change { job: id, index }) =
+            (command, part)
+        else {
+            // Shards report again, periods fall due again.
+            return;
+        };
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.tries = job.tries.saturating_add(1);
+        if usize::from(job.tries) > usize::from(PROPOSE_TRIES) * job.answers.len() {
+            let reason = "the catalogue's leader keeps changing".to_owned();
+            job.answers[index] = Some(Err(Error::Unavailable { reason, retry_after_ms: RETRY_AFTER_START_MS }));
+            return;
+        }
+        job.todo.push_front((index, command.clone()));
+        if !self.open.contains(&id) {
+            self.open.push_front(id);
+        }
+    }
+
+    fn fail_all(&mut self, parts: Vec<(Command, Part)>, error: &Error) {
+        for (_, part) in parts {
+            if let Part::Change { job, index } = part
+                && let Some(job) = self.jobs.get_mut(&job)
+            {
+                job.answers[index] = Some(Err(error.clone()));
+            }
+        }
+    }
+}
+
+/// Whether a change may exclude an offer: then no shard may take under an older catalogue once it is acknowledged.
+fn is_exclusion(command: &catalog::Command) -> bool {
+    let catalog::Command::V1(CommandV1 { op, .. }) = command;
+    match op {
+        Op::Update { kind: EntityKind::Offer, patch, .. } => {
+            patch.as_map().and_then(|members| members.get("emergencyExcluded")) == Some(&Value::Bool(true))
+        }
+        Op::CreateTenant
+        | Op::PutApiKey { .. }
+        | Op::RevokeApiKey { .. }
+        | Op::Create { .. }
+        | Op::Update { .. }
+        | Op::Delete { .. }
+        | Op::PublishFlow { .. }
+        | Op::RollbackFlow { .. }
+        | Op::UpdateSettings { .. } => false,
+    }
+}

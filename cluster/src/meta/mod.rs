@@ -1,0 +1,9 @@
+//! The meta group: catalogue and ledger as one state machine, and the turn of its leader.
+
+pub(crate) mod ask;
+pub mod command;
+pub(crate) mod compile;
+pub(crate) mod door;
+pub(crate) mod leader;
+mod openings;
+pub mod state;

@@ -1,0 +1,461 @@
+//! A turn's deeds that need the catalogue: decisions, outcomes, and what is read.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proffer_engine::decide::decision::{Decision, FlowChoice, Funnel, Proposition, PropositionKind, SlotOutcome};
+use proffer_engine::decide::request::{Explain, Request, SlotTarget};
+use proffer_engine::decide::view::{EscrowView, Free, Instant as Moment};
+use proffer_engine::decide::{Scratch, Taking, decide, take_of};
+use proffer_engine::keys::{CapKey, PlacementKey, TenantId};
+use proffer_engine::profile::apply::{Outcome, Refusal};
+use proffer_engine::profile::cells::{Look, ProfileId};
+use proffer_engine::profile::command::{AccountId, DecisionId, Idempotency, Leader, ShardOp, TakenProposition};
+use proffer_engine::profile::planning::{self, plan_respond};
+use proffer_engine::profile::state::{Keyed, KeyedAnswer};
+use proffer_engine::snapshot::Binding;
+use proffer_engine::time::{CalendarFrame, Timestamp};
+use tokio::time::Instant;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::calls::{CallKey, Decided, Degraded, ProfileView, Responded};
+use crate::error::Error;
+use crate::limits::{CONTENTION_TRIES, DECISION_KEY_MS, ESCROW_WAIT_MS, MISSES_MAX, RESPONSE_KEY_MS};
+use crate::shard::ask::{DecideAsk, Held, ReadAsk, RespondAsk};
+use crate::shard::leader::{Origin, ShardLeader};
+use crate::shard::trial::{Inputs, Raw};
+use crate::view::TenantView;
+
+/// What deciding keeps between decisions to be fast: nothing that changes an answer.
+#[derive(Default)]
+pub(super) struct Frames {
+    by_tenant: BTreeMap<TenantId, Workbench>,
+    scratch: Scratch,
+}
+
+struct Workbench {
+    binding: Binding,
+    /// The calendar of a snapshot around the last decision, while it holds.
+    frame: Option<(proffer_engine::keys::Revision, CalendarFrame)>,
+}
+
+impl Frames {
+    fn workbench(&mut self, view: &TenantView, now: Timestamp) -> (&mut Binding, &mut Scratch, CalendarFrame) {
+        if !self.by_tenant.contains_key(&view.tenant) {
+            self.by_tenant.insert(view.tenant.clone(), Workbench { binding: Binding::new(), frame: None });
+        }
+        let bench = self.by_tenant.get_mut(&view.tenant).expect("inserted above");
+        let frame = match bench.frame {
+            Some((revision, frame)) if revision == view.revision && frame.valid.contains(now) => frame,
+            Some(_) | None => view.snapshot.calendar().frame(now),
+        };
+        bench.frame = Some((view.revision, frame));
+        (&mut bench.binding, &mut self.scratch, frame)
+    }
+}
+
+/// The tenant's escrow, and what a decision looked for there in vain.
+struct Searched<'a, L: ?Sized> {
+    look: &'a L,
+    tenant: u32,
+    missed: RefCell<Vec<AccountId>>,
+    /// Nothing is free: the last resort of a decision that others keep outrunning.
+    barren: bool,
+}
+
+impl<L: Look + ?Sized> EscrowView for Searched<'_, L> {
+    fn free(&self, cap: CapKey, now: Timestamp) -> Option<Free> {
+        let (account, held) = self.look.current_account(self.tenant, cap, now)?;
+        let amount = if self.barren { 0 } else { held.free() };
+        if amount == 0 {
+            let mut missed = self.missed.borrow_mut();
+            if missed.len() < MISSES_MAX {
+                missed.push(account);
+            }
+        }
+        Some(Free { account, amount })
+    }
+}
+
+impl ShardLeader {
+    pub(super) fn decide(&mut self, mut ask: Box<DecideAsk>, leader: Leader) {
+        if ask.call.deadline <= Instant::now() {
+            let _ = ask.reply.send(Err(Error::Expired));
+            return;
+        }
+        let in_force = self.around.views.load();
+        let Some(view) = in_force.tenants.get(&ask.request.tenant).cloned() else {
+            let error = Error::UnknownTenant(ask.request.tenant.to_string());
+            let _ = ask.reply.send(Err(error));
+            return;
+        };
+        let now = self.now();
+        let id = ProfileId { tenant: ask.request.tenant.clone(), customer: ask.request.customer.clone() };
+        if let Some(key) = ask.call.idempotency
+            && self.repeat(&mut ask, key, &id, &view, now)
+        {
+            return;
+        }
+        let seed = match ask.call.idempotency {
+            Some(CallKey { key, .. }) => xxh3_64(&key.to_le_bytes()),
+            None => self.around.entropy.u64(),
+        };
+        let barren = ask.contended >= CONTENTION_TRIES;
+        let mut request = ask.request.clone();
+        let explain = std::mem::replace(&mut request.explain, Explain::Off);
+        request.exclude_offers.extend(&ask.masked);
+
+        let (binding, scratch, frame) = self.frames.workbench(&view, now);
+        let at = Moment { now, frame };
+        let look = self.pending.view(&self.state);
+        let escrow = Searched { look: &look, tenant: view.number, missed: RefCell::default(), barren };
+        let mut decision = decide(&view.snapshot, look.subject(&id), binding, &escrow, &request, &at, seed, scratch);
+        let missed = escrow.missed.into_inner();
+        if barren {
+            // Whatever still takes units lost three times: it is left out.
+            decision.propositions.retain(|proposition| proposition.takes.is_empty());
+        } else if decision.budget_limited && !ask.waited && self.taker.may_have(&missed) {
+            self.taker.want(&missed);
+            self.taker.send(&self.state, &self.around.meta);
+            let until = Instant::now() + Duration::from_millis(ESCROW_WAIT_MS);
+            self.park(until.min(ask.call.deadline), *ask);
+            return;
+        } else if !missed.is_empty() {
+            self.taker.want(&missed);
+        }
+
+        let decision_id = decision_id(seed, now, ask.proposed);
+        let taking = Taking {
+            decision: decision_id,
+            idempotency: ask.call.idempotency.map(|key| idempotency(key, now.plus_ms(DECISION_KEY_MS))),
+            supersedes: ask.call.supersedes,
+        };
+        let take = take_of(&view.snapshot, look.subject(&id), binding, &request, &decision, &at, taking);
+        let inputs = (explain != Explain::Off).then(|| {
+            let (state, pending) = (self.state.clone(), self.pending.clone());
+            let request = Request { explain, ..request };
+            Box::new(Inputs { state, pending, view: Arc::clone(&view), request, at, seed })
+        });
+        let expires =
+            decision.propositions.iter().map(|proposition| proposition.takes.iter().map(|take| take.expires_at).min());
+        let raw = Box::new(Raw {
+            decided: Decided {
+                expires: expires.collect(),
+                id: decision_id,
+                at: now,
+                seed,
+                duplicate: false,
+                excluded: false,
+                degraded: barren.then_some(Degraded::Contention),
+                view: Arc::clone(&view),
+                decision,
+            },
+            inputs,
+        });
+        let Some(take) = take else {
+            // What takes nothing writes nothing; it waits only for what it has read.
+            let until = self.pending.touched_profile(&id).max(self.pending.touched_escrow());
+            self.answer_decision(until, ask, raw);
+            return;
+        };
+        let op = ShardOp::Take(Box::new(take));
+        let command = self.command(op, in_force.revision, leader);
+        match self.foresee(&command, leader) {
+            Ok((_, Outcome::Refused(refusal))) => self.reconsider(Origin::Decide(ask, raw), &command, refusal),
+            Ok((sequence, Outcome::Took(took))) if took.first_answer.is_some() => {
+                let raw = Box::new(replayed(&ask.request, &view, took.decision, took.at, took.first_answer, seed));
+                self.answer_decision(Some(sequence), ask, raw);
+            }
+            Ok((sequence, outcome)) => self.form(sequence, command, outcome, Origin::Decide(ask, raw)),
+            Err(error) => self.fail(Origin::Decide(ask, raw), &error),
+        }
+    }
+
+    /// Answers a call whose key was answered before. `false`: it was not.
+    fn repeat(
+        &mut self,
+        ask: &mut Box<DecideAsk>,
+        key: CallKey,
+        id: &ProfileId,
+        view: &Arc<TenantView>,
+        now: Timestamp,
+    ) -> bool {
+        let look = self.pending.view(&self.state);
+        let known = |keyed: &&Keyed| keyed.key == key.key && now < keyed.until;
+        let found = look.profile(id).and_then(|profile| profile.dealings.as_ref()?.keyed.iter().find(known));
+        let Some(found) = found else { return false };
+        let (body, answer) = (found.body, found.answer.clone());
+        let until = self.pending.touched_profile(id);
+        // The port moves into whatever answers.
+        let (nowhere, _) = tokio::sync::oneshot::channel();
+        let placeholder = DecideAsk::new(ask.request.clone(), ask.call, nowhere);
+        let ask = std::mem::replace(ask, Box::new(placeholder));
+        match answer {
+            KeyedAnswer::Took { decision, at, propositions } if body == key.body => {
+                let seed = xxh3_64(&key.key.to_le_bytes());
+                let raw = Box::new(replayed(&ask.request, view, decision, at, Some(propositions), seed));
+                self.answer_decision(until, ask, raw);
+            }
+            KeyedAnswer::Took { .. } | KeyedAnswer::Responded { .. } => {
+                let _ = ask.reply.send(Err(Error::KeyReused));
+            }
+        }
+        true
+    }
+
+    pub(super) fn settle_decision(&mut self, ask: Box<DecideAsk>, mut raw: Box<Raw>, outcome: Outcome) {
+        match outcome {
+            Outcome::Took(took) if took.first_answer.is_some() => {
+                let view = Arc::clone(&raw.decided.view);
+                let raw = replayed(&ask.request, &view, took.decision, took.at, took.first_answer, raw.decided.seed);
+                let _ = ask.reply.send(Ok(raw));
+            }
+            Outcome::Took(took) => {
+                (raw.decided.id, raw.decided.at) = (took.decision, took.at);
+                let _ = ask.reply.send(Ok(*raw));
+            }
+            Outcome::Released { .. } | Outcome::Responded(_) | Outcome::Done => {
+                let _ = ask.reply.send(Ok(*raw));
+            }
+            Outcome::Refused(refusal) => {
+                let op = ShardOp::Tick;
+                let command = self.command(op, raw.decided.view.revision, Leader::default());
+                self.reconsider(Origin::Decide(ask, raw), &command, refusal);
+            }
+        }
+    }
+
+    pub(super) fn respond(&mut self, ask: Box<RespondAsk>, leader: Leader) {
+        if ask.call.deadline <= Instant::now() {
+            let _ = ask.reply.send(Err(Error::Expired));
+            return;
+        }
+        let request = &ask.request;
+        let in_force = self.around.views.load();
+        let Some(view) = in_force.tenants.get(&request.tenant).cloned() else {
+            let error = Error::UnknownTenant(request.tenant.to_string());
+            let _ = ask.reply.send(Err(error));
+            return;
+        };
+        let Some(key) = ask.call.idempotency else {
+            let _ = ask.reply.send(Err(Error::Invalid("an outcome needs an idempotency key".to_owned())));
+            return;
+        };
+        let word = view.catalog.outcomes().word(request.outcome);
+        let Some(outcome) = word.and_then(|word| view.catalog.outcomes().get(word)) else {
+            let _ = ask.reply.send(Err(Error::NotFound(format!("outcome {}", request.outcome))));
+            return;
+        };
+        let now = self.now();
+        let (_, _, frame) = self.frames.workbench(&view, now);
+        let look = self.pending.view(&self.state);
+        let window_ms = i64::from(view.catalog.settings().outcome_window_days) * proffer_engine::time::DAY_MS;
+        let proposition = request.proposition.zip(request.decided_at).map(|((decision, rank), decided_at)| {
+            let answerable_until = decided_at.plus_ms(window_ms);
+            planning::Proposed { decision, rank, decided_at, answerable_until, evidence: request.evidence }
+        });
+        let planned = planning::RespondRequest {
+            tenant: request.tenant.clone(),
+            customer: request.customer.clone(),
+            idempotency: idempotency(key, now.plus_ms(RESPONSE_KEY_MS)),
+            proposition,
+            offer: request.offer,
+            creative: request.creative,
+            channel: request.channel,
+            placement: request.placement,
+            outcome: request.outcome,
+            sentiment: outcome.sentiment,
+            value: request.value,
+            opt_out: request.opt_out,
+        };
+        let respond = plan_respond(&view.catalog, &look.escrow(view.number), planned, &Moment { now, frame });
+        let command = self.command(ShardOp::Respond(Box::new(respond)), in_force.revision, leader);
+        match self.foresee(&command, leader) {
+            Ok((_, Outcome::Refused(refusal))) => self.reconsider(Origin::Respond(ask), &command, refusal),
+            Ok((sequence, outcome)) => self.form(sequence, command, outcome, Origin::Respond(ask)),
+            Err(error) => self.fail(Origin::Respond(ask), &error),
+        }
+    }
+
+    pub(super) fn settle_outcome(&mut self, ask: Box<RespondAsk>, outcome: Outcome) {
+        let answer = match outcome {
+            Outcome::Responded(responded) => Ok(Responded {
+                recorded: true,
+                duplicate: responded.duplicate,
+                late: responded.late,
+                repeat: responded.repeat,
+                over_cap: responded.over_cap,
+            }),
+            Outcome::Refused(refusal) => {
+                let command = self.command(ShardOp::Tick, self.around.views.revision(), Leader::default());
+                self.reconsider(Origin::Respond(ask), &command, refusal);
+                return;
+            }
+            Outcome::Took(_) | Outcome::Released { .. } | Outcome::Done => Err(Error::Unknown),
+        };
+        let _ = ask.reply.send(answer);
+    }
+
+    pub(super) fn read(&mut self, read: ReadAsk) {
+        match read {
+            ReadAsk::Profile { tenant, customer, reply } => {
+                let id = ProfileId { tenant, customer };
+                if let Some(until) = self.pending.touched_profile(&id) {
+                    let ProfileId { tenant, customer } = id;
+                    self.answer_read_later(until, ReadAsk::Profile { tenant, customer, reply });
+                    return;
+                }
+                let _ = reply.send(Ok(self.profile(&id)));
+            }
+            ReadAsk::Inputs { request, reply } => {
+                let Some(view) = self.around.views.tenant(&request.tenant) else {
+                    let _ = reply.send(Err(Error::UnknownTenant(request.tenant.to_string())));
+                    return;
+                };
+                let now = self.around.clock.wall().max(self.state.log_time());
+                let (_, _, frame) = self.frames.workbench(&view, now);
+                let seed = self.around.entropy.u64();
+                let pending = proffer_engine::profile::pending::Pending::new();
+                let at = Moment { now, frame };
+                let _ = reply.send(Ok(Inputs { state: self.state.clone(), pending, view, request, at, seed }));
+            }
+            ReadAsk::State { reply } => {
+                let _ = reply.send(Ok(self.share()));
+            }
+            ReadAsk::Escrow { accounts, reply } => {
+                let as_of = self.state.log_time();
+                let held = accounts.into_iter().filter_map(|account| {
+                    let held = self.state.account(account)?;
+                    Some(Held {
+                        account,
+                        granted_seen: held.granted_seen(),
+                        returned: held.returned(),
+                        free: held.free(),
+                        reserved: held.reserved(),
+                        spent: held.spent(),
+                        as_of,
+                    })
+                });
+                let _ = reply.send(Ok(held.collect()));
+            }
+        }
+    }
+
+    fn profile(&self, id: &ProfileId) -> Option<ProfileView> {
+        let profile = self.state.profile(id)?;
+        let symbols = self.state.symbols(&id.tenant)?;
+        let named = |named: &[(proffer_engine::keys::Symbol, proffer_engine::value::Value)]| {
+            named.iter().map(|(symbol, value)| (Arc::clone(symbols.name(*symbol)), value.clone())).collect::<Vec<_>>()
+        };
+        Some(ProfileView {
+            attributes: named(&profile.attributes),
+            segments: profile.segments.iter().map(|symbol| Arc::clone(symbols.name(*symbol))).collect(),
+            rows: profile.rows.iter().map(|(schema, row)| (*schema, named(row))).collect(),
+            exposures: profile.exposures.clone(),
+            dealings: profile.dealings.clone(),
+        })
+    }
+}
+
+/// What a caller is told of a refusal that deciding again cannot cure.
+pub(super) fn refused(refusal: &Refusal) -> Error {
+    match refusal {
+        Refusal::IdempotencyConflict => Error::KeyReused,
+        Refusal::KeyTableFull => Error::KeysFull,
+        Refusal::WrongLeader | Refusal::Fenced { .. } | Refusal::CapRefused { .. } | Refusal::DecisionRepeated => {
+            Error::Unavailable { reason: refusal.to_string(), retry_after_ms: crate::limits::RETRY_AFTER_BUSY_MS }
+        }
+        Refusal::HistoryFull | Refusal::NamesFull | Refusal::ProfileTooLarge | Refusal::Malformed(_) => {
+            Error::Invalid(refusal.to_string())
+        }
+    }
+}
+
+fn idempotency(key: CallKey, until: Timestamp) -> Idempotency {
+    Idempotency { key: key.key, body: key.body, until }
+}
+
+/// The id of a decision: of its seed, but a key that is used again after it was forgotten names another decision.
+fn decision_id(seed: u64, now: Timestamp, tries: u8) -> DecisionId {
+    let mut bytes = [0; 17];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes[8..16].copy_from_slice(&now.0.to_le_bytes());
+    bytes[16] = tries;
+    DecisionId(xxh3_64(&bytes))
+}
+
+/// The first answer to a keyed decision, again: its propositions and scores, without those excluded since.
+fn replayed(
+    request: &Request,
+    view: &Arc<TenantView>,
+    id: DecisionId,
+    at: Timestamp,
+    first: Option<Vec<TakenProposition>>,
+    seed: u64,
+) -> Raw {
+    let first = first.unwrap_or_default();
+    let taken = first.len();
+    let mut slots = vec![SlotOutcome { count: 0, fallback: false, empty: None }; request.slots.len()];
+    let mut propositions = Vec::new();
+    let mut expires = Vec::new();
+    for of in first {
+        let slot = slots.iter().zip(&request.slots).position(|(filled, slot)| {
+            filled.count < slot.limit && placement_of(view, slot.target) == Some(of.placement)
+        });
+        if view.snapshot.is_excluded(of.offer) {
+            continue;
+        }
+        let activity = slot.and_then(|slot| match request.slots[slot].target {
+            SlotTarget::Activity(activity) => Some(activity),
+            SlotTarget::Placement(_) => None,
+        });
+        if let Some(slot) = slot {
+            slots[slot].count += 1;
+            slots[slot].fallback |= of.fallback;
+        }
+        expires.push(of.takes.iter().map(|take| take.expires_at).min());
+        propositions.push(Proposition {
+            offer: of.offer,
+            creative: of.creative,
+            channel: of.channel,
+            placement: of.placement,
+            activity,
+            slot: slot.and_then(|slot| u16::try_from(slot).ok()),
+            score: of.score,
+            kind: match (of.mandatory, of.fallback) {
+                (_, true) => PropositionKind::Fallback,
+                (true, false) => PropositionKind::Mandatory,
+                (false, false) => PropositionKind::Regular,
+            },
+            takes: of.takes,
+            computed: Vec::new(),
+        });
+    }
+    let excluded = propositions.len() < taken;
+    let decision = Decision {
+        revision: view.revision,
+        flow: FlowChoice { key: request.flow, version: 0, compact: false },
+        propositions,
+        slots,
+        funnel: Funnel::default(),
+        arm: None,
+        ghosts: Vec::new(),
+        budget_limited: false,
+        explanation: None,
+    };
+    let view = Arc::clone(view);
+    let decided = Decided { decision, id, at, seed, duplicate: true, excluded, degraded: None, view, expires };
+    Raw { decided, inputs: None }
+}
+
+fn placement_of(view: &TenantView, target: SlotTarget) -> Option<PlacementKey> {
+    match target {
+        SlotTarget::Placement(placement) => Some(placement),
+        SlotTarget::Activity(activity) => {
+            let activity = view.catalog.activities().get(activity)?;
+            view.catalog.placements().key_of(&activity.body.placement_id.0)
+        }
+    }
+}

@@ -1,0 +1,565 @@
+//! The leader's turn (architecture.md §3): decide on committed state with everything pending over it, propose what is taken,
+//! answer what has committed.
+//!
+//! Knows neither actors nor logs: it is handed asks, entries and what became of proposals, and says what to propose next. It
+//! awaits nothing.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use proffer_engine::codec;
+use proffer_engine::keys::{Revision, ShardId};
+use proffer_engine::profile::apply::{Outcome, apply};
+use proffer_engine::profile::cells::Look;
+use proffer_engine::profile::command::{Leader, Position, ShardCommand, ShardCommandV1, ShardOp};
+use proffer_engine::profile::pending::{Pending, Sequence};
+use proffer_engine::profile::shard::ShardState;
+use proffer_engine::time::Timestamp;
+use tokio::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::limits::{
+    BEHIND_MS, ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, ENTRY_OVERHEAD_BYTES, FORMING_BYTES_MAX, PROPOSE_TRIES,
+    RETRY_AFTER_START_MS, TURN_ASKS_MAX,
+};
+use crate::meta::door::MetaDoor;
+use crate::ports::clock::Clock;
+use crate::ports::entropy::Entropy;
+use crate::ports::propose::{Proposed, Reason};
+use crate::shard::ask::{Ask, DecideAsk, ReadAsk, RespondAsk, WriteAsk};
+use crate::shard::deciding::Frames;
+use crate::shard::door::ShardDoor;
+use crate::shard::tally::Tally;
+use crate::shard::trial::Raw;
+use crate::transfer::taker::Taker;
+use crate::view::Views;
+
+/// A shard's command as it travels: shared between the leader, its log and its machine.
+pub(crate) type Command = Arc<ShardCommand>;
+
+/// What a leader needs of its node.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) shard: ShardId,
+    pub(crate) door: Arc<ShardDoor>,
+    pub(crate) views: Arc<Views>,
+    pub(crate) meta: Arc<MetaDoor>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+}
+
+/// One shard's state machine and its leader.
+pub(crate) struct ShardLeader {
+    pub(super) around: Surroundings,
+    pub(super) state: ShardState,
+    applied: Position,
+    pub(super) pending: Pending,
+    leader: Option<Leader>,
+    /// Proposed and not answered, in order: at most one entry.
+    in_flight: Vec<Deed>,
+    /// The next entry.
+    forming: VecDeque<Deed>,
+    forming_bytes: usize,
+    /// Answers that read what is not committed yet, in order.
+    waiting: VecDeque<Waiter>,
+    /// To be done before anything new is.
+    redo: VecDeque<Work>,
+    /// Decisions that wait for units, each until its instant.
+    parked: Vec<(Instant, DecideAsk)>,
+    /// Calls that wait for a newer catalogue.
+    behind: Vec<(Revision, Work)>,
+    pub(super) frames: Frames,
+    pub(super) taker: Taker,
+    tick_pending: bool,
+}
+
+/// A command on its way into the log.
+struct Deed {
+    sequence: Sequence,
+    command: Command,
+    bytes: usize,
+    /// What the leader's own `apply` gave.
+    expected: Outcome,
+    origin: Origin,
+}
+
+/// Who waits for a deed.
+pub(super) enum Origin {
+    Decide(Box<DecideAsk>, Box<Raw>),
+    Respond(Box<RespondAsk>),
+    Write(Arc<Tally>),
+    /// Nobody: ticks and escrow.
+    Own,
+}
+
+/// A finished answer that waits for what it has read to commit.
+struct Waiter {
+    until: Sequence,
+    answer: Answer,
+}
+
+enum Answer {
+    Decide(Box<DecideAsk>, Box<Raw>),
+    /// Read again when it is time: cheaper than to keep what it would have said.
+    Read(ReadAsk),
+    /// Refused for what is pending.
+    Refused(Origin, Command, Error),
+}
+
+/// Something to do.
+pub(super) enum Work {
+    Ask(Ask),
+    Op(ShardOp, Arc<Tally>),
+    Own(ShardOp),
+}
+
+impl ShardLeader {
+    /// Takes over recovered state whose last entry is `applied`.
+    pub(crate) fn new(around: Surroundings, state: ShardState, applied: Position) -> Self {
+        let taker = Taker::new(around.shard);
+        ShardLeader {
+            around,
+            state,
+            applied,
+            pending: Pending::new(),
+            leader: None,
+            in_flight: Vec::new(),
+            forming: VecDeque::new(),
+            forming_bytes: 0,
+            waiting: VecDeque::new(),
+            redo: VecDeque::new(),
+            parked: Vec::new(),
+            behind: Vec::new(),
+            frames: Frames::default(),
+            taker,
+            tick_pending: false,
+        }
+    }
+
+    /// The committed state, shared: O(chunks). And the entry it stands at.
+    pub(crate) fn share(&self) -> (ShardState, Position) {
+        (self.state.clone(), self.applied)
+    }
+
+    /// Applies a committed entry. The results go back to whoever feeds the log.
+    pub(crate) fn apply(&mut self, position: Position, commands: &[Command]) -> Vec<Outcome> {
+        let ours = self.in_flight.len() == commands.len()
+            && self.in_flight.iter().zip(commands).all(|(deed, command)| Arc::ptr_eq(&deed.command, command));
+        let mut outcomes = Vec::with_capacity(commands.len());
+        for command in commands {
+            self.taker.note(&self.state, command);
+            outcomes.push(apply(&mut self.state, position, command));
+        }
+        self.applied = position;
+        if !ours {
+            // Somebody else's entry: what was foreseen on the state before it need not come true.
+            self.start_over();
+        }
+        self.taker.send(&self.state, &self.around.meta);
+        self.redo.extend(self.taker.give_back_again(&self.state).map(Work::Own));
+        outcomes
+    }
+
+    /// Another leads (or nobody, or this replica again).
+    pub(crate) fn follow(&mut self, leader: Option<Leader>) {
+        if self.leader != leader {
+            self.leader = leader;
+            self.start_over();
+        }
+    }
+
+    /// Does some of what waits. `true`: there is more.
+    pub(crate) fn work(&mut self) -> bool {
+        let Some(leader) = self.leader else { return false };
+        for _ in 0..TURN_ASKS_MAX {
+            if self.forming_bytes >= FORMING_BYTES_MAX {
+                // The log is slower than the callers: they wait in the door, where they are counted.
+                return false;
+            }
+            let Some(work) = self.redo.pop_front().or_else(|| self.around.door.next().map(Work::Ask)) else { break };
+            let begun = Instant::now();
+            let deeds = match &work {
+                Work::Ask(ask) => ask.deeds(),
+                Work::Op(..) | Work::Own(_) => 1,
+            };
+            self.perform(work, leader);
+            self.around.door.observe(deeds, begun.elapsed());
+        }
+        !self.redo.is_empty() || self.around.door.waiting() > 0
+    }
+
+    /// The next entry to propose, if none is under way.
+    pub(crate) fn next_entry(&mut self) -> Option<(Vec<Command>, Leader)> {
+        let leader = self.leader?;
+        if !self.in_flight.is_empty() || self.forming.is_empty() {
+            return None;
+        }
+        let mut bytes = 0;
+        while let Some(deed) = self.forming.front() {
+            let fits = bytes + deed.bytes <= ENTRY_BYTES_MAX && self.in_flight.len() < ENTRY_COMMANDS_MAX;
+            if !fits && !self.in_flight.is_empty() {
+                break;
+            }
+            bytes += deed.bytes;
+            self.in_flight.extend(self.forming.pop_front());
+        }
+        self.forming_bytes -= bytes;
+        Some((self.in_flight.iter().map(|deed| Arc::clone(&deed.command)).collect(), leader))
+    }
+
+    /// What became of the entry under way.
+    pub(crate) fn proposed(&mut self, proposed: Proposed<Outcome>) {
+        let deeds = std::mem::take(&mut self.in_flight);
+        match proposed {
+            Proposed::Applied(committed) => {
+                let as_foreseen = deeds.iter().zip(&committed.results).all(|(deed, result)| deed.expected == *result);
+                let through = deeds.last().map(|deed| deed.sequence);
+                for (deed, outcome) in deeds.into_iter().zip(committed.results) {
+                    self.settle(deed.origin, outcome);
+                }
+                match through {
+                    Some(through) if as_foreseen => {
+                        self.pending.commit(through);
+                        self.release(through);
+                    }
+                    Some(_) | None => self.start_over(),
+                }
+            }
+            Proposed::Refused(Reason::NotLeader(leader)) => {
+                self.leader = leader.or(self.leader);
+                self.retry(deeds);
+                self.start_over();
+            }
+            Proposed::NotApplied(reason) => {
+                tracing::warn!(shard = self.around.shard.0, %reason, "an entry was not applied");
+                for deed in deeds {
+                    let retry_after_ms = RETRY_AFTER_START_MS;
+                    self.fail(deed.origin, &Error::Unavailable { reason: reason.clone(), retry_after_ms });
+                }
+                self.start_over();
+            }
+            Proposed::Unknown => {
+                let mut again = Vec::new();
+                for deed in deeds {
+                    if deed.origin.may_be_repeated() {
+                        again.push(deed);
+                    } else {
+                        self.fail(deed.origin, &Error::Unknown);
+                    }
+                }
+                self.retry(again);
+                self.start_over();
+            }
+        }
+    }
+
+    /// When time alone makes something to do.
+    pub(crate) fn next_timer(&self) -> Option<Instant> {
+        let parked = self.parked.iter().map(|(until, _)| *until).min();
+        let due = (!self.tick_pending).then(|| self.state.next_due()).flatten().map(|due| {
+            let ms = due.since_ms(self.now()).clamp(0, 60_000);
+            Instant::now() + Duration::from_millis(ms.unsigned_abs())
+        });
+        let asked = self.taker.next_timer();
+        let behind = (!self.behind.is_empty()).then(|| Instant::now() + Duration::from_millis(BEHIND_MS));
+        parked.into_iter().chain(due).chain(asked).chain(behind).min()
+    }
+
+    /// Time has passed.
+    pub(crate) fn wake(&mut self) {
+        let now = Instant::now();
+        self.unpark(|until| until <= now);
+        if !self.tick_pending && self.state.next_due().is_some_and(|due| due <= self.now()) {
+            self.tick_pending = true;
+            self.redo.push_back(Work::Own(ShardOp::Tick));
+        }
+        if self.taker.round(&self.state, &self.around.meta, now) {
+            self.redo.extend(self.taker.give_back_again(&self.state).map(Work::Own));
+        }
+        let newest = self.around.views.revision();
+        let ready = |(need, _): &mut (Revision, Work)| *need <= newest;
+        let caught_up: Vec<_> = self.behind.extract_if(.., ready).map(|(_, work)| work).collect();
+        self.redo.extend(caught_up);
+    }
+
+    /// Whether nothing more can be begun until the log answers, or until somebody leads.
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.leader.is_none() || self.forming_bytes >= FORMING_BYTES_MAX
+    }
+
+    /// Whether nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight.is_empty()
+            && self.forming.is_empty()
+            && self.redo.is_empty()
+            && self.waiting.is_empty()
+            && self.around.door.waiting() == 0
+    }
+
+    /// Cluster time, as log time has it.
+    pub(super) fn now(&self) -> Timestamp {
+        self.around.clock.wall().max(self.pending.view(&self.state).log_time())
+    }
+
+    fn perform(&mut self, work: Work, leader: Leader) {
+        match work {
+            Work::Ask(Ask::Decide(ask)) => self.decide(ask, leader),
+            Work::Ask(Ask::Respond(ask)) => self.respond(ask, leader),
+            Work::Ask(Ask::Write(WriteAsk { ops, deadline, reply })) => {
+                if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                    let _ = reply.send(Err(Error::Expired));
+                    return;
+                }
+                let tally = Tally::new(ops.len(), reply);
+                for op in ops {
+                    self.write(op, Origin::Write(Arc::clone(&tally)), leader);
+                }
+            }
+            Work::Ask(Ask::Read(read)) => self.read(read),
+            Work::Ask(Ask::Notice(notice)) => {
+                let told = self.taker.hear(&self.pending.view(&self.state), notice);
+                if !told.is_empty() {
+                    self.write(ShardOp::Escrow(told), Origin::Own, leader);
+                }
+                if self.taker.is_settled() {
+                    self.unpark(|_| true);
+                }
+            }
+            Work::Op(op, tally) => self.write(op, Origin::Write(tally), leader),
+            Work::Own(op) => self.write(op, Origin::Own, leader),
+        }
+    }
+
+    fn write(&mut self, op: ShardOp, origin: Origin, leader: Leader) {
+        let command = self.command(op, self.around.views.load().revision, leader);
+        match self.foresee(&command, leader) {
+            Ok((_, Outcome::Refused(refusal))) => self.reconsider(origin, &command, refusal),
+            Ok((sequence, outcome)) => self.form(sequence, command, outcome, origin),
+            Err(error) => self.fail(origin, &error),
+        }
+    }
+
+    pub(super) fn command(&self, op: ShardOp, revision: Revision, leader: Leader) -> Command {
+        Arc::new(ShardCommand::V1(ShardCommandV1 { now: self.now(), leader, revision, op }))
+    }
+
+    /// Runs the command on what is pending, as `apply` will. One that panics must never enter the log.
+    pub(super) fn foresee(&mut self, command: &Command, leader: Leader) -> Result<(Sequence, Outcome), Error> {
+        let position = Position { leader, index: self.applied.index };
+        let ran = catch_unwind(AssertUnwindSafe(|| self.pending.apply(&self.state, position, command)));
+        ran.map_err(|_| {
+            tracing::error!(shard = self.around.shard.0, command = ?command, "applying a command panics; it is refused");
+            // The overlay may be half written.
+            self.start_over();
+            Error::Poisonous
+        })
+    }
+
+    pub(super) fn form(&mut self, sequence: Sequence, command: Command, expected: Outcome, origin: Origin) {
+        let bytes = codec::encode(&*command).len() + ENTRY_OVERHEAD_BYTES;
+        self.forming_bytes += bytes;
+        self.forming.push_back(Deed { sequence, command, bytes, expected, origin });
+    }
+
+    /// Answers now, or when what was read has committed.
+    pub(super) fn answer_decision(&mut self, until: Option<Sequence>, ask: Box<DecideAsk>, raw: Box<Raw>) {
+        match until {
+            Some(until) => self.waiting.push_back(Waiter { until, answer: Answer::Decide(ask, raw) }),
+            None => {
+                let _ = ask.reply.send(Ok(*raw));
+            }
+        }
+    }
+
+    pub(super) fn answer_read_later(&mut self, until: Sequence, read: ReadAsk) {
+        self.waiting.push_back(Waiter { until, answer: Answer::Read(read) });
+    }
+
+    /// A decision waits for units until `until`.
+    pub(super) fn park(&mut self, until: Instant, ask: DecideAsk) {
+        self.parked.push((until, ask));
+    }
+
+    fn unpark(&mut self, which: impl Fn(Instant) -> bool) {
+        let ready: Vec<_> = self.parked.extract_if(.., |(until, _)| which(*until)).collect();
+        for (_, mut ask) in ready {
+            ask.waited = true;
+            self.redo.push_back(Work::Ask(Ask::Decide(Box::new(ask))));
+        }
+    }
+
+    /// Everything up to `through` has committed.
+    fn release(&mut self, through: Sequence) {
+        while let Some(waiter) = self.waiting.pop_front_if(|waiter| waiter.until <= through) {
+            match waiter.answer {
+                Answer::Decide(ask, raw) => {
+                    let _ = ask.reply.send(Ok(*raw));
+                }
+                Answer::Read(read) => self.read(read),
+                Answer::Refused(origin, _, error) => self.fail(origin, &error),
+            }
+        }
+    }
+
+    /// Drops everything pending. What is in the log's hands stays there; what was only formed, and answers that read it, are
+    /// begun again.
+    fn start_over(&mut self) {
+        self.pending.clear();
+        self.forming_bytes = 0;
+        let mut again: VecDeque<Work> = VecDeque::new();
+        for deed in std::mem::take(&mut self.forming) {
+            again.extend(deed.origin.into_work(&deed.command));
+        }
+        for waiter in std::mem::take(&mut self.waiting) {
+            again.extend(match waiter.answer {
+                Answer::Decide(ask, _) => Some(Work::Ask(Ask::Decide(ask))),
+                Answer::Read(read) => Some(Work::Ask(Ask::Read(read))),
+                Answer::Refused(origin, command, _) => origin.into_work(&command),
+            });
+        }
+        again.append(&mut self.redo);
+        self.redo = again;
+        // What is in flight may still be applied: go on from there.
+        let Some(leader) = self.leader else { return };
+        for deed in &mut self.in_flight {
+            let position = Position { leader, index: self.applied.index };
+            let pending = &mut self.pending;
+            let state = &self.state;
+            if let Ok((sequence, outcome)) =
+                catch_unwind(AssertUnwindSafe(|| pending.apply(state, position, &deed.command)))
+            {
+                deed.sequence = sequence;
+                deed.expected = outcome;
+            }
+        }
+    }
+
+    /// Begins deeds again that the log did not take.
+    fn retry(&mut self, deeds: Vec<Deed>) {
+        let mut again = VecDeque::new();
+        for mut deed in deeds {
+            let tries = deed.origin.count_try();
+            if tries > PROPOSE_TRIES {
+                let reason = "the shard's leader keeps changing".to_owned();
+                self.fail(deed.origin, &Error::Unavailable { reason, retry_after_ms: RETRY_AFTER_START_MS });
+            } else {
+                again.extend(deed.origin.into_work(&deed.command));
+            }
+        }
+        again.append(&mut self.redo);
+        self.redo = again;
+    }
+
+    /// Answers whoever waits for an applied deed.
+    fn settle(&mut self, origin: Origin, outcome: Outcome) {
+        match (origin, outcome) {
+            (Origin::Decide(ask, raw), outcome) => self.settle_decision(ask, raw, outcome),
+            (Origin::Respond(ask), outcome) => self.settle_outcome(ask, outcome),
+            (Origin::Write(tally), Outcome::Refused(refusal)) => tally.refused(super::deciding::refused(&refusal)),
+            (Origin::Write(tally), _) => tally.applied(),
+            (Origin::Own, Outcome::Refused(refusal)) => {
+                tracing::warn!(shard = self.around.shard.0, %refusal, "the cluster's own command was refused");
+                self.tick_pending = false;
+            }
+            (Origin::Own, _) => {
+                self.tick_pending = false;
+                if self.taker.is_settled() {
+                    self.unpark(|_| true);
+                }
+            }
+        }
+    }
+
+    /// Answers whoever waits for a deed that was not done.
+    pub(super) fn fail(&mut self, origin: Origin, error: &Error) {
+        match origin {
+            Origin::Decide(ask, _) => drop(ask.reply.send(Err(error.clone()))),
+            Origin::Respond(ask) => drop(ask.reply.send(Err(error.clone()))),
+            Origin::Write(tally) => tally.refused(error.clone()),
+            Origin::Own => self.tick_pending = false,
+        }
+    }
+
+    /// `apply` refused, foreseen or in the log.
+    pub(super) fn reconsider(
+        &mut self,
+        origin: Origin,
+        command: &Command,
+        refusal: proffer_engine::profile::apply::Refusal,
+    ) {
+        use proffer_engine::profile::apply::Refusal;
+        let origin = match (origin, &refusal) {
+            (Origin::Decide(mut ask, _), Refusal::CapRefused { offers, .. }) => {
+                ask.masked.extend(offers);
+                ask.contended += 1;
+                self.redo.push_front(Work::Ask(Ask::Decide(ask)));
+                return;
+            }
+            (origin, _) => origin,
+        };
+        match refusal {
+            Refusal::Fenced { need } if need > self.around.views.revision() => {
+                self.behind.extend(origin.into_work(command).map(|work| (need, work)));
+            }
+            Refusal::Fenced { .. } | Refusal::WrongLeader | Refusal::DecisionRepeated => {
+                let mut origin = origin;
+                if origin.count_try() > PROPOSE_TRIES {
+                    let reason = "the shard's leader keeps changing".to_owned();
+                    self.fail(origin, &Error::Unavailable { reason, retry_after_ms: RETRY_AFTER_START_MS });
+                } else if let Some(work) = origin.into_work(command) {
+                    self.redo.push_front(work);
+                }
+            }
+            Refusal::CapRefused { .. }
+            | Refusal::IdempotencyConflict
+            | Refusal::HistoryFull
+            | Refusal::KeyTableFull
+            | Refusal::NamesFull
+            | Refusal::ProfileTooLarge
+            | Refusal::Malformed(_) => {
+                let error = super::deciding::refused(&refusal);
+                if self.pending.is_empty() {
+                    self.fail(origin, &error);
+                } else {
+                    let (until, command) = (self.pending.last(), Arc::clone(command));
+                    self.waiting.push_back(Waiter { until, answer: Answer::Refused(origin, command, error) });
+                }
+            }
+        }
+    }
+}
+
+impl Origin {
+    /// Doing it twice does no harm: it names its result, or carries a key.
+    fn may_be_repeated(&self) -> bool {
+        match self {
+            Origin::Decide(ask, _) => ask.call.idempotency.is_some(),
+            Origin::Respond(ask) => ask.call.idempotency.is_some(),
+            Origin::Write(_) | Origin::Own => true,
+        }
+    }
+
+    /// Counts one more attempt and says how many there were.
+    fn count_try(&mut self) -> u8 {
+        let tries = match self {
+            Origin::Decide(ask, _) => &mut ask.proposed,
+            Origin::Respond(ask) => &mut ask.proposed,
+            Origin::Write(tally) => return tally.count_try(),
+            Origin::Own => return 1,
+        };
+        *tries = tries.saturating_add(1);
+        *tries
+    }
+
+    /// The same from the beginning.
+    fn into_work(self, command: &Command) -> Option<Work> {
+        let ShardCommand::V1(ShardCommandV1 { op, .. }) = &**command;
+        Some(match self {
+            Origin::Decide(ask, _) => Work::Ask(Ask::Decide(ask)),
+            Origin::Respond(ask) => Work::Ask(Ask::Respond(ask)),
+            Origin::Write(tally) => Work::Op(op.clone(), tally),
+            Origin::Own => Work::Own(op.clone()),
+        })
+    }
+}

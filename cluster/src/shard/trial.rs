@@ -1,0 +1,74 @@
+//! Deciding outside a shard's turn, on a copy of what it reads: dry runs, and the long way of explaining a decision.
+
+use std::sync::Arc;
+
+use proffer_engine::decide::request::Request;
+use proffer_engine::decide::view::Instant as Moment;
+use proffer_engine::decide::{Scratch, decide as decide_on};
+use proffer_engine::profile::cells::{Look, ProfileId};
+use proffer_engine::profile::command::DecisionId;
+use proffer_engine::profile::pending::Pending;
+use proffer_engine::profile::shard::ShardState;
+use proffer_engine::snapshot::Binding;
+
+use crate::calls::Decided;
+use crate::view::TenantView;
+
+/// Everything a decision reads. The state shares its chunks with the shard's: a copy is made of what is written meanwhile.
+#[derive(Debug)]
+pub(crate) struct Inputs {
+    pub(crate) state: ShardState,
+    pub(crate) pending: Pending,
+    pub(crate) view: Arc<TenantView>,
+    pub(crate) request: Request,
+    pub(crate) at: Moment,
+    pub(crate) seed: u64,
+}
+
+/// A decision as a turn leaves it.
+#[derive(Debug)]
+pub(crate) struct Raw {
+    pub(crate) decided: Decided,
+    /// What it was decided on, if it is still to be explained.
+    pub(crate) inputs: Option<Box<Inputs>>,
+}
+
+impl Inputs {
+    /// Decides: the same inputs give the same bytes as in the turn.
+    pub(crate) fn decide(&self) -> proffer_engine::decide::decision::Decision {
+        let look = self.pending.view(&self.state);
+        let id = ProfileId { tenant: self.request.tenant.clone(), customer: self.request.customer.clone() };
+        let escrow = look.escrow(self.view.number);
+        let (mut binding, mut scratch) = (Binding::new(), Scratch::default());
+        let subject = look.subject(&id);
+        decide_on(&self.view.snapshot, subject, &mut binding, &escrow, &self.request, &self.at, self.seed, &mut scratch)
+    }
+
+    /// Decides and takes nothing.
+    pub(crate) fn try_out(self) -> Decided {
+        let decision = self.decide();
+        let expires = vec![None; decision.propositions.len()];
+        Decided {
+            decision,
+            id: DecisionId(self.seed),
+            at: self.at.now,
+            seed: self.seed,
+            duplicate: false,
+            excluded: false,
+            degraded: None,
+            view: self.view,
+            expires,
+        }
+    }
+}
+
+impl Raw {
+    /// The decision, explained if that was asked for.
+    pub(crate) fn finish(self) -> Decided {
+        let Raw { mut decided, inputs } = self;
+        if let Some(inputs) = inputs {
+            decided.decision.explanation = inputs.decide().explanation;
+        }
+        decided
+    }
+}

@@ -1,0 +1,143 @@
+//! Starting a node: identity, log, recovery, actors.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use proffer_engine::keys::ShardId;
+use proffer_engine::profile::command::Leader;
+use tokio::sync::watch;
+
+use crate::actors::root::{self, Recovered, RootMsg, RootStart};
+use crate::config::Config;
+use crate::error::StartError;
+use crate::groups::{Groups, LocalGroups};
+use crate::handle::{Handle, Inner};
+use crate::identity;
+use crate::log::{Log, LogOptions, LogPorts};
+use crate::meta::command::Founding;
+use crate::meta::door::MetaDoor;
+use crate::meta::leader::Surroundings as MetaSurroundings;
+use crate::ports::clock::Clock;
+use crate::ports::disk::Disk;
+use crate::ports::entropy::Entropy;
+use crate::ports::fatal::Fatal;
+use crate::ports::offload::{self, Lane, Offload};
+use crate::routing::Router;
+use crate::shard::door::ShardDoor;
+use crate::shard::leader::Surroundings as ShardSurroundings;
+use crate::snapshots::Snapshots;
+use crate::view::Views;
+
+/// What a node needs of the world.
+#[derive(Clone)]
+pub struct Ports {
+    /// Log and snapshots lie here.
+    pub disk: Arc<dyn Disk>,
+    /// Runs blocking and long work.
+    pub offload: Arc<dyn Offload>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Draws ids, secrets and seeds.
+    pub entropy: Arc<dyn Entropy>,
+    /// Ends the node.
+    pub fatal: Arc<dyn Fatal>,
+}
+
+impl std::fmt::Debug for Ports {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ports").finish_non_exhaustive()
+    }
+}
+
+/// Recovers the node from its disk (an empty one founds a cluster) and starts it. Returns when everything recovered decides.
+///
+/// # Errors
+/// See [`StartError`]; nothing is running then.
+pub async fn start(config: Config, ports: Ports) -> Result<Handle, StartError> {
+    config.check()?;
+    let failed = |what: &str, reason: String| StartError::Recovery { what: what.to_owned(), reason };
+    let (disk, entropy) = (Arc::clone(&ports.disk), Arc::clone(&ports.entropy));
+    let identity = offload::call(&*ports.offload, Lane::Bulk, move || identity::start(&*disk, &*entropy))
+        .await
+        .map_err(|error| failed("the disk's identity", error.to_string()))?
+        .map_err(|error| failed("the disk's identity", error.to_string()))?;
+    let options = LogOptions { durability: config.durability, ..LogOptions::default() };
+    let log_ports = LogPorts {
+        disk: Arc::clone(&ports.disk),
+        offload: Arc::clone(&ports.offload),
+        fatal: Arc::clone(&ports.fatal),
+        entropy: Arc::clone(&ports.entropy),
+    };
+    let (log, recovery) =
+        Log::open(options, log_ports).await.map_err(|error| failed("the write-ahead log", error.to_string()))?;
+    if let Some(dropped) = recovery.dropped {
+        tracing::warn!(?dropped, "the log ended in the middle of a write that was never acknowledged");
+    }
+    let (disk, fatal) = (Arc::clone(&ports.disk), Arc::clone(&ports.fatal));
+    let snapshots = offload::call(&*ports.offload, Lane::Bulk, move || Snapshots::open(disk, fatal))
+        .await
+        .map_err(|error| failed("the snapshots", error.to_string()))?
+        .map_err(|error| failed("the snapshots", error.to_string()))?;
+    let leader = Leader { term: identity.boots, replica: 1 };
+    let (offload, clock) = (Arc::clone(&ports.offload), Arc::clone(&ports.clock));
+    let groups = Arc::new(LocalGroups::new(log, snapshots, offload, clock, leader));
+    assemble(config, ports, groups).await
+}
+
+/// Starts a node over its groups.
+pub(crate) async fn assemble(config: Config, ports: Ports, groups: Arc<dyn Groups>) -> Result<Handle, StartError> {
+    let mut secret = [0; 16];
+    ports.entropy.fill(&mut secret);
+    let founding = Founding { secret, shards: config.shards };
+    let (state, applied) = groups.recover_meta(founding).await?;
+    let founding = state.founding().expect("recovery founds a cluster that is not");
+    if founding.shards != config.shards {
+        tracing::warn!(asked = config.shards, shards = founding.shards, "the number of shards is fixed for ever");
+    }
+    let router = Router::new(founding.secret, founding.shards);
+    let (views, meta) = (Arc::new(Views::new()), Arc::new(MetaDoor::default()));
+    let doors: Vec<_> = (0..founding.shards).map(|_| Arc::new(ShardDoor::new())).collect();
+    let around = doors.iter().enumerate().map(|(index, door)| ShardSurroundings {
+        shard: ShardId(u16::try_from(index).expect("counted by a u16")),
+        door: Arc::clone(door),
+        views: Arc::clone(&views),
+        meta: Arc::clone(&meta),
+        clock: Arc::clone(&ports.clock),
+        entropy: Arc::clone(&ports.entropy),
+    });
+    let around: Vec<_> = around.collect();
+    let revision = state.revision();
+    let mut recovered = vec![Recovered::Meta(state, applied)];
+    for shard in &around {
+        let (state, applied) = groups.recover_shard(shard.shard).await?;
+        recovered.push(Recovered::Shard(shard.clone(), state, applied));
+    }
+    let (drained_sender, drained) = watch::channel(false);
+    let start = RootStart {
+        node: config.node,
+        founding,
+        groups,
+        offload: ports.offload,
+        fatal: ports.fatal,
+        meta: MetaSurroundings {
+            door: Arc::clone(&meta),
+            shards: doors.clone(),
+            views: Arc::clone(&views),
+            clock: ports.clock,
+        },
+        shards: around,
+        drained: drained_sender,
+    };
+    let supervisor = root::spawn(start, recovered).await?;
+    let (drain, mut draining) = watch::channel(false);
+    tokio::spawn(async move {
+        // An error means that every handle is gone: then nobody can ask for anything any more.
+        let _ = draining.wait_for(|draining| *draining).await;
+        let _ = supervisor.cast(RootMsg::Drain);
+    });
+    let mut in_force = views.watch();
+    let inner = Inner { router, views, shards: doors, meta, closing: AtomicBool::new(false), drain, drained };
+    // The catalogue as recovered decides before anybody is let in.
+    let _ = in_force.wait_for(|newest| *newest >= revision).await;
+    Ok(Handle::new(inner))
+}

@@ -1,0 +1,247 @@
+//! The shard's side: what it reports, when it asks for more, and what it gives back.
+//!
+//! Nothing here is replicated or stored: all of it can be derived again from the shard's state by reporting that whole, which
+//! is what a new leader does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proffer_engine::budget::escrow::EscrowReport;
+use proffer_engine::keys::{CustomerId, ShardId, TenantId};
+use proffer_engine::profile::cells::{Look, ProfileId};
+use proffer_engine::profile::command::{
+    AccountId, EscrowMessage, Recall, ShardCommand, ShardCommandV1, ShardOp, TakeAccount,
+};
+use proffer_engine::profile::shard::ShardState;
+use tokio::time::Instant;
+
+use crate::limits::{ESCROW_MESSAGES_MAX, LEDGER_ROUND_MS};
+use crate::meta::ask::MetaAsk;
+use crate::meta::door::MetaDoor;
+use crate::shard::ask::Notice;
+
+/// One shard's dealings with the ledger.
+pub(crate) struct Taker {
+    shard: ShardId,
+    /// Written since the last report.
+    touched: BTreeSet<AccountId>,
+    /// Those of them in which something may have become free.
+    freed: BTreeSet<AccountId>,
+    /// Changed, and not known to be booked by the ledger.
+    unbooked: BTreeSet<AccountId>,
+    /// Decisions looked here in vain.
+    wanted: BTreeSet<AccountId>,
+    /// Asked for: one question in flight per account.
+    asked: BTreeSet<AccountId>,
+    /// The pool had nothing: not asked again until it has, or until the next round.
+    empty: BTreeSet<AccountId>,
+    /// Others starve, or the limit was lowered: what becomes free goes back.
+    recalled: BTreeMap<AccountId, EscrowMessage>,
+    last_round: Instant,
+}
+
+impl Taker {
+    pub(crate) fn new(shard: ShardId) -> Self {
+        Taker {
+            shard,
+            touched: BTreeSet::new(),
+            freed: BTreeSet::new(),
+            unbooked: BTreeSet::new(),
+            wanted: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            empty: BTreeSet::new(),
+            recalled: BTreeMap::new(),
+            last_round: Instant::now(),
+        }
+    }
+
+    /// A new leader reports everything.
+    pub(crate) fn report_all(&mut self, state: &ShardState) {
+        self.unbooked.extend(state.accounts().map(|(id, _)| id));
+    }
+
+    /// `command` is about to be applied: notes the accounts that it may change.
+    pub(crate) fn note(&mut self, state: &ShardState, command: &ShardCommand) {
+        let ShardCommand::V1(ShardCommandV1 { op, now, .. }) = command;
+        match op {
+            ShardOp::Take(take) => {
+                self.note_held(state, &take.tenant, &take.customer);
+                let takes = take.propositions.iter().flat_map(|proposition| &proposition.takes);
+                self.touched.extend(takes.filter_map(|take| global(&take.account)));
+            }
+            ShardOp::Respond(respond) => {
+                self.note_held(state, &respond.tenant, &respond.customer);
+                self.touched.extend(respond.counts.iter().filter_map(|take| global(&take.account)));
+            }
+            ShardOp::Release(release) => self.note_held(state, &release.tenant, &release.customer),
+            ShardOp::PutProfile(put) => self.note_held(state, &put.tenant, &put.customer),
+            ShardOp::PutRow(put) => self.note_held(state, &put.tenant, &put.customer),
+            ShardOp::DeleteProfile { tenant, customer } | ShardOp::ClearOptOuts { tenant, customer } => {
+                self.note_held(state, tenant, customer);
+            }
+            ShardOp::Tick => {
+                let due = state.due((*now).max(state.log_time()));
+                self.touched.extend(&due.accounts);
+                self.freed.extend(due.accounts);
+                for id in due.profiles {
+                    self.note_held(state, &id.tenant, &id.customer);
+                }
+            }
+            ShardOp::Escrow(messages) => self.touched.extend(messages.iter().map(|message| message.account)),
+            ShardOp::Fence(_) => {}
+        }
+    }
+
+    /// Decisions found nothing free in these accounts.
+    pub(crate) fn want(&mut self, missed: &[AccountId]) {
+        self.wanted.extend(missed);
+    }
+
+    /// Whether the pool of one of these accounts may have units.
+    pub(crate) fn may_have(&self, accounts: &[AccountId]) -> bool {
+        accounts.iter().any(|account| !self.empty.contains(account))
+    }
+
+    /// Whether no question is open.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.asked.is_empty()
+    }
+
+    /// Reports what the ledger has to know now: units that went back, units wished for.
+    pub(crate) fn send(&mut self, state: &ShardState, meta: &MetaDoor) {
+        let touched = std::mem::take(&mut self.touched);
+        let mut reports = Vec::new();
+        for id in touched.union(&self.wanted) {
+            let Some(account) = state.account(*id) else { continue };
+            let mut report = account.report(*id, state.log_time());
+            let is_open = !self.asked.contains(id) && !self.empty.contains(id);
+            report.wish = match (is_open, self.wanted.contains(id)) {
+                (true, true) => report.wish.max(1),
+                (true, false) => report.wish,
+                (false, _) => 0,
+            };
+            let returns = self.recalled.contains_key(id) || account.span().until <= state.log_time();
+            if touched.contains(id) {
+                self.unbooked.insert(*id);
+            }
+            if report.wish > 0 {
+                self.asked.insert(*id);
+                reports.push(report);
+            } else if returns && touched.contains(id) {
+                reports.push(report);
+            }
+        }
+        self.report(meta, &reports);
+    }
+
+    /// Once a round: what is not known to be booked is reported again, and empty pools are asked again for what is still
+    /// wanted. `true`: a round was made.
+    pub(crate) fn round(&mut self, state: &ShardState, meta: &MetaDoor, now: Instant) -> bool {
+        if now < self.last_round + Duration::from_millis(LEDGER_ROUND_MS) {
+            return false;
+        }
+        self.last_round = now;
+        self.asked.clear();
+        self.empty.clear();
+        self.freed.extend(self.recalled.keys());
+        self.touched.clear();
+        self.unbooked.extend(&self.wanted);
+        let mut reports = Vec::new();
+        for id in &self.unbooked {
+            let Some(account) = state.account(*id) else { continue };
+            let mut report = account.report(*id, state.log_time());
+            if self.wanted.contains(id) {
+                report.wish = report.wish.max(1);
+                self.asked.insert(*id);
+            } else {
+                report.wish = 0;
+            }
+            reports.push(report);
+        }
+        self.unbooked.retain(|id| state.account(*id).is_some());
+        self.wanted.clear();
+        self.report(meta, &reports);
+        true
+    }
+
+    /// When the next round is due; `None` while there is nothing to say.
+    pub(crate) fn next_timer(&self) -> Option<Instant> {
+        let idle = self.unbooked.is_empty()
+            && self.wanted.is_empty()
+            && self.asked.is_empty()
+            && self.empty.is_empty()
+            && self.recalled.is_empty();
+        (!idle).then(|| self.last_round + Duration::from_millis(LEDGER_ROUND_MS))
+    }
+
+    /// Takes in what the ledger says; returns what of it the shard has to commit.
+    pub(crate) fn hear(&mut self, look: &impl Look, notice: Notice) -> Vec<EscrowMessage> {
+        let mut told = Vec::new();
+        for message in notice.messages {
+            let id = message.account;
+            let asked = self.asked.remove(&id);
+            if notice.booked {
+                self.unbooked.remove(&id);
+            }
+            let account = look.account(id);
+            let grows = account.is_none_or(|account| message.granted > account.granted_seen());
+            if grows {
+                self.empty.remove(&id);
+                self.wanted.remove(&id);
+            } else if asked {
+                self.empty.insert(id);
+            }
+            if message.closed || message.recall == Recall::Nothing {
+                self.recalled.remove(&id);
+            } else {
+                self.recalled.insert(id, message);
+            }
+            let news = match account {
+                None => !message.closed,
+                Some(account) => {
+                    grows
+                        || message.closed
+                        || message.span.until < account.span().until
+                        || (message.recall != Recall::Nothing && account.free() > 0)
+                }
+            };
+            if news {
+                told.push(message);
+            }
+        }
+        told
+    }
+
+    /// What became free in recalled accounts goes back: the recall is committed again.
+    pub(crate) fn give_back_again(&mut self, state: &ShardState) -> Option<ShardOp> {
+        let freed = std::mem::take(&mut self.freed);
+        let has_free = |message: &&EscrowMessage| {
+            freed.contains(&message.account) && state.account(message.account).is_some_and(|held| held.free() > 0)
+        };
+        let again: Vec<_> = self.recalled.values().filter(has_free).take(ESCROW_MESSAGES_MAX).copied().collect();
+        (!again.is_empty()).then_some(ShardOp::Escrow(again))
+    }
+
+    fn report(&self, meta: &MetaDoor, reports: &[EscrowReport]) {
+        for reports in reports.chunks(ESCROW_MESSAGES_MAX) {
+            meta.send_own(MetaAsk::Settle { shard: self.shard, reports: reports.to_vec() });
+        }
+    }
+
+    /// Whatever is done to a profile first takes out what has lapsed.
+    fn note_held(&mut self, state: &ShardState, tenant: &TenantId, customer: &CustomerId) {
+        let id = ProfileId { tenant: tenant.clone(), customer: customer.clone() };
+        let Some(dealings) = state.profile(&id).and_then(|profile| profile.dealings.as_ref()) else { return };
+        for account in dealings.reservations.iter().filter_map(|held| global(&held.account)) {
+            self.touched.insert(account);
+            self.freed.insert(account);
+        }
+    }
+}
+
+fn global(account: &TakeAccount) -> Option<AccountId> {
+    match account {
+        TakeAccount::Global { account, .. } => Some(*account),
+        TakeAccount::Profile { .. } => None,
+    }
+}
