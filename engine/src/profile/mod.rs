@@ -23,4 +23,8 @@ pub mod symbols;
 mod take;
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod interleavings;
+#[cfg(test)]
+mod scenarios;

@@ -158,14 +158,15 @@ impl ShardState {
             .map(|entry| (CustomerId::new(&entry.customer), &entry.profile))
     }
 
-    /// Bytes a profile costs beside what the channel sends of it: id, attributes, segments and rows; its place in the
-    /// table included.
+    /// Bytes a profile costs beside what the channel sends of it (id, attributes, segments and rows), its place in the
+    /// table included; lists within its dealings are not followed.
     pub fn dealing_bytes(&self, id: &ProfileId) -> usize {
         let Some(profile) = self.profile(id) else { return 0 };
         let chunk = &self.chunks[chunk_of(hash_of(&id.tenant, &id.customer.0))];
         let slot = chunk.table.allocation_size().div_ceil(chunk.table.len());
+        // The tenant's number takes a whole word, by alignment; it is part of the id.
         let given = size_of_val(&profile.attributes) + size_of_val(&profile.segments) + size_of_val(&profile.rows);
-        let fixed = size_of::<Entry>() - given - size_of::<Box<str>>();
+        let fixed = size_of::<Entry>() - given - size_of::<Box<str>>() - size_of::<u64>();
         let dealings = profile.dealings.as_ref().map_or(0, |dealings| size_of_val(&**dealings));
         fixed + slot + profile.exposures.capacity() * size_of::<crate::profile::state::Exposure>() + dealings
     }

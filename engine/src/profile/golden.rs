@@ -1,0 +1,163 @@
+//! Bytes on disk and on the wire: a change here needs a new version variant, never a new snapshot of these.
+
+use std::fmt::Write;
+
+use crate::codec::{decode, encode};
+use crate::decide::decision::Ghost;
+use crate::keys::*;
+use crate::model::settings::Sentiment;
+use crate::profile::apply::{Outcome, apply};
+use crate::profile::command::*;
+use crate::profile::shard::ShardState;
+use crate::time::{Span, Timestamp};
+use crate::value::Value;
+
+const LEADER: Leader = Leader { term: 2, replica: 11 };
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").unwrap();
+        hex
+    })
+}
+
+fn idempotency(key: u128) -> Idempotency {
+    Idempotency { key, body: 77, until: Timestamp(86_400_000) }
+}
+
+/// One of each, in the order in which they make a small state.
+fn commands() -> Vec<(&'static str, ShardOp)> {
+    let tenant = TenantId::new("acme");
+    let customer = CustomerId::new("ann");
+    let day = Span { from: Timestamp(0), until: Timestamp(86_400_000) };
+    let account = AccountId { tenant: 1, cap: CapKey(9), ordinal: 2 };
+    let global = CapTake {
+        cap: CapKey(9),
+        account: TakeAccount::Global { account, amount: 3 },
+        count_on: CountEvent::Outcome(OutcomeKey(1)),
+        expires_at: Timestamp(901_000),
+    };
+    let own = CapTake {
+        cap: CapKey(4),
+        account: TakeAccount::Profile { limit: 2, window: Window::Calendar(day) },
+        count_on: CountEvent::Impression,
+        expires_at: Timestamp(901_000),
+    };
+    let put = PutProfile {
+        tenant: tenant.clone(),
+        customer: customer.clone(),
+        attributes: Some(vec![("age".to_owned(), Value::Number(41.0)), ("tier".to_owned(), Value::text("gold"))]),
+        segments: Some(vec!["vip".to_owned()]),
+    };
+    let row = PutRow {
+        tenant: tenant.clone(),
+        customer: customer.clone(),
+        schema: SchemaKey(6),
+        columns: vec![("balance".to_owned(), Value::Bool(true)), ("age".to_owned(), Value::Null)],
+    };
+    let escrow =
+        EscrowMessage { account, granted: 12, span: day, unit: 3, cooling_ms: 0, recall: Recall::Nothing, closed: false };
+    let rolling = AccountId { cap: CapKey(10), ..account };
+    let other = EscrowMessage { account: rolling, cooling_ms: 64_000, recall: Recall::Spare, ..escrow };
+    let proposition = TakenProposition {
+        offer: OfferKey(70),
+        creative: CreativeKey(71),
+        channel: ChannelKey(7),
+        placement: PlacementKey(8),
+        category: Some(CategoryKey(5)),
+        score: 0.75,
+        mandatory: true,
+        fallback: false,
+        implied_impression: false,
+        takes: vec![global, own],
+    };
+    let take = Take {
+        tenant: tenant.clone(),
+        customer: customer.clone(),
+        decision: DecisionId(0xfeed),
+        idempotency: Some(idempotency(1 << 100)),
+        supersedes: Some(DecisionId(1)),
+        propositions: vec![proposition],
+        ghosts: vec![Ghost { offer: OfferKey(72), creative: CreativeKey::NONE }],
+        mandatory: Some((day, 5)),
+        policies: vec![PolicyTake {
+            rank: 1,
+            counted: Counted::Channel(ChannelKey(7)),
+            limit: 4,
+            window: Window::Rolling { ms: 3_600_000 },
+            earlier_only: false,
+            expires_at: Timestamp(901_000),
+        }],
+        answerable_until: Timestamp(7_776_000_000),
+    };
+    let respond = Respond {
+        tenant: tenant.clone(),
+        customer: customer.clone(),
+        idempotency: idempotency(2),
+        proposition: Some((DecisionId(0xfeed), 1)),
+        decided_at: Some(Timestamp(1_000)),
+        answerable_until: Some(Timestamp(7_776_000_000)),
+        offer: OfferKey(70),
+        creative: CreativeKey(71),
+        channel: ChannelKey(7),
+        placement: PlacementKey(8),
+        category: Some(CategoryKey(5)),
+        outcome: OutcomeKey(4),
+        sentiment: Sentiment::Positive,
+        value: Some(Micros(1_500_000)),
+        evidence: true,
+        counts: vec![global, own],
+        opt_out: Some(OptOut::Category(CategoryKey(5))),
+    };
+    let release =
+        Release { tenant: tenant.clone(), customer: customer.clone(), decision: DecisionId(0xfeed), ranks: vec![2] };
+    vec![
+        ("PutProfile", ShardOp::PutProfile(put)),
+        ("PutRow", ShardOp::PutRow(row)),
+        ("Escrow", ShardOp::Escrow(vec![escrow, other])),
+        ("Take", ShardOp::Take(Box::new(take))),
+        ("Respond", ShardOp::Respond(Box::new(respond))),
+        ("Release", ShardOp::Release(release)),
+        ("Tick", ShardOp::Tick),
+        ("Fence", ShardOp::Fence(Revision(300))),
+        ("ClearOptOuts", ShardOp::ClearOptOuts { tenant: tenant.clone(), customer: customer.clone() }),
+        ("DeleteProfile", ShardOp::DeleteProfile { tenant, customer: CustomerId::new("bob") }),
+    ]
+}
+
+fn command(op: ShardOp) -> ShardCommand {
+    ShardCommand::V1(ShardCommandV1 { now: Timestamp(1_000), leader: LEADER, revision: Revision(300), op })
+}
+
+#[test]
+fn commands_keep_their_bytes() {
+    let mut lines = String::new();
+    for (name, op) in commands() {
+        let command = command(op);
+        let bytes = encode(&command);
+        assert_eq!(decode::<ShardCommand>(name, &bytes).unwrap(), command);
+        writeln!(lines, "{name} {}", hex(&bytes)).unwrap();
+    }
+    insta::assert_snapshot!(lines);
+}
+
+#[test]
+fn a_stored_shard_keeps_its_bytes() {
+    let mut state = ShardState::new();
+    for (name, op) in commands() {
+        let outcome = apply(&mut state, Position { leader: LEADER, index: 1 }, &command(op));
+        assert!(!matches!(outcome, Outcome::Refused(_)), "{name}: {outcome:?}");
+    }
+    let pieces: Vec<Vec<u8>> = state.encode_chunks().collect();
+    let restored = ShardState::decode_chunks(&pieces).unwrap();
+    assert_eq!(restored.hash(), state.hash());
+    let lines: Vec<String> = pieces.iter().map(|piece| hex(piece)).collect();
+    insta::assert_snapshot!(lines.join("\n"));
+
+    for cut in 0..pieces.len() {
+        assert!(ShardState::decode_chunks(&pieces[..cut]).is_err(), "cut after {cut} pieces");
+    }
+    let mut unknown = pieces.clone();
+    unknown[0][0] = 1;
+    assert!(ShardState::decode_chunks(&unknown).is_err(), "an unknown version stops the replica");
+}
