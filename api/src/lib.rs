@@ -1,1 +1,55 @@
-//! x
+//! # proffer-api
+//!
+//! The HTTP face of a node: [`router`] turns a [`proffer_cluster::Handle`] into an axum router. It reads requests with every
+//! fault reported, checks who may call what, puts keys for names and names for keys, and writes answers and problem
+//! documents. It decides nothing and stores nothing.
+//!
+//! Invariant: no response of 400 or more without a problem document; no route without a declared role; no panic leaves a
+//! handler; nothing here knows of actors, Raft or files.
+//!
+//! Map: [`access`] is the table of routes and roles, [`routes`] the gate before each handler, [`layers`] what surrounds all
+//! responses, `v1` the handlers, [`wire`] readers and writers, [`resolve`] names to keys, [`recommendation`] the signed
+//! `recommendationId`, [`problem`] everything that can go wrong, [`limits`] every limit.
+
+pub mod access;
+mod asked;
+pub mod config;
+pub mod idempotency;
+pub mod ids;
+mod layers;
+pub mod limits;
+pub mod problem;
+pub mod recommendation;
+pub mod resolve;
+mod routes;
+mod v1;
+pub mod wire;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use proffer_cluster::Handle;
+
+pub use config::Config;
+
+/// What all handlers share.
+#[derive(Debug)]
+pub struct App {
+    handle: Handle,
+    config: Config,
+    request_ids: ids::RequestIds,
+    /// Handlers that panicked since the start; `/readyz?verbose` shows it.
+    panics: AtomicU64,
+}
+
+/// The router of a node.
+///
+/// # Panics
+/// If a route has no declared role, or a declared one no handler.
+pub fn router(handle: Handle, config: Config) -> Router {
+    let request_ids = ids::RequestIds::new(&*config.entropy);
+    let app = Arc::new(App { handle, config, request_ids, panics: AtomicU64::new(0) });
+    v1::routes().layer(from_fn_with_state(Arc::clone(&app), layers::surround)).with_state(app)
+}

@@ -1,0 +1,153 @@
+//! Who may call what: the one table of routes. A route that is not in it is not served, and one that is in it but has no
+//! handler keeps the router from starting.
+
+use axum::http::Method;
+use proffer_engine::catalog::Role;
+
+/// What a route asks of its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing: no key, no tenant.
+    Open,
+    /// A key that has one of these roles.
+    Roles(&'static [Role]),
+}
+
+/// How much a route may read and how long it may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// A body up to 1 MiB, the ordinary time limit.
+    Ordinary,
+    /// A body up to 32 MiB and a longer time.
+    Bulk,
+}
+
+/// One route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Method.
+    pub method: &'static str,
+    /// Path pattern, as axum writes it.
+    pub path: &'static str,
+    /// Who may.
+    pub access: Access,
+    /// How much.
+    pub weight: Weight,
+}
+
+/// Deciding and answering.
+const CHANNEL: Access = Access::Roles(&[Role::Channel, Role::Admin]);
+/// Reading what is authored.
+const READ: Access = Access::Roles(&[Role::Viewer, Role::Editor, Role::Admin]);
+/// Writing what is authored (mandatory offers need more: the catalogue says so).
+const WRITE: Access = Access::Roles(&[Role::Editor, Role::Admin]);
+/// Writing rows and profiles in bulk.
+const LOAD: Access = Access::Roles(&[Role::Channel, Role::Editor, Role::Admin]);
+/// The tenant as a whole.
+const ADMIN: Access = Access::Roles(&[Role::Admin]);
+
+const fn route(method: &'static str, path: &'static str, access: Access) -> Route {
+    Route { method, path, access, weight: Weight::Ordinary }
+}
+
+const fn bulk(method: &'static str, path: &'static str, access: Access) -> Route {
+    Route { method, path, access, weight: Weight::Bulk }
+}
+
+macro_rules! table {
+    ($($kind:literal),+ ; $($other:expr,)+) => {
+        /// Every route there is.
+        pub const ROUTES: &[Route] = &[
+            $(
+                route("GET", concat!("/api/v1/", $kind), READ),
+                route("POST", concat!("/api/v1/", $kind), WRITE),
+                route("PUT", concat!("/api/v1/", $kind), WRITE),
+                route("DELETE", concat!("/api/v1/", $kind), WRITE),
+                route("GET", concat!("/api/v1/", $kind, "/{id}"), READ),
+                route("PUT", concat!("/api/v1/", $kind, "/{id}"), WRITE),
+                route("DELETE", concat!("/api/v1/", $kind, "/{id}"), WRITE),
+            )+
+            $($other,)+
+        ];
+    };
+}
+
+table! {
+    "categories", "offers", "creatives", "channels", "placements", "collections", "activities", "qualification-rules",
+    "contact-policies", "schemas", "decision-flows";
+    route("GET", "/livez", Access::Open),
+    route("GET", "/readyz", Access::Open),
+    route("GET", "/api/v1/categories/{id}/sub-categories", READ),
+    route("POST", "/api/v1/categories/{id}/sub-categories", WRITE),
+    route("PUT", "/api/v1/categories/{id}/sub-categories", WRITE),
+    route("DELETE", "/api/v1/categories/{id}/sub-categories", WRITE),
+    route("GET", "/api/v1/categories/{id}/sub-categories/{subId}", READ),
+    route("PUT", "/api/v1/categories/{id}/sub-categories/{subId}", WRITE),
+    route("DELETE", "/api/v1/categories/{id}/sub-categories/{subId}", WRITE),
+    route("GET", "/api/v1/offers/{id}/budget", READ),
+    bulk("POST", "/api/v1/schemas/{id}/rows", LOAD),
+    route("POST", "/api/v1/decision-flows/publish", WRITE),
+    route("POST", "/api/v1/decision-flows/{id}/publish", WRITE),
+    route("GET", "/api/v1/decision-flows/{id}/versions", READ),
+    route("POST", "/api/v1/decision-flows/{id}/rollback", WRITE),
+    route("GET", "/api/v1/settings", READ),
+    route("PUT", "/api/v1/settings", ADMIN),
+    route("GET", "/api/v1/tags", READ),
+    route("POST", "/api/v1/recommend", CHANNEL),
+    route("POST", "/api/v1/decisions", CHANNEL),
+    route("POST", "/api/v1/respond", CHANNEL),
+    route("POST", "/api/v1/release", CHANNEL),
+    route("POST", "/api/v1/simulate", READ),
+    route("GET", "/api/v1/profiles/{customerId}", CHANNEL),
+    route("PUT", "/api/v1/profiles/{customerId}", CHANNEL),
+    route("DELETE", "/api/v1/profiles/{customerId}", CHANNEL),
+    route("DELETE", "/api/v1/profiles/{customerId}/opt-outs", CHANNEL),
+    bulk("POST", "/api/v1/import/{kind}", LOAD),
+}
+
+/// The table's row for a route.
+pub fn find(method: &Method, path: &str) -> Option<&'static Route> {
+    ROUTES.iter().find(|route| route.method == method.as_str() && route.path == path)
+}
+
+/// Whether `roles` satisfy `access`.
+pub fn allows(access: Access, roles: &[Role]) -> bool {
+    match access {
+        Access::Open => true,
+        Access::Roles(any) => roles.iter().any(|role| any.contains(role)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_route_is_declared_twice() {
+        for (index, route) in ROUTES.iter().enumerate() {
+            let again =
+                ROUTES[index + 1..].iter().any(|other| (other.method, other.path) == (route.method, route.path));
+            assert!(!again, "{} {}", route.method, route.path);
+        }
+    }
+
+    #[test]
+    fn only_probes_are_open() {
+        let open: Vec<_> = ROUTES.iter().filter(|route| route.access == Access::Open).map(|route| route.path).collect();
+        assert_eq!(open, ["/livez", "/readyz"]);
+    }
+
+    #[test]
+    fn a_channel_key_neither_reads_nor_writes_what_is_authored() {
+        for route in ROUTES.iter().filter(|route| route.path.starts_with("/api/v1/offers")) {
+            assert!(!allows(route.access, &[Role::Channel]), "{} {}", route.method, route.path);
+        }
+    }
+
+    #[test]
+    fn a_viewer_changes_nothing() {
+        let mut allowed = ROUTES.iter().filter(|route| route.method != "GET" && allows(route.access, &[Role::Viewer]));
+        assert_eq!(allowed.next().map(|route| route.path), Some("/api/v1/simulate"), "a dry run");
+        assert_eq!(allowed.next(), None);
+    }
+}

@@ -1,0 +1,48 @@
+//! Every limit of the HTTP face, named. Limits that a tenant can set are settings, those of authored text lie in `engine`.
+
+use std::time::Duration;
+
+/// Largest body of an ordinary request.
+pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Largest body of a bulk request: rows of a schema, an import.
+pub const BULK_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Deepest nesting of lists and objects in a body.
+pub const JSON_DEPTH_MAX: usize = 32;
+/// Time an ordinary request may take, unless configured.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_millis(2_000);
+/// Time a bulk request may take.
+pub const BULK_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest `customerId`, in bytes.
+pub const CUSTOMER_ID_BYTES_MAX: usize = 256;
+/// Largest `limit` of an answer or a slot.
+pub const PROPOSITIONS_LIMIT_MAX: u32 = 50;
+/// Most propositions that one answer can hold over all its slots: so many fit into a `recommendationId`.
+pub const PROPOSITIONS_MAX: u32 = 150;
+/// Longest `recommendationId`, in characters.
+pub const RECOMMENDATION_ID_BYTES_MAX: usize = 4 * 1024;
+/// Longest idempotency key, in bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
+/// Most attributes, and as many context values, in one request or profile.
+pub const ATTRIBUTES_MAX: usize = 1_000;
+/// Most segments in one request or profile.
+pub const SEGMENTS_MAX: usize = 1_000;
+/// Most offers, and as many creatives, that a request may exclude.
+pub const EXCLUDES_MAX: usize = 1_000;
+/// Longest name of an attribute, segment, session and the like, in bytes.
+pub const NAME_BYTES_MAX: usize = 256;
+/// Longest request id taken from a client, in bytes.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Items in a page of a list unless asked for otherwise.
+pub const PAGE_DEFAULT: usize = 100;
+/// Most items in a page of a list.
+pub const PAGE_MAX: usize = 1_000;
+/// Most bad lines of a bulk body that are listed.
+pub const BAD_LINES_MAX: usize = 100;
+/// Most lines in a bulk body.
+pub const BULK_LINES_MAX: usize = 500_000;
+/// How far ahead of the cluster's clock the time stamp of an outcome may lie.
+pub const TIMESTAMP_AHEAD_MS_MAX: i64 = 5 * 60 * 1_000;
+/// How long the idempotency key of a decision is kept.
+pub const DECISION_KEY_MS: i64 = 15 * 60 * 1_000;
+/// How long the idempotency key of an outcome is kept.
+pub const OUTCOME_KEY_MS: i64 = 24 * 60 * 60 * 1_000;

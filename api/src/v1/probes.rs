@@ -1,0 +1,49 @@
+//! `/livez` and `/readyz`.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::http::StatusCode;
+
+use crate::App;
+use crate::asked::Queried;
+use crate::routes::Answered;
+use crate::v1::json;
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Health {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Details>,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Details {
+    reasons: Vec<String>,
+    catalog_revision: u64,
+    shards: u16,
+    panics: u64,
+}
+
+/// The process answers.
+pub async fn live(_: Arc<App>, _: Queried) -> Answered {
+    Ok(json(StatusCode::OK, &Health { status: "live", details: None }))
+}
+
+/// The node decides: 200, else 503. `?verbose` says why not.
+pub async fn ready(app: Arc<App>, query: Queried) -> Answered {
+    let status = app.handle.status();
+    let (code, word) = match status.ready {
+        true => (StatusCode::OK, "ready"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "notReady"),
+    };
+    let details = query.flag("verbose")?.then(|| Details {
+        reasons: status.reasons,
+        catalog_revision: status.revision.0,
+        shards: status.shards,
+        panics: app.panics.load(Ordering::Relaxed),
+    });
+    Ok(json(code, &Health { status: word, details }))
+}

@@ -1,0 +1,167 @@
+//! `POST /recommend`, `/decisions`, `/simulate`.
+
+use axum::http::StatusCode;
+use axum::response::Response;
+use proffer_cluster::calls::{Call, Decided, Degraded};
+use proffer_engine::calendar::iso;
+use proffer_engine::decide::decision::Funnel;
+use proffer_engine::decide::request::Request;
+use proffer_engine::keys::CustomerId;
+use proffer_engine::profile::command::DecisionId;
+use proffer_engine::time::DAY_MS;
+
+use crate::asked::{Asked, typed};
+use crate::idempotency;
+use crate::problem::Problem;
+use crate::recommendation::{Refused, Token, TokenArm, TokenProposition, customer_hash};
+use crate::resolve::{Slots, resolve};
+use crate::routes::Answered;
+use crate::v1::json;
+use crate::wire::answer::{Answer, Meta, Trace, Words};
+use crate::wire::recommend::Recommend;
+
+/// `POST /api/v1/recommend`.
+pub async fn recommend(asked: Asked) -> Answered {
+    answer(asked, Slots::Placements, false).await
+}
+
+/// `POST /api/v1/decisions`.
+pub async fn decisions(asked: Asked) -> Answered {
+    answer(asked, Slots::Activities, false).await
+}
+
+/// `POST /api/v1/simulate`: the same, but nothing is taken or recorded, and the answer cannot be responded to.
+pub async fn simulate(asked: Asked) -> Answered {
+    answer(asked, Slots::Any, true).await
+}
+
+async fn answer(asked: Asked, slots: Slots, dry_run: bool) -> Answered {
+    asked.query.only(&["explain", "debug", "trace"])?;
+    let value = asked.json()?;
+    let mut body: Recommend = typed(&value)?;
+    body.explain |= asked.query.flag("explain")?;
+    body.debug |= asked.query.flag("debug")?;
+    body.trace |= asked.query.flag("trace")?;
+    let request = resolve(&body, slots, &asked.view)?;
+    let idempotency = match idempotency::header(&asked.headers)? {
+        Some(key) if !dry_run => Some(idempotency::call_key("decide", key, &value)),
+        Some(_) | None => None,
+    };
+    let supersedes = match &body.supersedes {
+        Some(id) => Some(superseded(&asked, id, &request.customer)?),
+        None => None,
+    };
+    let call = Call { deadline: asked.deadline, idempotency, supersedes, dry_run };
+    let funnels = if body.debug { slot_funnels(&asked, &request).await? } else { Vec::new() };
+    let slots = request.slots.clone();
+    let channel = request.channel;
+    let decided = asked.handle().decide(request, call).await?;
+    let id = if dry_run { None } else { Some(seal(&asked, &decided, &body)) };
+    Ok(write(&decided, &body, channel, &slots, &funnels, id.as_deref()))
+}
+
+fn superseded(asked: &Asked, id: &str, customer: &CustomerId) -> Result<DecisionId, Problem> {
+    let opened = asked.app.config.token_keys.open(id, asked.tenant(), customer, asked.now());
+    opened.map(|token| token.decision).map_err(|refused| match refused {
+        Refused::Foreign => Problem::invalid("/supersedes", refused.to_string()),
+        Refused::Expired => Problem::Expired,
+    })
+}
+
+/// The funnel of each slot as if it were asked for alone, for `debug`.
+async fn slot_funnels(asked: &Asked, request: &Request) -> Result<Vec<Funnel>, Problem> {
+    let mut funnels = Vec::with_capacity(request.slots.len());
+    for slot in &request.slots {
+        let alone = Request { slots: vec![*slot], ..request.clone() };
+        let call = Call { dry_run: true, ..Call::until(asked.deadline) };
+        funnels.push(asked.handle().decide(alone, call).await?.decision.funnel);
+    }
+    Ok(funnels)
+}
+
+fn seal(asked: &Asked, decided: &Decided, body: &Recommend) -> String {
+    let decision = &decided.decision;
+    let window = i64::from(decided.view.catalog.settings().outcome_window_days) * DAY_MS;
+    let arm = match &decision.arm {
+        None => TokenArm::None,
+        Some(arm) if arm.control => TokenArm::Control,
+        Some(_) => TokenArm::Treated,
+    };
+    let propositions = decision.propositions.iter().map(|chosen| TokenProposition {
+        offer: chosen.offer,
+        creative: chosen.creative,
+        channel: chosen.channel,
+        placement: chosen.placement,
+        kind: chosen.kind,
+    });
+    asked.app.config.token_keys.seal(Token {
+        tenant: asked.tenant().clone(),
+        customer: customer_hash(&CustomerId(body.customer_id.0.clone())),
+        decision: decided.id,
+        at: decided.at,
+        expires_at: decided.at.plus_ms(window),
+        revision: decision.revision,
+        flow: decision.flow.key.map(|key| (key, decision.flow.version)),
+        arm,
+        propositions: propositions.collect(),
+        ghosts: decision.ghosts.clone(),
+    })
+}
+
+fn write(
+    decided: &Decided,
+    body: &Recommend,
+    channel: Option<proffer_engine::keys::ChannelKey>,
+    slots: &[proffer_engine::decide::request::SlotRequest],
+    funnels: &[Funnel],
+    id: Option<&str>,
+) -> Response {
+    let decision = &decided.decision;
+    let catalog = &*decided.view.catalog;
+    let words = Words { catalog, compact: decision.flow.compact };
+    let explanation = decision.explanation.as_deref();
+    let entries = decision.propositions.iter().enumerate().filter_map(|(index, chosen)| {
+        let factors = explanation.and_then(|explanation| explanation.factors.get(index));
+        let expires = decided.expires.get(index).copied().flatten();
+        words.entry(index + 1, chosen, expires, factors)
+    });
+    let entries: Vec<_> = entries.collect();
+    let slot_entries = (!slots.is_empty()).then(|| {
+        let outcomes = slots.iter().zip(&decision.slots).enumerate();
+        outcomes.map(|(index, (slot, outcome))| words.slot(*slot, *outcome, funnels.get(index).copied())).collect()
+    });
+    let meta = Meta {
+        funnel: decision.funnel.into(),
+        degraded_scoring: false,
+        control_group: decision.arm.as_ref().filter(|arm| arm.control).map(|_| true),
+        experiment: decision.arm.as_ref().map(Into::into),
+        budget_limited: decision.budget_limited,
+        degraded: decided.degraded.map(|degraded| match degraded {
+            Degraded::Contention => "contention",
+        }),
+        duplicate: decided.duplicate,
+        excluded: decided.excluded,
+        trace: body.trace.then(|| Trace {
+            seed: format!("{:016x}", decided.seed),
+            decided_at: iso(decided.at),
+            revision: decision.revision.0,
+        }),
+    };
+    let flow = decision.flow.key.and_then(|key| catalog.flows().get(key));
+    json(
+        StatusCode::OK,
+        &Answer {
+            interaction_id: id,
+            recommendation_id: id,
+            customer_id: &body.customer_id.0,
+            decision_flow_key: flow.map(|flow| flow.body.key.as_str()),
+            decision_flow_version: decision.flow.version,
+            channel: channel.and_then(|channel| words.channel(channel)),
+            count: entries.len(),
+            decisions: entries,
+            slots: slot_entries,
+            meta,
+            explanation: explanation.map(|explanation| words.removed(explanation)),
+        },
+    )
+}

@@ -1,0 +1,9 @@
+//! What goes over the wire: readers of requests, writers of answers.
+
+pub mod answer;
+pub mod field;
+pub mod lines;
+pub mod profile;
+pub mod recommend;
+pub mod respond;
+pub mod value;
