@@ -146,10 +146,12 @@ fn check<T: Authored>(
     actor: &Actor,
 ) -> Result<(T, Option<NewCategory>), Refusal> {
     let context = Context { tenant, actor, before };
-    let mut findings = Findings::default();
     let value = Value::Map(Arc::new(members));
     let mut unreadable = Faults::new();
-    if let Some(mut body) = T::read(&value, &mut unreadable) {
+    let read = T::read(&value, &mut unreadable);
+    if let Some(mut body) = read {
+        // Readable, but perhaps with unknown members.
+        let mut findings = Findings { faults: unreadable, ..Findings::default() };
         body.check(&context, &mut findings);
         check_name(&body, &context, &mut findings);
         if let Some(reason) = findings.forbidden {
@@ -160,6 +162,7 @@ fn check<T: Authored>(
     }
     let mut faults = unreadable.into_vec();
     if let Some((mut body, suspect)) = mend::<T>(&value, &faults) {
+        let mut findings = Findings::default();
         body.check(&context, &mut findings);
         if let Some(reason) = findings.forbidden {
             return Err(Refusal::Forbidden(reason));

@@ -17,7 +17,7 @@ use crate::model::offer::Offer;
 use crate::model::policy::{ContactPolicy, MutualExclusion, PolicyConfig};
 use crate::model::record::Field;
 use crate::model::rule::{QualificationRule, Scope};
-use crate::model::{Entity, Ref};
+use crate::model::{Entity, Ref, Status};
 
 /// How a delete is meant.
 #[derive(Clone, Copy, Debug)]
@@ -255,6 +255,10 @@ fn unlink(tenant: &mut TenantCatalog, user: Thing, targets: &BTreeSet<Thing>, st
                 let key = tenant.offers.key_of(&id.0);
                 key.is_some_and(|key| !targets.contains(&Thing::new(Offer::KIND, key)))
             });
+            // Without explicit members its tags, or nothing at all, would suddenly choose: out of force until looked at.
+            if collection.offer_ids.is_empty() && collection.status == Status::Active {
+                collection.status = Status::Paused;
+            }
         }),
         EntityKind::Rule => rewrite::<QualificationRule>(tenant, user, stamp, done, |tenant, rule| {
             rule.scopes.retain(|one| scope::target(tenant, one).is_none_or(|thing| !targets.contains(&thing)));

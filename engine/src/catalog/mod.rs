@@ -29,6 +29,9 @@ mod tenancy;
 pub mod tenant;
 mod validate;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 pub use caps::{CapDefinition, CapOrigin};

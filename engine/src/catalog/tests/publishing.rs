@@ -1,0 +1,136 @@
+//! Publishing and rolling back flows.
+
+use super::tutorial::FLOW;
+use super::{World, json, summary};
+use crate::catalog::{EntityKind, Op, Refusal};
+use crate::model::flow::Node;
+use crate::value::Value;
+
+fn publish(world: &mut World, id: &str) -> Result<crate::catalog::Changed, Refusal> {
+    world.apply(Op::PublishFlow { id: id.to_owned() })
+}
+
+fn draft(world: &mut World, nodes: &str) -> (&'static str, Vec<String>) {
+    let patch = format!(r#"{{"draftConfig":{{"version":2,"nodes":[{nodes}]}}}}"#);
+    world.update(EntityKind::Flow, "flow_base", &patch).unwrap();
+    match publish(world, "flow_base") {
+        Ok(_) => ("fine", Vec::new()),
+        Err(refusal) => summary(&refusal),
+    }
+}
+
+const INVENTORY: &str = r#"{"id":"inv","type":"inventory","phase":1,"position":0}"#;
+
+#[test]
+fn every_fault_of_a_draft_is_told_at_once() {
+    let mut world = World::furnished();
+    let patch = r#"{"draftConfig":{"version":1,"flowConfig":{"experiment":{"holdoutPercent":101}},"nodes":[
+      {"id":"a","type":"score","phase":1,"position":0,"config":{"method":"formula","formula":{"propensityWeight":0.5}}},
+      {"id":"a","type":"extension_point","phase":1,"position":0},
+      {"id":"c","type":"conditional","phase":1,"position":2},
+      {"id":"d","type":"rank","phase":2,"position":3,"config":{"maxCandidates":0,"x":1}}]}}"#;
+    world.update(EntityKind::Flow, "flow_base", patch).unwrap();
+    let (what, pointers) = summary(&publish(&mut world, "flow_base").unwrap_err());
+    assert_eq!(what, "invalid");
+    assert_eq!(
+        pointers,
+        [
+            "/draftConfig/flowConfig/experiment/holdoutPercent",
+            "/draftConfig/nodes",
+            "/draftConfig/nodes/0/config/formula",
+            "/draftConfig/nodes/0/phase",
+            "/draftConfig/nodes/0/position",
+            "/draftConfig/nodes/1/id",
+            "/draftConfig/nodes/1/position",
+            "/draftConfig/nodes/1/type",
+            "/draftConfig/nodes/2/type",
+            "/draftConfig/nodes/3/config/maxCandidates",
+            "/draftConfig/nodes/3/config/x",
+            "/draftConfig/version",
+        ]
+    );
+    assert!(world.tenant().flow_versions(world.tenant().flows().key_of("flow_base").unwrap()).is_empty());
+}
+
+#[test]
+fn node_configs_are_checked_against_the_catalogue() {
+    let mut world = World::furnished();
+    let cases = [
+        (r#""type":"enrich","phase":1,"config":{"sources":[{"schemaId":"customer","lookupKey":"customer_id"}]}"#, None),
+        (
+            r#""type":"enrich","phase":1,"config":{"sources":[{"schemaId":"customer","lookupKey":"age"}]}"#,
+            Some("sources/0/lookupKey"),
+        ),
+        (
+            r#""type":"enrich","phase":1,"config":{"sources":[{"schemaId":"x","lookupKey":"customer_id"}]}"#,
+            Some("sources/0/schemaId"),
+        ),
+        (
+            r#""type":"enrich","phase":1,
+               "config":{"sources":[{"schemaId":"customer","lookupKey":"customer_id","fields":["zz"]}]}"#,
+            Some("sources/0/fields/0"),
+        ),
+        (r#""type":"qualify","phase":1,"config":{"mode":"selected","ids":["r1"]}"#, None),
+        (r#""type":"qualify","phase":1,"config":{"mode":"selected","ids":["p1"]}"#, Some("ids/0")),
+        (r#""type":"contact_policy","phase":1,"config":{"mode":"selected","ids":[]}"#, Some("ids")),
+        (r#""type":"score","phase":2,"config":{"impact":{"margin":0.9}}"#, Some("impact")),
+        (
+            r#""type":"score","phase":2,"config":{"formula":{"propensityWeight":1,"upliftWeight":2.1}}"#,
+            Some("formula/upliftWeight"),
+        ),
+        (
+            r#""type":"score","phase":2,"config":{"overrides":[{"channel":"nope","method":"propensity"}]}"#,
+            Some("overrides/0/channel"),
+        ),
+        (r#""type":"compute","phase":3,"config":{"fields":["rate"]}"#, None),
+        (r#""type":"compute","phase":3,"config":{"fields":["base_rate"]}"#, Some("fields/0")),
+    ];
+    for (node, fault) in cases {
+        let nodes = format!(r#"{INVENTORY},{{"id":"n","position":1,{node}}}"#);
+        let (what, pointers) = draft(&mut world, &nodes);
+        match fault {
+            None => assert_eq!(what, "fine", "{node}: {pointers:?}"),
+            Some(fault) => assert_eq!(pointers, [format!("/draftConfig/nodes/1/config/{fault}")], "{node}"),
+        }
+    }
+    let inactive = r#"{"id":"inv","type":"inventory","phase":1,"position":0,"config":{"includeStatuses":["draft"]}}"#;
+    assert_eq!(draft(&mut world, inactive).1, ["/draftConfig/nodes/0/config/includeStatuses"]);
+}
+
+#[test]
+fn versions_are_immutable_and_a_roll_back_appends() {
+    let mut world = World::furnished();
+    publish(&mut world, "base").unwrap();
+    let rank = r#"{"id":"rank","type":"rank","phase":2,"position":5,"config":{"maxCandidates":7}}"#;
+    assert_eq!(draft(&mut world, &format!("{INVENTORY},{rank}")).0, "fine");
+    world.apply(Op::RollbackFlow { id: "flow_base".to_owned(), version: 1 }).unwrap();
+    let tenant = world.tenant();
+    let key = tenant.flow_by_key("base").unwrap().key;
+    let versions = tenant.flow_versions(key);
+    assert_eq!(versions.iter().map(|version| version.number).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(versions[2].config, versions[0].config);
+    assert!(matches!(&versions[1].config.nodes[1].node, Node::Rank(rank) if rank.max_candidates == 7));
+    assert_eq!(tenant.current_version(key).unwrap().number, 3);
+    let missing = Op::RollbackFlow { id: "base".to_owned(), version: 9 };
+    assert_eq!(summary(&world.apply(missing).unwrap_err()).0, "not found");
+    world.update(EntityKind::Flow, "flow_base", r#"{"status":"archived"}"#).unwrap();
+    assert_eq!(summary(&publish(&mut world, "base").unwrap_err()).0, "conflict");
+}
+
+#[test]
+fn what_a_published_flow_reads_stays() {
+    let mut world = World::furnished();
+    let body = FLOW.replace("sch_1", "customer").replace(
+        r#""fields": ["tier", "tenureMonths", "hasChecking", "hasCreditCard", "avgMonthlyBalance"]"#,
+        r#""fields": ["tier"]"#,
+    );
+    world.create(EntityKind::Flow, "flow_x", json(&body)).unwrap();
+    publish(&mut world, "flow_x").unwrap();
+    assert_eq!(summary(&world.delete(EntityKind::Schema, "sch_customer", true).unwrap_err()).0, "conflict");
+    let without_tier = r#"{"fields":[{"name":"customer_id","dataType":"varchar","isUnique":true}]}"#;
+    let refusal = world.update(EntityKind::Schema, "sch_customer", without_tier).unwrap_err();
+    assert_eq!(summary(&refusal), ("conflict", vec!["/fields".to_owned()]));
+    world.delete(EntityKind::Flow, "flow_x", false).unwrap();
+    world.update(EntityKind::Schema, "sch_customer", without_tier).unwrap();
+    assert_eq!(world.tenant().get(EntityKind::Flow, "flow_x"), None::<Value>);
+}
