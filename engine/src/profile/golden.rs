@@ -55,8 +55,15 @@ fn commands() -> Vec<(&'static str, ShardOp)> {
         schema: SchemaKey(6),
         columns: vec![("balance".to_owned(), Value::Bool(true)), ("age".to_owned(), Value::Null)],
     };
-    let escrow =
-        EscrowMessage { account, granted: 12, span: day, unit: 3, cooling_ms: 0, recall: Recall::Nothing, closed: false };
+    let escrow = EscrowMessage {
+        account,
+        granted: 12,
+        span: day,
+        unit: 3,
+        cooling_ms: 0,
+        recall: Recall::Nothing,
+        closed: false,
+    };
     let rolling = AccountId { cap: CapKey(10), ..account };
     let other = EscrowMessage { account: rolling, cooling_ms: 64_000, recall: Recall::Spare, ..escrow };
     let proposition = TakenProposition {

@@ -1,6 +1,7 @@
 //! A small world to write to, and what must hold of every write.
 
 mod deletion;
+mod format;
 mod invariants;
 mod offers;
 mod publishing;
