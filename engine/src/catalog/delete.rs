@@ -37,11 +37,12 @@ pub(crate) fn delete<T: Authored>(
     let target = Thing::new(T::KIND, row.key);
     let cascade = plan(tenant, target, wish, stamp)?;
     let mut done = Done { also: Vec::new(), effect: Vec::new() };
-    for user in &cascade.gone {
-        for_kind!(user.kind, Body => remove::<Body>(tenant, *user, &mut done));
-    }
+    // What refers goes before what it refers to, so that every reference still resolves: kinds are declared in that order.
     for (user, targets) in &cascade.unlinked {
         unlink(tenant, *user, targets, stamp, &mut done);
+    }
+    for user in cascade.gone.iter().rev() {
+        for_kind!(user.kind, Body => remove::<Body>(tenant, *user, &mut done));
     }
     remove::<T>(tenant, target, &mut done);
     done.also.retain(|(kind, other)| (*kind, other.as_str()) != (T::KIND, id));

@@ -9,7 +9,7 @@ fn deleting_a_category_takes_its_sub_categories_and_unlinks_its_offers() {
     let mut world = World::furnished();
     world.update(EntityKind::Offer, "o1", r#"{"subCategoryId":"sub_house"}"#).unwrap();
     let changed = world.delete(EntityKind::Category, "cat_loans", false).unwrap();
-    assert_eq!(changed.also, [(EntityKind::SubCategory, "sub_house".to_owned()), (EntityKind::Offer, "o1".to_owned())]);
+    assert_eq!(changed.also, [(EntityKind::Offer, "o1".to_owned()), (EntityKind::SubCategory, "sub_house".to_owned())]);
     assert_eq!(world.member(EntityKind::Offer, "o1", "categoryId"), Value::Null);
     assert_eq!(world.member(EntityKind::Offer, "o1", "subCategoryId"), Value::Null);
     // Values left behind do not stand in the way of later writes.

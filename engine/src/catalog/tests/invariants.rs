@@ -187,8 +187,20 @@ fn plausible_op() -> impl Strategy<Value = Op> {
         (EntityKind::Activity, "act_hero", r#"{"key":"other","decisionFlowKey":"base"}"#),
         (EntityKind::SubCategory, "sub_house", r#"{"categoryId":"Cards"}"#),
     ];
+    let deletions = vec![
+        (EntityKind::Offer, "o1"),
+        (EntityKind::Offer, "o2"),
+        (EntityKind::Creative, "c1"),
+        (EntityKind::Category, "cat_loans"),
+        (EntityKind::Category, "cat_cards"),
+        (EntityKind::SubCategory, "sub_house"),
+        (EntityKind::Activity, "act_hero"),
+    ];
     prop_oneof![
-        3 => prop::sample::select(patches).prop_map(|(kind, id, patch)| {
+        1 => prop::sample::select(deletions).prop_map(|(kind, id)| {
+            Op::Delete { kind, id: id.to_owned(), force: true, has_history: true }
+        }),
+        4 => prop::sample::select(patches).prop_map(|(kind, id, patch)| {
             Op::Update { kind, id: id.to_owned(), patch: json(patch), expected: None }
         }),
         2 => any_op(),
@@ -196,7 +208,7 @@ fn plausible_op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn any_input_is_answered_and_a_refusal_changes_nothing(ops in prop::collection::vec(any_op(), 1..12)) {
