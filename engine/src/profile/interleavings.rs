@@ -225,19 +225,17 @@ impl World {
                     answerable_until: self.now.plus_ms(90 * DAY_MS),
                 };
                 let decision = take.decision;
-                match self.propose(shard, ShardOp::Take(Box::new(take))) {
-                    Outcome::Took(_) => {
-                        let replaced = self.sold.iter_mut().filter(mine);
-                        for sold in replaced.filter(|sold| Some(sold.decision) == supersedes) {
-                            sold.held = false;
-                        }
-                        self.sold.push(Sold { shard, customer, decision, global, expires_at, held: true });
+                let outcome = self.propose(shard, ShardOp::Take(Box::new(take)));
+                if let Outcome::Refused(Refusal::CapRefused { offers, caps }) = outcome {
+                    assert_eq!(offers, [OfferKey(1)]);
+                    assert_eq!(caps, [if global { GLOBAL_CAP } else { PROFILE_CAP }]);
+                } else {
+                    assert!(matches!(outcome, Outcome::Took(_)), "{outcome:?}");
+                    let replaced = self.sold.iter_mut().filter(mine);
+                    for sold in replaced.filter(|sold| Some(sold.decision) == supersedes) {
+                        sold.held = false;
                     }
-                    Outcome::Refused(Refusal::CapRefused { offers, caps }) => {
-                        assert_eq!(offers, [OfferKey(1)]);
-                        assert_eq!(caps, [if global { GLOBAL_CAP } else { PROFILE_CAP }]);
-                    }
-                    other => panic!("{other:?}"),
+                    self.sold.push(Sold { shard, customer, decision, global, expires_at, held: true });
                 }
             }
             Step::Respond { which, click } => {

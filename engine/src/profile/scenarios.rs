@@ -102,10 +102,9 @@ impl World {
     }
 
     fn responding(&mut self, respond: Respond) -> Responded {
-        match self.run(ShardOp::Respond(Box::new(respond))) {
-            Outcome::Responded(responded) => responded,
-            other => panic!("{other:?}"),
-        }
+        let outcome = self.run(ShardOp::Respond(Box::new(respond)));
+        let Outcome::Responded(responded) = outcome else { panic!("{outcome:?}") };
+        responded
     }
 
     fn own(&self, limit: u64, window: Window) -> CapTake {
@@ -134,17 +133,13 @@ impl World {
 }
 
 fn took(outcome: Outcome) -> Took {
-    match outcome {
-        Outcome::Took(took) => took,
-        other => panic!("{other:?}"),
-    }
+    let Outcome::Took(took) = outcome else { panic!("{outcome:?}") };
+    took
 }
 
 fn refused_offers(outcome: Outcome) -> Vec<u32> {
-    match outcome {
-        Outcome::Refused(Refusal::CapRefused { offers, .. }) => offers.into_iter().map(|offer| offer.0).collect(),
-        other => panic!("{other:?}"),
-    }
+    let Outcome::Refused(Refusal::CapRefused { offers, .. }) = outcome else { panic!("{outcome:?}") };
+    offers.into_iter().map(|offer| offer.0).collect()
 }
 
 #[test]
