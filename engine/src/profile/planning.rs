@@ -133,3 +133,101 @@ impl AccountId {
         AccountId { tenant: u32::MAX, cap, ordinal: u32::MAX }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::periods::{period_of, terms_of};
+    use crate::calendar::Calendar;
+    use crate::catalog::Catalog;
+    use crate::catalog::command::{Actor, Command, CommandV1, EntityKind, Op};
+    use crate::decide::view::Free;
+    use crate::keys::Revision;
+    use crate::profile::command::Window;
+    use crate::time::{DAY_MS, Period, Span};
+    use crate::value::Value;
+
+    /// Holds units of the caps named, in their seventh period.
+    struct Held(Vec<CapKey>);
+
+    impl EscrowView for Held {
+        fn free(&self, cap: CapKey, _: Timestamp) -> Option<Free> {
+            let account = AccountId { tenant: 3, cap, ordinal: 7 };
+            self.0.contains(&cap).then_some(Free { account, amount: 1 })
+        }
+    }
+
+    fn catalog() -> Catalog {
+        let cap = |scope: &str, per: &str, window: &str, count_on: &str| {
+            Value::map([
+                ("scope", Value::text(scope)),
+                ("limit", Value::Number(4.0)),
+                ("per", Value::text(per)),
+                ("window", Value::text(window)),
+                ("countOn", Value::text(count_on)),
+            ])
+        };
+        let caps = [
+            cap("profile", "day", "calendar", "impression"),
+            cap("global", "week", "rolling", "click"),
+            cap("global", "lifetime", "calendar", "decision"),
+        ];
+        let budget = Value::map([
+            ("maxDailyBudget", Value::Number(10.0)),
+            ("costPerAction", Value::Number(0.5)),
+            ("countOn", Value::text("click")),
+        ]);
+        let offer = Value::map([("name", Value::text("Card")), ("caps", Value::list(caps)), ("budget", budget)]);
+        let mut catalog = Catalog::new();
+        let create = Op::Create { kind: EntityKind::Offer, id: "offer_1".to_owned(), body: offer };
+        for (revision, op) in [(1, Op::CreateTenant), (2, create)] {
+            let actor = Actor { name: "test".to_owned(), admin: true };
+            let command = CommandV1 { tenant: TenantId::new("acme"), actor, at: Timestamp(0), op };
+            catalog.apply(Revision(revision), &Command::V1(command)).unwrap();
+        }
+        catalog
+    }
+
+    #[test]
+    fn an_outcome_counts_on_its_own_caps_and_on_those_of_the_impression_it_may_imply() {
+        let catalog = catalog();
+        let tenant = catalog.tenant(&TenantId::new("acme")).unwrap();
+        let offer = tenant.offers().key_of("offer_1").unwrap();
+        let [shown, click, decision, money] = tenant.caps(offer) else { panic!("{:?}", tenant.caps(offer)) };
+        let at = Instant { now: Timestamp(5), frame: Calendar::of(tenant.settings()).frame(Timestamp(5)) };
+        let plan = |outcome: &str| {
+            let outcome = tenant.outcomes().get(outcome).unwrap();
+            let request = RespondRequest {
+                tenant: TenantId::new("acme"),
+                customer: CustomerId::new("ann"),
+                idempotency: Idempotency { key: 1, body: 1, until: Timestamp(DAY_MS) },
+                proposition: None,
+                offer,
+                creative: CreativeKey::NONE,
+                channel: ChannelKey::NONE,
+                placement: PlacementKey::NONE,
+                outcome: outcome.key,
+                sentiment: outcome.sentiment,
+                value: None,
+                opt_out: None,
+            };
+            plan_respond(tenant, &Held(vec![click.cap]), request, &at).counts
+        };
+
+        let counts = plan("click");
+        let caps: Vec<CapKey> = counts.iter().map(|count| count.cap).collect();
+        assert_eq!(caps, [shown.cap, click.cap, money.cap]);
+        let today = Span { from: Timestamp(0), until: Timestamp(DAY_MS) };
+        assert_eq!(counts[0].account, TakeAccount::Profile { limit: 4, window: Window::Calendar(today) });
+        let account = AccountId { tenant: 3, cap: click.cap, ordinal: 7 };
+        assert_eq!(counts[1].account, TakeAccount::Global { account, amount: 1 });
+        let nowhere = AccountId::nowhere(money.cap);
+        assert_eq!(counts[2].account, TakeAccount::Global { account: nowhere, amount: 500_000 });
+        assert_eq!(plan("impression").iter().map(|count| count.cap).collect::<Vec<_>>(), [shown.cap]);
+
+        assert_eq!([click, decision, money].map(period_of), [None, None, Some(Period::Day)]);
+        let terms = terms_of(money, today);
+        assert_eq!((terms.limit, terms.unit, terms.cooling_ms), (10_000_000, 500_000, 0));
+        assert_eq!(terms_of(click, Span::ALWAYS).cooling_ms, 7 * DAY_MS);
+    }
+}
