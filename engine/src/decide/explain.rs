@@ -75,7 +75,11 @@ impl Reasons {
             .by_position
             .iter()
             .enumerate()
-            .filter_map(|(global, reason)| Some(Removed { offer: case.offer(global as u32), reason: (*reason)? }))
+            .filter_map(|(global, reason)| {
+                // Positions are padded to whole words: only those with a reason hold an offer.
+                let reason = (*reason)?;
+                Some(Removed { offer: case.offer(global as u32), reason })
+            })
             .filter(|removed| !answered(removed.offer))
             .collect();
         removed.sort_unstable_by_key(|removed| removed.offer);
