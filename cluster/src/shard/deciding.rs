@@ -12,7 +12,7 @@ use proffer_engine::decide::{Scratch, Taking, decide, take_of};
 use proffer_engine::keys::{CapKey, PlacementKey, TenantId};
 use proffer_engine::profile::apply::{Outcome, Refusal};
 use proffer_engine::profile::cells::{Look, ProfileId};
-use proffer_engine::profile::command::{AccountId, DecisionId, Idempotency, Leader, ShardOp, TakenProposition};
+use proffer_engine::profile::command::{AccountId, DecisionId, Idempotency, Leader, Release, ShardOp, TakenProposition};
 use proffer_engine::profile::planning::{self, plan_respond};
 use proffer_engine::profile::state::{Keyed, KeyedAnswer};
 use proffer_engine::snapshot::Binding;
@@ -97,6 +97,12 @@ impl ShardLeader {
             && self.repeat(&mut ask, key, &id, &view, now)
         {
             return;
+        }
+        if let Some(earlier) = ask.call.supersedes {
+            // Given back first, in the same turn: this decision reads the overlay, and so finds the units.
+            let (tenant, customer) = (id.tenant.clone(), id.customer.clone());
+            let op = ShardOp::Release(Release { tenant, customer, decision: earlier, ranks: Vec::new() });
+            self.write(op, Origin::Own, leader);
         }
         let seed = match ask.call.idempotency {
             Some(CallKey { key, .. }) => xxh3_64(&key.to_le_bytes()),

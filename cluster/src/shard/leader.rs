@@ -331,7 +331,7 @@ impl ShardLeader {
         }
     }
 
-    fn write(&mut self, op: ShardOp, origin: Origin, leader: Leader) {
+    pub(super) fn write(&mut self, op: ShardOp, origin: Origin, leader: Leader) {
         let command = self.command(op, self.around.views.load().revision, leader);
         match self.foresee(&command, leader) {
             Ok((_, Outcome::Refused(refusal))) => self.reconsider(origin, &command, refusal),
