@@ -82,10 +82,12 @@ pub async fn import(asked: Asked) -> Answered {
 /// What of a problem is to be said of its line.
 fn faults_of(problem: Problem) -> Vec<Fault> {
     let detail = problem.detail();
-    match problem {
-        Problem::Invalid(faults) | Problem::Conflict { faults, .. } if !faults.is_empty() => faults,
-        _ => vec![Fault { pointer: String::new(), message: detail }],
+    if let Problem::Invalid(faults) | Problem::Conflict { faults, .. } = problem
+        && !faults.is_empty()
+    {
+        return faults;
     }
+    vec![whole(detail)]
 }
 
 /// One command a line: an update of what has the line's id or name, else a create.

@@ -10,17 +10,15 @@ use proffer_engine::value::Value;
 use crate::limits::{ATTRIBUTES_MAX, CUSTOMER_ID_BYTES_MAX, EXCLUDES_MAX, NAME_BYTES_MAX, PROPOSITIONS_LIMIT_MAX};
 
 fn bounded(value: &Value, most: usize, faults: &mut Faults) -> Option<Arc<str>> {
-    match value {
-        Value::Text(text) if !text.is_empty() && text.len() <= most => Some(Arc::clone(text)),
-        Value::Text(_) => {
-            faults.add(format!("must be 1 to {most} bytes long"));
-            None
-        }
-        other => {
-            faults.add(format!("must be a string, not {}", other.kind()));
-            None
-        }
+    let Value::Text(text) = value else {
+        faults.add(format!("must be a string, not {}", value.kind()));
+        return None;
+    };
+    if text.is_empty() || text.len() > most {
+        faults.add(format!("must be 1 to {most} bytes long"));
+        return None;
     }
+    Some(Arc::clone(text))
 }
 
 /// Text of 1 to 256 bytes: a name, a key, an id.
@@ -90,9 +88,12 @@ impl Field for Names {
         let before = faults.count();
         let mut names = Vec::with_capacity(items.len());
         for (index, item) in items.iter().enumerate() {
-            match item {
-                Value::Text(name) if fits(name) => names.push(Arc::clone(name)),
-                other => names.extend(faults.within(&index.to_string(), |f| bounded(other, NAME_BYTES_MAX, f))),
+            if let Value::Text(name) = item
+                && fits(name)
+            {
+                names.push(Arc::clone(name));
+            } else {
+                names.extend(faults.within(&index.to_string(), |faults| bounded(item, NAME_BYTES_MAX, faults)));
             }
         }
         (faults.count() == before).then_some(Names(names))

@@ -142,3 +142,112 @@ async fn a_simulation_cannot_be_responded_to() {
     let answer = node.ok("POST", "/api/v1/simulate", r#"{"customerId": "c", "channel": "web"}"#).await;
     assert_eq!((&answer["recommendationId"], &answer["count"]), (&Value::Null, &json!(2)));
 }
+
+#[tokio::test]
+async fn an_idempotency_key_counts_once_and_serves_one_body() {
+    let node = shop().await;
+    let (id, _) = decide(&node).await;
+    let mut body =
+        json!({"customerId": "c", "recommendationId": id, "rank": 1, "outcome": "click", "idempotencyKey": "1"});
+    let first = node.ok("POST", "/api/v1/respond", &body.to_string()).await;
+    let again = node.ok("POST", "/api/v1/respond", &body.to_string()).await;
+    assert_eq!((&first["duplicate"], &again["duplicate"]), (&json!(false), &json!(true)));
+    body["rank"] = json!(2);
+    let reply = node.call("POST", "/api/v1/respond", &body.to_string()).await;
+    assert_eq!(
+        (reply.status, &reply.json()["type"]),
+        (StatusCode::CONFLICT, &json!("/problems/idempotency-key-reused"))
+    );
+}
+
+async fn capped() -> Node {
+    let node = Node::start().await;
+    node.create("channels", r#"{"name": "web"}"#).await;
+    let caps = json!([{"scope": "profile", "limit": 1, "per": "day"}]);
+    let offer =
+        json!({"name": "Rare", "status": "active", "category": "x", "caps": caps, "budget": {"maxImpressions": 10}});
+    node.create("offers", &offer.to_string()).await;
+    node
+}
+
+#[tokio::test]
+async fn a_retried_decision_takes_nothing_twice() {
+    let node = capped().await;
+    let request = |key: &str| {
+        let request =
+            axum::http::Request::builder().method("POST").uri("/api/v1/recommend").header("X-API-Key", "admin-key");
+        let body = r#"{"customerId": "c", "channel": "web"}"#;
+        request.header("Idempotency-Key", key).body(axum::body::Body::from(body)).unwrap()
+    };
+    let first = node.send(request("a")).await.json();
+    let again = node.send(request("a")).await.json();
+    let other = node.send(request("b")).await.json();
+    assert_eq!((&first["count"], &again["count"], &other["count"]), (&json!(1), &json!(1), &json!(0)));
+    assert_eq!((&first["decisions"], &again["meta"]["duplicate"]), (&again["decisions"], &json!(true)));
+    assert_eq!(first["recommendationId"], again["recommendationId"]);
+    assert!(first["decisions"][0]["expiresAt"].is_string());
+}
+
+#[tokio::test]
+async fn released_units_can_be_taken_again_and_the_budget_shows_them() {
+    let node = capped().await;
+    let decide = async || node.ok("POST", "/api/v1/recommend", r#"{"customerId": "c", "channel": "web"}"#).await;
+    let first = decide().await;
+    assert_eq!(decide().await["count"], 0, "the one unit of the day is held");
+    let offer = first["decisions"][0]["offerId"].as_str().unwrap();
+    let budget = node.ok("GET", &format!("/api/v1/offers/{offer}/budget"), "").await;
+    assert_eq!(
+        (&budget["spent"], &budget["caps"][0]["reserved"], &budget["caps"][0]["limit"]),
+        (&json!(0), &json!(1), &json!(10))
+    );
+    let release = json!({"customerId": "c", "recommendationId": first["recommendationId"]}).to_string();
+    node.ok("POST", "/api/v1/release", &release).await;
+    let second = decide().await;
+    assert_eq!(second["count"], 1);
+    let superseding =
+        json!({"customerId": "c", "channel": "web", "supersedes": second["recommendationId"]}).to_string();
+    let third = node.ok("POST", "/api/v1/recommend", &superseding).await;
+    assert_eq!(third["count"], 1, "the superseded decision gave its unit back in the same turn");
+    let shown = json!({"customerId": "c", "recommendationId": third["recommendationId"], "rank": 1,
+        "outcome": "impression", "idempotencyKey": "1"});
+    node.ok("POST", "/api/v1/respond", &shown.to_string()).await;
+    assert_eq!(node.ok("GET", &format!("/api/v1/offers/{offer}/budget"), "").await["spent"], 1);
+    let delete = node.call("DELETE", &format!("/api/v1/offers/{offer}"), "").await;
+    assert_eq!(delete.status, StatusCode::CONFLICT, "it has history");
+}
+
+#[tokio::test]
+async fn an_activity_falls_back_and_says_so() {
+    let node = shop().await;
+    node.create("offers", r#"{"name": "Last", "kind": "fallback", "status": "active", "category": "x"}"#).await;
+    let creative = r#"{"name": "L", "offerId": "Last", "channelId": "web", "status": "active", "content": {"t": 1}, "contentType": "json"}"#;
+    node.create("creatives", creative).await;
+    node.create("collections", r#"{"name": "None", "allOf": ["nothing"]}"#).await;
+    let placement = node.ok("GET", "/api/v1/placements", "").await["items"][0]["id"].clone();
+    let activity = json!({"name": "Top", "collectionId": "None", "placementId": placement, "fallbackOfferId": "Last"});
+    node.create("activities", &activity.to_string()).await;
+    let body = r#"{"customerId": "c", "activities": ["top"], "debug": true}"#;
+    let answer = node.ok("POST", "/api/v1/decisions", body).await;
+    let chosen = &answer["decisions"][0];
+    assert_eq!(
+        (&chosen["offerName"], &chosen["fallback"], &chosen["score"]),
+        (&json!("Last"), &json!(true), &json!(0))
+    );
+    assert_eq!((&chosen["activity"], &chosen["placement"]), (&json!("top"), &json!("hero")));
+    assert_eq!(chosen["creative"], json!({"contentType": "json", "content": {"t": 1}}));
+    let slot = &answer["slots"][0];
+    assert_eq!((&slot["activity"], &slot["fallback"], &slot["empty"]), (&json!("top"), &json!(true), &json!(null)));
+    assert_eq!(slot["funnel"]["totalCandidates"], 0);
+}
+
+#[tokio::test]
+async fn an_excluded_offer_is_gone_with_the_next_answer() {
+    let node = shop().await;
+    let (_, before) = decide(&node).await;
+    let offer = before["decisions"][0]["offerId"].clone();
+    let reply = node.call("PUT", "/api/v1/offers", &json!({"id": offer, "emergencyExcluded": true}).to_string()).await;
+    assert_eq!(reply.status, StatusCode::OK);
+    let (_, after) = decide(&node).await;
+    assert_eq!(after["count"], 1);
+    assert_ne!(after["decisions"][0]["offerId"], offer);
+}

@@ -1,8 +1,11 @@
 //! The HTTP face against a node in memory, called as a tower service: what a client sees.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 mod access;
 mod arbitrary;
 mod crud;
 mod decide;
 mod node;
 mod problems;
+mod tutorial;
