@@ -19,6 +19,10 @@ static NODE: LazyLock<Node> = LazyLock::new(|| {
         node.create("channels", r#"{"name": "web"}"#).await;
         node.create("placements", r#"{"name": "hero", "channelId": "web"}"#).await;
         node.create("offers", r#"{"name": "A", "status": "active", "category": "x"}"#).await;
+        for (_, path, template) in TEMPLATES {
+            node.ok("POST", path, template).await;
+        }
+        node.ok("POST", "/api/v1/decision-flows/flow/publish", "").await;
         node
     })
 });
@@ -219,6 +223,116 @@ fn check(route: Route, segment: &str, query: &str, body: Vec<u8>) -> Result<(), 
     Ok(())
 }
 
+/// Requests that are answered: what is sent differs from one of them in one place.
+const TEMPLATES: &[(&str, &str, &str)] = &[
+    (
+        "POST",
+        "/api/v1/categories",
+        r#"{"name": "T", "customFields": [{"name": "rate", "type": "number"},
+        {"name": "own", "type": "computed", "formula": "max(rate * 2, customer.age)", "outputType": "number"}]}"#,
+    ),
+    (
+        "POST",
+        "/api/v1/offers",
+        r#"{"name": "T", "status": "active", "categoryId": "cat_t", "priority": 70, "tags": ["a"],
+        "customFields": {"rate": 1.5}, "eligibility": {"recency": 1, "requiredSegments": ["vip"]},
+        "budget": {"maxImpressions": 5, "maxDailyBudget": 9.5, "costPerAction": 0.5},
+        "caps": [{"key": "k", "scope": "profile", "limit": 2, "per": {"hours": 4}, "countOn": "click"}],
+        "schedule": {"startDate": "2026-01-01", "endDate": "2030-01-01T00:00:00Z", "daysOfWeek": [0, 1, 2, 3, 4, 5, 6],
+        "timeWindow": {"start": "00:00", "end": "23:59"}}, "fatigue": {"halfLifeHours": 1, "strength": 2}}"#,
+    ),
+    (
+        "POST",
+        "/api/v1/creatives",
+        r#"{"name": "T", "offerId": "A", "channelId": "web", "placementId": "hero",
+        "status": "active", "content": {"a": [1, null]}, "contentType": "json", "weight": 50, "split": 0.5}"#,
+    ),
+    ("POST", "/api/v1/collections", r#"{"name": "T", "allOf": ["a"], "anyOf": ["b"], "offerIds": ["A"]}"#),
+    (
+        "POST",
+        "/api/v1/qualification-rules",
+        r#"{"name": "T", "ruleType": "attribute_condition", "scope": "offer",
+        "scopeId": "T", "stage": "match", "config": {"attribute": "customer.age", "operator": "between", "value": [1, 9],
+        "multiplier": 0.5}}"#,
+    ),
+    (
+        "POST",
+        "/api/v1/qualification-rules",
+        r#"{"name": "U", "ruleType": "expression", "scope": "global",
+        "config": {"expression": "attributes.x != 1 || size(context.y) > 2 || true"}}"#,
+    ),
+    (
+        "POST",
+        "/api/v1/contact-policies",
+        r#"{"name": "T", "ruleType": "frequency_cap", "scope": "global", "priority": 90,
+        "config": {"maxPerDay": 3, "maxPerWeek": 5, "window": "rolling"}}"#,
+    ),
+    (
+        "POST",
+        "/api/v1/contact-policies",
+        r#"{"name": "U", "ruleType": "mutual_exclusion", "scope": "global",
+        "config": {"offerIds": ["A", "T"], "lookbackDays": 3}}"#,
+    ),
+    (
+        "POST",
+        "/api/v1/schemas",
+        r#"{"name": "T", "fields": [{"name": "id", "dataType": "varchar", "isUnique": true},
+        {"name": "age", "dataType": "integer"}]}"#,
+    ),
+    (
+        "POST",
+        "/api/v1/decision-flows",
+        r#"{"key": "flow", "name": "T", "draftConfig": {"version": 2,
+        "flowConfig": {"experiment": {"enabled": true, "holdoutPercent": 50}}, "nodes": [
+        {"id": "i", "type": "inventory", "phase": 1, "position": 0, "config": {}},
+        {"id": "e", "type": "enrich", "phase": 1, "position": 1, "config": {"sources": [{"schemaId": "T", "lookupKey": "id"}]}},
+        {"id": "q", "type": "qualify", "phase": 1, "position": 2, "config": {}},
+        {"id": "c", "type": "contact_policy", "phase": 1, "position": 3, "config": {}},
+        {"id": "s", "type": "score", "phase": 2, "position": 4, "config": {"method": "formula", "formula": {
+        "propensityWeight": 0.4, "relevanceWeight": 0.2, "impactWeight": 0.3, "emphasisWeight": 0.1}}},
+        {"id": "r", "type": "rank", "phase": 2, "position": 5, "config": {"maxCandidates": 3}},
+        {"id": "o", "type": "response", "phase": 3, "position": 6, "config": {}}]}}"#,
+    ),
+    (
+        "POST",
+        "/api/v1/recommend",
+        r#"{"customerId": "c1", "channel": "web", "placements": ["hero", {"placement": "hero",
+        "limit": 2}], "decisionFlowKey": "flow", "limit": 3, "attributes": {"x": 1, "y": [true]}, "context": {"y": "abc"},
+        "segments": ["vip"], "excludeOffers": ["T"], "allowDuplicates": true, "explain": true, "debug": true, "trace": true}"#,
+    ),
+    ("POST", "/api/v1/simulate", r#"{"customerId": "c2", "channel": "web", "segments": ["vip"], "explain": true}"#),
+    (
+        "POST",
+        "/api/v1/respond",
+        r#"{"customerId": "c1", "offerId": "A", "outcome": "opt_out", "idempotencyKey": "k",
+        "conversionValue": 1.5, "timestamp": "2026-06-01T11:59:00Z", "outcomeDetails": {"scope": "category"}}"#,
+    ),
+];
+
+/// Every place in a document.
+fn places(value: &Value, pointer: &str, found: &mut Vec<String>) {
+    found.push(pointer.to_owned());
+    match value {
+        Value::Object(members) => members.iter().for_each(|(name, member)| {
+            let name = name.replace('~', "~0").replace('/', "~1");
+            places(member, &format!("{pointer}/{name}"), found);
+        }),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, item)| places(item, &format!("{pointer}/{index}"), found));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn changed(template: &str, place: prop::sample::Index, by: Value) -> Value {
+    let mut document: Value = serde_json::from_str(template).unwrap();
+    let mut found = Vec::new();
+    places(&document, "", &mut found);
+    let place: &String = place.get(&found);
+    *document.pointer_mut(place).unwrap() = by;
+    document
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_500, ..ProptestConfig::default() })]
 
@@ -230,5 +344,21 @@ proptest! {
         body in bodies(),
     ) {
         check(route, &segment, query, body)?;
+    }
+
+    #[test]
+    fn no_change_of_a_good_request_breaks_a_route(
+        (method, path, template) in prop::sample::select(TEMPLATES),
+        places in prop::collection::vec((any::<prop::sample::Index>(), documents()), 1..3),
+    ) {
+        let mut document = template.to_owned();
+        for (place, by) in places {
+            document = changed(&document, place, by).to_string();
+        }
+        let route = ROUTES.iter().find(|route| (route.method, route.path) == (method, path)).unwrap();
+        check(*route, "none", "", document.into_bytes())?;
+        // What it may have left behind is decided with.
+        let decide = ROUTES.iter().find(|route| route.path == "/api/v1/simulate").unwrap();
+        check(*decide, "", "?explain=true&debug=true", br#"{"customerId": "c1", "channel": "web", "placement": "hero"}"#.to_vec())?;
     }
 }
