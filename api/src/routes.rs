@@ -174,3 +174,98 @@ fn least_revision(headers: &HeaderMap) -> Result<Option<Revision>, Problem> {
     let fault = || Problem::invalid("/headers/X-Min-Catalog-Revision", "must be a catalogue revision");
     revision.map(Some).ok_or_else(fault)
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::{Method, StatusCode};
+    use axum::middleware::from_fn_with_state;
+    use proffer_cluster::log::Durability;
+    use proffer_cluster::ports::clock::ManualClock;
+    use proffer_cluster::ports::entropy::SeededEntropy;
+    use proffer_cluster::ports::fatal::RecordedFatal;
+    use proffer_cluster::ports::memory_disk::MemoryDisk;
+    use proffer_cluster::ports::offload::InlineOffload;
+    use proffer_cluster::{Ports, start};
+    use proffer_engine::catalog::{Actor, Command, CommandV1, Op, Role};
+    use proffer_engine::keys::TenantId;
+    use proffer_engine::time::Timestamp;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::ids::RequestIds;
+    use crate::layers;
+    use crate::recommendation::{TokenKey, TokenKeys};
+
+    async fn app(request_timeout: Duration) -> Arc<App> {
+        let (clock, entropy) = (Arc::new(ManualClock::new(Timestamp(1))), Arc::new(SeededEntropy::new(1)));
+        let ports = Ports {
+            disk: Arc::new(MemoryDisk::new()),
+            offload: Arc::new(InlineOffload),
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+            fatal: Arc::new(RecordedFatal::default()),
+        };
+        let node = format!("routes-{}", request_timeout.as_millis());
+        let config = proffer_cluster::Config { shards: 1, durability: Durability::Memory, node };
+        let handle = start(config, ports).await.unwrap();
+        while !handle.status().ready {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let tenant = TenantId::new("default");
+        let actor = Actor { name: "test".to_owned(), admin: true };
+        let hash = Sha256::digest(b"key").into();
+        let key = Op::PutApiKey { id: "key".to_owned(), hash, roles: vec![Role::Viewer], name: "key".to_owned() };
+        for op in [Op::CreateTenant, key] {
+            let command = CommandV1 { tenant: tenant.clone(), actor: actor.clone(), at: Timestamp(1), op };
+            let deadline = Instant::now() + Duration::from_secs(5);
+            handle.change(Command::V1(command), deadline).await.unwrap();
+        }
+        let keys = TokenKeys::new(TokenKey::new(1, &[0; 32]), Vec::new());
+        let config = Config { request_timeout, ..Config::new(clock, entropy, keys) };
+        let request_ids = RequestIds::new(&*config.entropy);
+        Arc::new(App { handle, config, request_ids, panics: AtomicU64::new(0) })
+    }
+
+    async fn call(app: &Arc<App>, routes: Routes) -> Response {
+        let surround = from_fn_with_state(Arc::clone(app), layers::surround);
+        let router = routes.router.layer(surround).with_state(Arc::clone(app));
+        let request = Request::builder().uri("/api/v1/tags").header("X-API-Key", "key");
+        router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_counted_and_answered_with_a_problem() {
+        let app = app(Duration::from_secs(2)).await;
+        let routes = Routes::new().on(Method::GET, "/api/v1/tags", |_| async { panic!("on purpose") });
+        let response = call(&app, routes).await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        assert!(response.headers().contains_key("x-request-id"));
+        assert_eq!(app.panics.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_takes_too_long_is_answered_with_a_problem() {
+        let app = app(Duration::from_millis(20)).await;
+        let routes = Routes::new().on(Method::GET, "/api/v1/tags", |_| std::future::pending());
+        let response = call(&app, routes).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        assert_eq!(response.headers()["retry-after"], "1");
+    }
+
+    #[test]
+    #[should_panic(expected = "no role is declared for POST /api/v1/secrets")]
+    fn a_route_without_a_declared_role_does_not_start() {
+        drop(Routes::new().on(Method::POST, "/api/v1/secrets", |_| std::future::pending()));
+    }
+
+    #[test]
+    #[should_panic(expected = "is not served")]
+    fn a_declared_route_without_a_handler_does_not_start() {
+        drop(Routes::new().finish());
+    }
+}
