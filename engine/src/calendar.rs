@@ -1,7 +1,9 @@
 //! The tenant's calendar: what instants are called in its zone, and where its days, weeks and months begin.
 
+use std::sync::OnceLock;
+
 use jiff::civil::{Date, DateTime, Weekday};
-use jiff::tz::TimeZone;
+use jiff::tz::{TimeZone, TimeZoneDatabase};
 use jiff::{ToSpan, Zoned};
 
 use crate::model::moment::Moment;
@@ -34,7 +36,7 @@ impl Calendar {
     /// # Errors
     /// If the zone's name is unknown.
     pub fn new(zone_name: &str, week_start: WeekStart) -> Result<Self, UnknownZone> {
-        let zone = TimeZone::get(zone_name).map_err(|_| UnknownZone(zone_name.to_owned()))?;
+        let zone = bundled().get(zone_name).map_err(|_| UnknownZone(zone_name.to_owned()))?;
         let week_start = match week_start {
             WeekStart::Monday => Weekday::Monday,
             WeekStart::Tuesday => Weekday::Tuesday,
@@ -136,6 +138,12 @@ impl Calendar {
             Err(_) => Timestamp(LATEST_MS + DAY_MS),
         }
     }
+}
+
+/// The time zones compiled in, never the host's: replicas on different hosts must give the same answers.
+fn bundled() -> &'static TimeZoneDatabase {
+    static ZONES: OnceLock<TimeZoneDatabase> = OnceLock::new();
+    ZONES.get_or_init(TimeZoneDatabase::bundled)
 }
 
 /// The instant as ISO 8601 in UTC, for answers.
