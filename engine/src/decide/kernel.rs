@@ -102,7 +102,8 @@ pub fn decide(
         revision: snapshot.revision,
         flow: match named {
             Some(flow) => FlowChoice { key: flow.key, version: flow.version, compact: flow.compact },
-            None => FlowChoice { key: None, version: 0, compact: false },
+            // Drafts and deleted flows are not in the snapshot.
+            None => FlowChoice { key: request.flow, version: 0, compact: false },
         },
         slots: slots.map(|(_, filled)| filled.outcome()).collect(),
         propositions,
@@ -452,7 +453,8 @@ impl<'a, 'b> Filling<'a, 'b> {
         let mut want = if explained { usize::MAX } else { room(self, filled) };
         let mut examined = 0;
         while want > 0 {
-            if !explained && contact::is_exhausted(case, self.track, &self.chosen) {
+            // An offer that may be chosen again can also run out of a global cap, which the answer must say.
+            if !explained && !case.request.allow_duplicates && contact::is_exhausted(case, self.track, &self.chosen) {
                 return;
             }
             let ranked = self.scorer(spotting).best(left, want, |_| true);

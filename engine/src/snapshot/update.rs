@@ -18,7 +18,7 @@ const DELTA_FREE: usize = 64;
 
 impl Snapshot {
     /// The snapshot of `catalog`, which differs from the one this was made of by `touched`. O(touched offers + delta) unless
-    /// something shared or everything changed, then O(catalogue).
+    /// something shared, a category or everything changed, then O(catalogue).
     #[must_use]
     pub fn update(&self, catalog: &TenantCatalog, touched: &[Touched], revision: Revision) -> Snapshot {
         let mut offers = BTreeSet::new();
@@ -32,6 +32,11 @@ impl Snapshot {
         }
         // Shares of the largest margin are part of every score that blends them.
         if largest(catalog) != self.shared.largest {
+            return Snapshot::compile(&self.tenant, catalog, revision);
+        }
+        // Computed fields are compiled once per category, and offers of the base read them too.
+        let categories = catalog.categories().iter();
+        if !categories.map(Arc::as_ptr).eq(self.shared.categories.values().map(Arc::as_ptr)) {
             return Snapshot::compile(&self.tenant, catalog, revision);
         }
         let mut next = self.clone();

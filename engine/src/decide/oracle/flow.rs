@@ -99,17 +99,15 @@ impl Flow {
     }
 
     fn published(catalog: &TenantCatalog, key: FlowKey) -> Self {
-        let empty = Self::empty();
-        let Some(entity) = catalog.flows().get(key) else { return empty };
-        let Some(version) = catalog.current_version(key) else {
-            return Flow { choice: FlowChoice { key: Some(key), version: 0, compact: false }, ..empty };
-        };
+        let unknown = Flow { choice: FlowChoice { key: Some(key), version: 0, compact: false }, ..Self::empty() };
+        let Some(entity) = catalog.flows().get(key) else { return unknown };
+        let Some(version) = catalog.current_version(key) else { return unknown };
         let mut flow = Flow {
             choice: FlowChoice { key: Some(key), version: version.number, compact: false },
             name: entity.body.key.clone(),
             is_active: entity.body.status == Status::Active,
             experiment: version.config.flow_config.experiment.clone().filter(|experiment| experiment.enabled),
-            ..empty
+            ..unknown
         };
         let mut nodes: Vec<_> = version.config.nodes.iter().collect();
         nodes.sort_by_key(|node| (node.phase, node.position));
