@@ -1,0 +1,267 @@
+//! The kernel gives the same decision as the naive evaluation, over random catalogues, profiles and requests.
+//!
+//! A case is one request; each catalogue is asked many, so that [`CATALOGUES`] × [`REQUESTS`] ≥ 10,000 cases cost seconds.
+//! What fails is shrunk to few commands and kept in `proptest-regressions/`.
+
+mod catalogue;
+mod dice;
+mod regressions;
+mod world;
+
+use std::collections::BTreeMap;
+
+use proffer_engine::catalog::TenantCatalog;
+use proffer_engine::decide::decision::{Decision, PropositionKind};
+use proffer_engine::decide::request::{Explain, Request};
+use proffer_engine::decide::view::Subject;
+use proffer_engine::decide::{Scratch, decide, oracle};
+use proffer_engine::snapshot::{Binding, Snapshot};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
+use catalogue::{Made, Plan};
+use world::World;
+
+/// Random catalogues, each with a profile.
+const CATALOGUES: u32 = 320;
+/// Requests asked of each catalogue and profile, on average.
+const REQUESTS: usize = 32;
+
+fn plans() -> impl Strategy<Value = Plan> {
+    let seed = || any::<u64>().no_shrink();
+    let some = |most: usize| prop::collection::vec(seed(), 0..=most);
+    (
+        (seed(), some(2), prop::collection::vec(seed(), 1..=14), some(24), some(10)),
+        (some(9), some(8), some(3), prop::option::of(seed())),
+    )
+        .prop_map(|((settings, frame, offers, creatives, slots), (rules, policies, flows, routing))| Plan {
+            settings,
+            frame,
+            offers,
+            creatives,
+            slots,
+            rules,
+            policies,
+            flows,
+            routing,
+        })
+}
+
+fn histories() -> impl Strategy<Value = (u64, Vec<u64>)> {
+    (any::<u64>().no_shrink(), prop::collection::vec(any::<u64>().no_shrink(), 0..16))
+}
+
+fn requests() -> impl Strategy<Value = Vec<u64>> {
+    prop::collection::vec(any::<u64>().no_shrink(), 1..=2 * REQUESTS)
+}
+
+fn subject(world: &World) -> Subject<'_> {
+    Subject { profile: world.profile.as_ref(), symbols: &world.symbols }
+}
+
+fn naive(catalog: &TenantCatalog, world: &World, request: &Request) -> Decision {
+    oracle::decide(catalog, subject(world), &world.escrow, request, &world.at)
+}
+
+/// A deciding thread: its buffers live from one decision to the next, and from one snapshot to the next.
+#[derive(Default)]
+struct Kernel {
+    binding: Binding,
+    scratch: Scratch,
+}
+
+impl Kernel {
+    fn decide(&mut self, snapshot: &Snapshot, world: &World, request: &Request) -> Decision {
+        let Kernel { binding, scratch } = self;
+        decide(snapshot, subject(world), binding, &world.escrow, request, &world.at, 7, scratch)
+    }
+}
+
+/// What must hold of any decision, whoever made it.
+fn check_shape(request: &Request, decision: &Decision) -> Result<(), TestCaseError> {
+    let mut per_slot = BTreeMap::new();
+    let mut seen = BTreeMap::new();
+    for proposition in &decision.propositions {
+        *per_slot.entry(proposition.slot).or_insert(0u32) += 1;
+        if proposition.kind != PropositionKind::Fallback {
+            *seen.entry(proposition.offer).or_insert(0u32) += 1;
+        }
+        prop_assert!(proposition.score.is_finite() && proposition.score >= 0.0);
+        prop_assert!(!request.exclude_offers.contains(&proposition.offer));
+        prop_assert!(!request.exclude_creatives.contains(&proposition.creative));
+        prop_assert!(proposition.kind != PropositionKind::Fallback || proposition.takes.is_empty());
+    }
+    if !request.allow_duplicates {
+        prop_assert!(seen.values().all(|times| *times == 1), "an offer twice: {seen:?}");
+    }
+    if let Some(limit) = request.limit {
+        prop_assert!(decision.propositions.len() <= limit as usize);
+    }
+    prop_assert_eq!(decision.slots.len(), request.slots.len());
+    for ((number, slot), outcome) in (0u16..).zip(&request.slots).zip(&decision.slots) {
+        let count = per_slot.get(&Some(number)).copied().unwrap_or(0);
+        prop_assert_eq!(count, outcome.count);
+        prop_assert!(count <= slot.limit);
+        prop_assert_eq!(outcome.empty.is_some(), count == 0);
+    }
+    let funnel = decision.funnel;
+    let steps =
+        [funnel.total_candidates, funnel.after_qualification, funnel.after_suppression, funnel.after_contact_policy];
+    prop_assert!(steps.is_sorted_by(|left, right| left >= right), "{funnel:?}");
+    if let Some(explanation) = &decision.explanation {
+        prop_assert_eq!(explanation.factors.len(), decision.propositions.len());
+    }
+    Ok(())
+}
+
+/// Kernel and naive evaluation agree on `request`, however much explanation and counting it asks for.
+fn check_equal(
+    kernel: &mut Kernel,
+    snapshot: &Snapshot,
+    catalog: &TenantCatalog,
+    world: &World,
+    request: &Request,
+) -> Result<(), TestCaseError> {
+    let expected = naive(catalog, world, request);
+    let found = kernel.decide(snapshot, world, request);
+    prop_assert_eq!(&found, &expected, "kernel left, naive right, for {:?}", request);
+    check_shape(request, &found)?;
+    let silent = Request { explain: Explain::Off, ..request.clone() };
+    let unexplained = Decision { explanation: None, ..found };
+    prop_assert_eq!(&kernel.decide(snapshot, world, &silent), &unexplained, "explaining changes {:?}", request);
+    let uncounted = kernel.decide(snapshot, world, &Request { counters: false, ..silent });
+    let funnel = uncounted.funnel;
+    prop_assert_eq!(uncounted, Decision { funnel, ..unexplained }, "counting changes {:?}", request);
+    Ok(())
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, max_shrink_iters: 3_000, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(config(CATALOGUES))]
+
+    #[test]
+    fn kernel_decides_as_the_naive_evaluation(
+        plan in plans(), (profile, history) in histories(), requests in requests(),
+    ) {
+        let made = Made::build(&plan);
+        let catalog = made.catalog.tenant(&made.tenant).expect("the plan makes the tenant");
+        let snapshot = Snapshot::compile(&made.tenant, catalog, made.revision());
+        let world = World::build(catalog, profile, &history);
+        let mut kernel = Kernel::default();
+        for seed in requests {
+            let request = world::request(catalog, &made.tenant, seed);
+            check_equal(&mut kernel, &snapshot, catalog, &world, &request)?;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(100))]
+
+    #[test]
+    fn an_updated_snapshot_decides_as_a_compiled_one(
+        plan in plans(),
+        (profile, history) in histories(),
+        changes in prop::collection::vec((any::<u64>().no_shrink(), any::<u64>().no_shrink()), 1..30),
+    ) {
+        let mut made = Made::build(&plan);
+        let compile = |made: &Made| {
+            let catalog = made.catalog.tenant(&made.tenant).expect("the plan makes the tenant");
+            Snapshot::compile(&made.tenant, catalog, made.revision())
+        };
+        let mut snapshot = compile(&made);
+        let mut kernel = Kernel::default();
+        for (change, seed) in changes {
+            let touched = made.change(change);
+            let catalog = made.catalog.tenant(&made.tenant).expect("a tenant is never removed");
+            snapshot = snapshot.update(catalog, &touched, made.revision());
+            let world = World::build(catalog, profile, &history);
+            for seed in [seed, seed ^ 1, seed ^ 2] {
+                let request = world::request(catalog, &made.tenant, seed);
+                let expected = Kernel::default().decide(&compile(&made), &world, &request);
+                let found = kernel.decide(&snapshot, &world, &request);
+                prop_assert_eq!(&found, &expected, "updated left, compiled right, for {:?}", request);
+                check_equal(&mut kernel, &snapshot, catalog, &world, &request)?;
+            }
+        }
+    }
+}
+
+/// What random decisions showed, by name: a generator that never shows something tests nothing of it.
+#[derive(Default)]
+struct Seen(BTreeMap<String, usize>);
+
+impl Seen {
+    fn note(&mut self, what: impl std::fmt::Debug) {
+        // Keys and numbers do not matter, only which variant it was.
+        let name: String = format!("{what:?}").chars().take_while(|letter| letter.is_alphanumeric()).collect();
+        *self.0.entry(name).or_insert(0) += 1;
+    }
+
+    fn look_at(&mut self, decision: &Decision) {
+        decision.propositions.iter().for_each(|proposition| {
+            self.note(proposition.kind);
+            proposition.takes.iter().for_each(|take| self.note(take.account));
+        });
+        decision.slots.iter().filter_map(|slot| slot.empty).for_each(|reason| self.note(reason));
+        decision.ghosts.iter().for_each(|ghost| self.note(ghost));
+        let removed = decision.explanation.iter().flat_map(|explanation| &explanation.removed);
+        removed.for_each(|removed| self.note(removed.reason));
+    }
+}
+
+#[test]
+fn random_catalogues_are_rich() {
+    let mut runner = TestRunner::deterministic();
+    let (mut accepted, mut refused, mut seen) = (0, 0, Seen::default());
+    for _ in 0..60 {
+        let plan = plans().new_tree(&mut runner).expect("plans can always be made").current();
+        let (profile, history) = histories().new_tree(&mut runner).expect("histories can always be made").current();
+        let made = Made::build(&plan);
+        accepted += made.accepted;
+        refused += made.refused.len();
+        let catalog = made.catalog.tenant(&made.tenant).expect("the plan makes the tenant");
+        let world = World::build(catalog, profile, &history);
+        for seed in 0..40 {
+            seen.look_at(&naive(catalog, &world, &world::request(catalog, &made.tenant, seed)));
+        }
+    }
+    assert!(accepted > 5 * refused, "{accepted} accepted, {refused} refused");
+    let wanted = [
+        "Regular",
+        "Mandatory",
+        "Fallback",
+        "Ghost",
+        "Profile",
+        "Global",
+        "NoCandidate",
+        "Inactive",
+        "FallbackUnavailable",
+        "Coupling",
+        "Limit",
+        "Holdout",
+        "Status",
+        "Schedule",
+        "EmergencyExcluded",
+        "Inventory",
+        "Creative",
+        "Rule",
+        "Eligibility",
+        "OptOut",
+        "Excluded",
+        "ProfileCap",
+        "GlobalCap",
+        "MandatoryPerDay",
+        "Policy",
+        "ZeroFactor",
+        "Outscored",
+    ];
+    for name in wanted {
+        let times = seen.0.get(name).copied().unwrap_or(0);
+        assert!(times >= 5, "{name} was seen {times} times: {:?}", seen.0);
+    }
+}

@@ -1,0 +1,78 @@
+//! Disagreements that were found, each by name.
+
+use proffer_engine::catalog::{EntityKind, Op};
+use proffer_engine::decide::view::Instant;
+use proffer_engine::keys::CustomerId;
+use proffer_engine::profile::symbols::Symbols;
+use proffer_engine::time::Calendar;
+use proffer_engine::value::Value;
+
+use super::catalogue::{Made, Plan, START};
+use super::world::{Escrow, World};
+use super::*;
+
+/// The ground of every random catalogue and nothing on it.
+fn ground() -> Made {
+    Made::build(&Plan {
+        settings: 0,
+        frame: Vec::new(),
+        offers: Vec::new(),
+        creatives: Vec::new(),
+        slots: Vec::new(),
+        rules: Vec::new(),
+        policies: Vec::new(),
+        flows: Vec::new(),
+        routing: None,
+    })
+}
+
+fn stranger(catalog: &TenantCatalog) -> World {
+    let at = Instant { now: START, frame: Calendar::of(catalog.settings()).frame(START) };
+    World { profile: None, symbols: Symbols::default(), escrow: Escrow::default(), at }
+}
+
+fn plain_request(made: &Made) -> Request {
+    Request {
+        tenant: made.tenant.clone(),
+        customer: CustomerId::new("ada"),
+        channel: None,
+        slots: Vec::new(),
+        flow: None,
+        limit: None,
+        attributes: Vec::new(),
+        context: Vec::new(),
+        segments: Vec::new(),
+        exclude_offers: Vec::new(),
+        exclude_creatives: Vec::new(),
+        allow_duplicates: false,
+        explain: Explain::Off,
+        counters: true,
+    }
+}
+
+#[test]
+fn an_edited_computed_field_reaches_the_updated_snapshot() {
+    let mut made = ground();
+    let offer = [
+        ("name", Value::text("Card")),
+        ("status", Value::text("active")),
+        ("categoryId", Value::text("cat_cards")),
+        ("customFields", Value::map([("rate", Value::Number(12.5))])),
+    ];
+    made.apply(Op::Create { kind: EntityKind::Offer, id: "offer_0".to_owned(), body: Value::map(offer) });
+    let tenant = made.tenant.clone();
+    let snapshot =
+        Snapshot::compile(&tenant, made.catalog.tenant(&tenant).expect("the ground makes it"), made.revision());
+    let field = |name: &str, kind: &str| vec![("name", Value::text(name)), ("type", Value::text(kind))];
+    let mut computed = field("price", "computed");
+    computed.extend([("formula", Value::text("rate * 3")), ("outputType", Value::text("number"))]);
+    let fields = Value::list([Value::map(field("rate", "number")), Value::map(computed)]);
+    let patch = Value::map([("customFields", fields)]);
+    let touched =
+        made.apply(Op::Update { kind: EntityKind::Category, id: "cat_cards".to_owned(), patch, expected: None });
+    let catalog = made.catalog.tenant(&tenant).expect("the ground makes it");
+    let snapshot = snapshot.update(catalog, &touched, made.revision());
+    let decision = Kernel::default().decide(&snapshot, &stranger(catalog), &plain_request(&made));
+    assert_eq!(decision.propositions[0].computed, [(1, Value::Number(37.5))]);
+    assert_eq!(decision, naive(catalog, &stranger(catalog), &plain_request(&made)));
+}
