@@ -65,6 +65,11 @@ impl Handle {
         self.inner.views.tenants()
     }
 
+    /// The cluster's secret: drawn when it was founded, the same on every node and at every start.
+    pub fn secret(&self) -> [u8; 16] {
+        self.inner.router.secret()
+    }
+
     /// Who holds the API key whose secret has this SHA-256.
     pub fn verify_api_key(&self, hash: &[u8; 32]) -> Option<Arc<Identity>> {
         self.inner.views.identity(hash)

@@ -23,6 +23,12 @@ impl Router {
         Router { key: (half(0), half(8)), shards }
     }
 
+    /// The cluster's secret, from which other secrets of the whole cluster can be derived.
+    pub fn secret(&self) -> [u8; 16] {
+        let (low, high) = (self.key.0.to_le_bytes(), self.key.1.to_le_bytes());
+        std::array::from_fn(|index| if index < 8 { low[index] } else { high[index - 8] })
+    }
+
     /// How many shards there are.
     pub fn shards(&self) -> u16 {
         self.shards

@@ -1,1 +1,1 @@
-//! x
+//! Tests of the whole product live in `it/` (one binary) and `scripts/`; the simulator's modules will live here.

@@ -1,0 +1,272 @@
+//! `proffer bench`: an open-loop load on a running node, beside the ceiling of this machine's HTTP stack.
+//!
+//! Open loop: requests start on a fixed schedule, whether or not earlier ones are back, and latency counts from the scheduled
+//! start, so that a stall shows in every request it delayed (no coordinated omission). The ceiling is an axum handler in this
+//! own process that parses the same request and serialises an answer of the same size; both are asked by the same bare
+//! HTTP/1.1 connections, one per client.
+
+use std::io::Write;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use axum::Router;
+use axum::body::Bytes;
+use axum::routing::post;
+use hdrhistogram::Histogram;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::client::{Client, Target};
+
+/// Arguments of `proffer bench`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct BenchArgs {
+    /// Requests a second in the open-loop run. Default: half of what the closed loop reached.
+    #[arg(long)]
+    rate: Option<u64>,
+    /// Seconds of each run.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Connections.
+    #[arg(long, default_value_t = 16)]
+    clients: usize,
+    /// Body template; `{n}` becomes a number below `--customers`.
+    #[arg(long, default_value = r#"{"customerId":"member-{n}","channel":"web","limit":5}"#)]
+    body: String,
+    /// Different customers.
+    #[arg(long, default_value_t = 1_000)]
+    customers: u64,
+    /// Path under /api/v1.
+    #[arg(long, default_value = "/recommend")]
+    path: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// One run's result.
+struct Measured {
+    rate: f64,
+    errors: u64,
+    latency_us: Histogram<u64>,
+}
+
+/// Highest latency the histogram tells apart.
+const LATENCY_US_MAX: u64 = 60_000_000;
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_max(LATENCY_US_MAX, 3).expect("bounds are valid")
+}
+
+/// Runs the command: closed loop and open loop against the node, closed loop against the ceiling, as one table.
+///
+/// # Errors
+/// When the node cannot be reached or refuses the body.
+pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
+    let client = Client::new(args.target.clone())?;
+    let sample = client.post(&args.path, &serde_json::from_str(&args.body.replace("{n}", "0"))?).await?;
+    let answer = serde_json::to_string(&sample)?;
+
+    let mut ceiling_process = tokio::process::Command::new(std::env::current_exe()?)
+        .args(["ceiling", &answer])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let stdout = ceiling_process.stdout.take().context("stdout is piped")?;
+    let ceiling_url = BufReader::new(stdout).lines().next_line().await?.context("the ceiling did not start")?;
+
+    // Interleaved, so that a noisy machine is noisy for both.
+    let node_target = args.target.clone();
+    let ceiling_target = Target { url: ceiling_url, ..args.target.clone() };
+    closed_loop(&ceiling_target, &args, 1).await?;
+    closed_loop(&node_target, &args, 1).await?;
+    let ceiling = closed_loop(&ceiling_target, &args, args.seconds).await?;
+    let node = closed_loop(&node_target, &args, args.seconds).await?;
+    ceiling_process.kill().await?;
+    let rate = args.rate.unwrap_or((node.rate / 2.0) as u64).max(1);
+    let open = open_loop(&node_target, &args, rate).await?;
+
+    let mut out = std::io::stdout().lock();
+    writeln!(
+        out,
+        "{} clients, {} s each, body of {} B, answer of {} B, latencies in µs",
+        args.clients,
+        args.seconds,
+        args.body.len(),
+        answer.len()
+    )?;
+    writeln!(out, "{:34} {:>10} {:>8} {:>8} {:>8} {:>8} {:>8}", "run", "req/s", "p50", "p99", "p99.9", "max", "errors")?;
+    let open_name = format!("node, open loop at {rate}/s");
+    for (name, run) in [("ceiling, closed loop", &ceiling), ("node, closed loop", &node), (&open_name, &open)] {
+        let at = |quantile| run.latency_us.value_at_quantile(quantile);
+        writeln!(
+            out,
+            "{name:34} {:>10.0} {:>8} {:>8} {:>8} {:>8} {:>8}",
+            run.rate,
+            at(0.5),
+            at(0.99),
+            at(0.999),
+            run.latency_us.max(),
+            run.errors
+        )?;
+    }
+    writeln!(out, "node / ceiling: {:.0} %", 100.0 * node.rate / ceiling.rate)?;
+    Ok(())
+}
+
+/// Arguments of the hidden `proffer ceiling`: the process that a bench compares the node with.
+#[derive(Debug, clap::Args)]
+pub struct CeilingArgs {
+    /// The JSON answer to give.
+    answer: String,
+}
+
+/// Serves the ceiling on a free port, prints its base URL, and runs until killed.
+///
+/// # Errors
+/// When no port can be had or the answer is no JSON.
+pub async fn serve_ceiling(args: CeilingArgs) -> anyhow::Result<()> {
+    let answer: Arc<Value> = Arc::new(serde_json::from_str(&args.answer)?);
+    let handler = move |axum::Json(request): axum::Json<Value>| {
+        let answer = Arc::clone(&answer);
+        async move {
+            // The parsed request must not be optimised away.
+            std::hint::black_box(&request);
+            let bytes = serde_json::to_vec(&*answer).expect("a JSON value serialises");
+            ([("content-type", "application/json")], bytes)
+        }
+    };
+    let router = Router::new().route("/api/v1/{*path}", post(handler));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    writeln!(std::io::stdout(), "http://{}", listener.local_addr()?)?;
+    Ok(axum::serve(listener, router).await?)
+}
+
+/// One keep-alive connection.
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    authority: String,
+}
+
+impl Connection {
+    async fn open(target: &Target) -> anyhow::Result<Self> {
+        let authority = target.url.strip_prefix("http://").context("bench speaks plain http://")?;
+        let authority = authority.trim_end_matches('/').to_owned();
+        let stream = TcpStream::connect(&authority).await.with_context(|| format!("cannot reach {authority}"))?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(Connection { sender, authority })
+    }
+
+    /// Sends request `number`; whether it was answered 2xx.
+    async fn call(&mut self, args: &BenchArgs, number: u64) -> anyhow::Result<bool> {
+        let request = hyper::Request::post(format!("/api/v1{}", args.path))
+            .header("Host", &self.authority)
+            .header("X-API-Key", &args.target.key)
+            .header("X-Tenant-Id", &args.target.tenant)
+            .header("Content-Type", "application/json")
+            .body(Full::new(Bytes::from(body(args, number))))?;
+        self.sender.ready().await?;
+        let answer = self.sender.send_request(request).await?;
+        let ok = answer.status().is_success();
+        answer.into_body().collect().await?;
+        Ok(ok)
+    }
+}
+
+fn body(args: &BenchArgs, number: u64) -> Vec<u8> {
+    args.body.replace("{n}", &(number % args.customers.max(1)).to_string()).into_bytes()
+}
+
+/// Every client asks again as soon as it is answered: finds the highest rate.
+async fn closed_loop(target: &Target, args: &BenchArgs, seconds: u64) -> anyhow::Result<Measured> {
+    let numbers = Arc::new(AtomicU64::new(0));
+    run_workers(target, args, args.clients, move |begin| {
+        let number = numbers.fetch_add(1, Ordering::Relaxed);
+        (begin.elapsed() < Duration::from_secs(seconds)).then(|| (number, Instant::now()))
+    })
+    .await
+}
+
+/// Requests start on schedule; latency counts from the schedule.
+async fn open_loop(target: &Target, args: &BenchArgs, rate: u64) -> anyhow::Result<Measured> {
+    let total = rate * args.seconds;
+    let next = Arc::new(AtomicU64::new(0));
+    // More workers than clients, so that the schedule is kept while some wait.
+    run_workers(target, args, args.clients * 4, move |begin| {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        (number < total).then(|| (number, begin + Duration::from_nanos(number * 1_000_000_000 / rate)))
+    })
+    .await
+}
+
+/// `workers` connections that each ask `schedule` for their next request (number and start) until it gives none.
+async fn run_workers(
+    target: &Target,
+    args: &BenchArgs,
+    workers: usize,
+    schedule: impl Fn(Instant) -> Option<(u64, Instant)> + Clone + Send + 'static,
+) -> anyhow::Result<Measured> {
+    ensure!(workers > 0, "at least one client is needed");
+    let mut connections = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        connections.push(Connection::open(target).await?);
+    }
+    let begin = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for mut connection in connections {
+        let (args, schedule) = (args.clone(), schedule.clone());
+        tasks.spawn(async move {
+            let (mut latency, mut errors) = (histogram(), 0);
+            while let Some((number, start)) = schedule(begin) {
+                tokio::time::sleep_until(start).await;
+                errors += u64::from(!connection.call(&args, number).await?);
+                latency.saturating_record(start.elapsed().as_micros() as u64);
+            }
+            anyhow::Ok((latency, errors))
+        });
+    }
+    let mut parts = Vec::new();
+    while let Some(part) = tasks.join_next().await {
+        parts.push(part??);
+    }
+    collect(parts, begin)
+}
+
+fn collect(parts: Vec<(Histogram<u64>, u64)>, begin: Instant) -> anyhow::Result<Measured> {
+    let elapsed = begin.elapsed().as_secs_f64();
+    let (mut latency_us, mut errors) = (histogram(), 0);
+    for (latency, failed) in parts {
+        latency_us.add(latency).context("histograms share bounds")?;
+        errors += failed;
+    }
+    Ok(Measured { rate: latency_us.len() as f64 / elapsed, errors, latency_us })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_template_numbers_customers_within_bounds() {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: BenchArgs,
+        }
+        let args = Line::parse_from(["bench", "--body", r#"{"customerId":"c{n}"}"#, "--customers", "10"]).args;
+        assert_eq!(body(&args, 23), br#"{"customerId":"c3"}"#);
+        assert_eq!(serde_json::from_slice::<Value>(&body(&args, 5)).unwrap(), json!({"customerId": "c5"}));
+    }
+}

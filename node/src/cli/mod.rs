@@ -1,0 +1,47 @@
+//! The command line: one file a command.
+
+use clap::{Parser, Subcommand};
+
+pub mod bench;
+pub mod decide;
+pub mod demo;
+pub mod import;
+pub mod serve;
+pub mod table;
+
+/// Proffer: the best offer for this customer, here, now.
+#[derive(Debug, Parser)]
+#[command(name = "proffer", version, about, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a node.
+    Serve(serve::ServeArgs),
+    /// Bring entities or profiles into a running node.
+    Import(import::ImportArgs),
+    /// Ask a running node for a decision.
+    Decide(decide::DecideArgs),
+    /// Start a node with sample data, show decisions, keep serving.
+    Demo(demo::DemoArgs),
+    /// Load a running node over HTTP and print latencies.
+    Bench(bench::BenchArgs),
+    /// Run the HTTP ceiling that `bench` compares with.
+    #[command(hide = true)]
+    Ceiling(bench::CeilingArgs),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

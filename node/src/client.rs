@@ -1,0 +1,142 @@
+//! A small HTTP client for the command line: JSON in, JSON out, problem documents as errors.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+
+/// Where a node listens and how to be let in.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Target {
+    /// Base URL of any node.
+    #[arg(long, env = "PROFFER_URL", default_value = "http://127.0.0.1:7070", global = true)]
+    pub url: String,
+    /// API key.
+    #[arg(long, env = "PROFFER_KEY", default_value = "proffer-dev-key", hide_default_value = true, global = true)]
+    pub key: String,
+    /// Tenant; must match the key.
+    #[arg(long, env = "PROFFER_TENANT", default_value = "default", global = true)]
+    pub tenant: String,
+}
+
+/// A connection pool to one node.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    target: Target,
+}
+
+/// An answer that was no success: status and, where the body was one, the problem document.
+#[derive(Debug, thiserror::Error)]
+#[error("{status}: {}", .problem["detail"].as_str().or(.problem["title"].as_str()).unwrap_or("no problem document"))]
+pub struct Problem {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// RFC 9457 document, or null.
+    pub problem: Value,
+}
+
+impl Problem {
+    /// Each fault as `pointer: message`.
+    pub fn faults(&self) -> Vec<String> {
+        self.problem["errors"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|fault| {
+                let pointer = fault["pointer"].as_str().unwrap_or_default();
+                let message = fault["message"].as_str().or(fault["detail"].as_str()).unwrap_or_default();
+                if pointer.is_empty() { message.to_owned() } else { format!("{pointer}: {message}") }
+            })
+            .collect()
+    }
+}
+
+impl Client {
+    /// A client for `target`; connects lazily.
+    ///
+    /// # Errors
+    /// If the TLS-less HTTP client cannot be built.
+    pub fn new(target: Target) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).no_proxy().build()?;
+        Ok(Client { http, target })
+    }
+
+    /// The node this client talks to.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// `POST` of a JSON body under `/api/v1`.
+    ///
+    /// # Errors
+    /// [`Problem`] when the node refuses, a transport error when it cannot be reached.
+    pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.send(Method::POST, path, "application/json", serde_json::to_vec(body)?, &[]).await
+    }
+
+    /// `PUT` of a JSON body under `/api/v1`.
+    ///
+    /// # Errors
+    /// As [`Client::post`].
+    pub async fn put(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.send(Method::PUT, path, "application/json", serde_json::to_vec(body)?, &[]).await
+    }
+
+    /// `GET` under `/api/v1`.
+    ///
+    /// # Errors
+    /// As [`Client::post`].
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.send(Method::GET, path, "application/json", Vec::new(), &[]).await
+    }
+
+    /// One call with every part given.
+    ///
+    /// # Errors
+    /// As [`Client::post`].
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Vec<u8>,
+        headers: &[(&str, &str)],
+    ) -> anyhow::Result<Value> {
+        let url = format!("{}/api/v1{path}", self.target.url.trim_end_matches('/'));
+        let mut request = self
+            .http
+            .request(method, &url)
+            .header("X-API-Key", &self.target.key)
+            .header("X-Tenant-Id", &self.target.tenant)
+            .header("Content-Type", content_type)
+            .body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.send().await.with_context(|| format!("cannot reach {url}"))?;
+        let status = response.status();
+        let bytes = response.bytes().await.with_context(|| format!("connection to {url} broke"))?;
+        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        if status.is_success() { Ok(body) } else { Err(Problem { status, problem: body }.into()) }
+    }
+
+    /// Waits until the node answers `/readyz` with 200.
+    ///
+    /// # Errors
+    /// When it has not within `patience`.
+    pub async fn wait_ready(&self, patience: Duration) -> anyhow::Result<()> {
+        let url = format!("{}/readyz", self.target.url.trim_end_matches('/'));
+        let deadline = tokio::time::Instant::now() + patience;
+        while tokio::time::Instant::now() < deadline {
+            if let Ok(answer) = self.http.get(&url).send().await
+                && answer.status().is_success()
+            {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        bail!("{url} did not become ready within {patience:?}")
+    }
+}

@@ -1,0 +1,164 @@
+//! The composition root: real adapters under the cluster, the HTTP interface on top.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use proffer_api as api;
+use proffer_api::recommendation::{TokenKey, TokenKeys};
+use proffer_cluster as cluster;
+use proffer_cluster::Handle;
+use proffer_cluster::ports::clock::Clock;
+use proffer_cluster::ports::disk::Disk;
+use proffer_cluster::ports::memory_disk::MemoryDisk;
+use proffer_engine::catalog::{Actor, Command, CommandV1, Op, Refusal, Role};
+use proffer_engine::keys::TenantId;
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::adapters::clock::SystemClock;
+use crate::adapters::disk::FileDisk;
+use crate::adapters::entropy::SystemEntropy;
+use crate::adapters::fatal::AbortProcess;
+use crate::adapters::offload::Threads;
+
+/// The key that `--dev` sets.
+pub const DEV_KEY: &str = "proffer-dev-key";
+/// The tenant that a new node starts with.
+pub const DEV_TENANT: &str = "default";
+
+/// What a node is made of.
+#[derive(Debug)]
+pub struct Composition {
+    /// Address of the HTTP interface.
+    pub listen: SocketAddr,
+    /// Where state is kept.
+    pub storage: Storage,
+    /// Who is let in at first.
+    pub access: Access,
+}
+
+/// Where state is kept.
+#[derive(Debug)]
+pub enum Storage {
+    /// In this directory.
+    Directory(PathBuf),
+    /// In memory.
+    Ephemeral,
+}
+
+/// Who is let in at first.
+#[derive(Debug)]
+pub enum Access {
+    /// Everyone who knows [`DEV_KEY`].
+    Dev,
+    /// Who knows this secret.
+    AdminKey(String),
+}
+
+/// A running node.
+pub struct Node {
+    address: SocketAddr,
+    handle: Handle,
+    drain: oneshot::Sender<()>,
+    server: JoinHandle<std::io::Result<()>>,
+}
+
+/// Secrets of tokens and of routing come from the cluster's founding entry; this separates the one from the other.
+const TOKEN_KEY_CONTEXT: &[u8] = b"proffer recommendation id v1";
+
+impl Node {
+    /// Starts a node and returns once it decides.
+    ///
+    /// # Errors
+    /// When the address is taken, the directory is in use or cannot be recovered, or a part does not start.
+    pub async fn start(composition: Composition) -> anyhow::Result<Node> {
+        let Composition { listen, storage, access } = composition;
+        let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+        let address = listener.local_addr()?;
+        let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
+        let disk: Arc<dyn Disk> = match storage {
+            Storage::Directory(path) => {
+                Arc::new(FileDisk::open(&path).with_context(|| format!("cannot use {}", path.display()))?)
+            }
+            Storage::Ephemeral => Arc::new(MemoryDisk::default()),
+        };
+        let ports = cluster::Ports {
+            disk,
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+            offload: Arc::new(Threads::start(tokio::runtime::Handle::current())?),
+            fatal: Arc::new(AbortProcess),
+        };
+        let handle = cluster::start(cluster::Config::default(), ports).await?;
+        admit(&handle, clock.as_ref(), &access).await?;
+        let signing = Sha256::new().chain_update(TOKEN_KEY_CONTEXT).chain_update(handle.secret()).finalize().into();
+        let token_keys = TokenKeys::new(TokenKey::new(1, &signing), Vec::new());
+        let router = api::router(handle.clone(), api::Config::new(clock, entropy, token_keys));
+        let (drain, drained) = oneshot::channel::<()>();
+        let server = tokio::spawn(async move {
+            let until = async {
+                // A dropped sender means stop as well.
+                let _ = drained.await;
+            };
+            axum::serve(listener, router).with_graceful_shutdown(until).await
+        });
+        Ok(Node { address, handle, drain, server })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes no new connections, finishes the calls under way, then closes the log.
+    ///
+    /// # Errors
+    /// When the server or the log did not end well.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        // The server may have ended already.
+        let _ = self.drain.send(());
+        match tokio::time::timeout(DRAIN_MAX, self.server).await {
+            Ok(ended) => ended??,
+            Err(_) => tracing::warn!("calls were still under way after {DRAIN_MAX:?}"),
+        }
+        self.handle.shutdown().await;
+        Ok(())
+    }
+}
+
+/// Longest wait for calls under way when the node stops.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// Longest wait for the first tenant and key to be written.
+const ADMIT_MAX: Duration = Duration::from_secs(10);
+
+/// Makes the first tenant, and the first key what `access` says.
+async fn admit(handle: &Handle, clock: &dyn Clock, access: &Access) -> anyhow::Result<()> {
+    let deadline = tokio::time::Instant::now() + ADMIT_MAX;
+    let tenant = TenantId::new(DEV_TENANT);
+    let (id, secret, roles) = match access {
+        Access::Dev => ("dev", DEV_KEY, Role::ALL.to_vec()),
+        Access::AdminKey(secret) => ("admin", secret.as_str(), Role::ALL.to_vec()),
+    };
+    let actor = Actor { name: "start".to_owned(), admin: true };
+    let command = |op| Command::V1(CommandV1 { tenant: tenant.clone(), actor: actor.clone(), at: clock.wall(), op });
+    if handle.tenant(&tenant).is_none() {
+        handle.change(command(Op::CreateTenant), deadline).await?;
+    }
+    let hash: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
+    if handle.verify_api_key(&hash).is_none() {
+        let name = id.to_owned();
+        handle.change(command(Op::PutApiKey { id: id.to_owned(), hash, roles, name }), deadline).await?;
+    }
+    // A key of an earlier mode lets nobody in any more.
+    let other = if id == "dev" { "admin" } else { "dev" };
+    match handle.change(command(Op::RevokeApiKey { id: other.to_owned() }), deadline).await {
+        Ok(_) | Err(cluster::Error::Refused(Refusal::NotFound(_))) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,8 @@
+//! The binary as its operator sees it: real processes, real disks, real sockets on loopback.
+
+mod commands;
+mod cross_sell;
+mod open_bandit;
+mod process;
+mod rewards;
+mod restart;

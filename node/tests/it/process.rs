@@ -1,0 +1,75 @@
+//! A `proffer serve` process on a free port, killed when dropped.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use proffer_node::client::{Client, Target};
+
+pub const BINARY: &str = env!("CARGO_BIN_EXE_proffer");
+
+/// A running node.
+pub struct Node {
+    child: Child,
+    pub url: String,
+}
+
+impl Node {
+    /// Starts a node on `data`, or without a disk.
+    pub fn start(data: Option<&Path>) -> Node {
+        let mut command = Command::new(BINARY);
+        command.args(["serve", "--dev", "--listen", "127.0.0.1:0"]);
+        match data {
+            Some(data) => command.arg("--data").arg(data),
+            None => command.arg("--ephemeral"),
+        };
+        Node::spawn(command)
+    }
+
+    /// Runs `command` and waits for its line `listening on URL`.
+    pub fn spawn(mut command: Command) -> Node {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary runs");
+        let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let url = loop {
+            let mut line = String::new();
+            assert_ne!(lines.read_line(&mut line).expect("stdout is text"), 0, "the node ended before it listened");
+            if let Some(url) = line.trim_end().strip_prefix("listening on ") {
+                break url.to_owned();
+            }
+        };
+        // A full pipe would stop the node.
+        std::thread::Builder::new()
+            .spawn(move || lines.read_to_end(&mut Vec::new()))
+            .expect("threads can be started");
+        Node { child, url }
+    }
+
+    /// SIGKILL: no chance to sync or say goodbye.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the node runs");
+        self.child.wait().expect("the node is ours");
+    }
+
+    /// SIGTERM, and whether it ended well.
+    pub fn terminate(mut self) -> bool {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the node runs");
+        self.child.wait().expect("the node is ours").success()
+    }
+
+    pub fn target(&self) -> Target {
+        Target { url: self.url.clone(), key: "proffer-dev-key".to_owned(), tenant: "default".to_owned() }
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(self.target()).expect("a client can be built")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // It may be gone already: killed by the test.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,3 @@
+//! Tests of the whole product, one file a subject.
+
+mod layers;
