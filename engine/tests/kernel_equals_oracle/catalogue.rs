@@ -19,12 +19,12 @@ const PLACEMENTS: [&str; 5] = ["plc_0", "plc_1", "plc_2", "plc_3", "plc_4"];
 const TAGS: [&str; 3] = ["red", "blue", "green"];
 const FLOWS: [&str; 3] = ["main", "other", "third"];
 const OUTCOMES: [&str; 4] = ["click", "dismiss", "conversion", "installed"];
-/// Offer ids, in no order of making.
-const OFFERS: u64 = 14;
 
 /// The seeds of a catalogue: each makes one command, in sections, so that shrinking drops commands.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// Offer ids are drawn from so many, so that their order is not the order of making.
+    pub offer_ids: u64,
     pub settings: u64,
     pub frame: Vec<u64>,
     pub offers: Vec<u64>,
@@ -42,21 +42,29 @@ pub struct Made {
     pub tenant: TenantId,
     pub accepted: usize,
     pub refused: Vec<String>,
+    offer_ids: u64,
     revision: u64,
 }
 
 impl Made {
-    pub fn build(plan: &Plan) -> Self {
+    /// A tenant with nothing in it.
+    pub fn empty(offer_ids: u64) -> Self {
         let tenant = TenantId::new("acme");
-        let mut made = Made { catalog: Catalog::new(), tenant, accepted: 0, refused: Vec::new(), revision: 0 };
+        let mut made =
+            Made { catalog: Catalog::new(), tenant, accepted: 0, refused: Vec::new(), offer_ids, revision: 0 };
         made.apply(Op::CreateTenant);
+        made
+    }
+
+    pub fn build(plan: &Plan) -> Self {
+        let mut made = Made::empty(plan.offer_ids);
         made.apply(Op::UpdateSettings { patch: settings(&mut Dice(plan.settings)) });
         made.lay_ground(&mut Dice(plan.settings ^ 1));
         for seed in &plan.frame {
             made.apply(frame_edit(&mut Dice(*seed)));
         }
         for seed in &plan.offers {
-            made.apply(create_offer(&mut Dice(*seed)));
+            made.apply(create_offer(plan.offer_ids, &mut Dice(*seed)));
         }
         for seed in &plan.creatives {
             let known = made.known();
@@ -125,7 +133,7 @@ impl Made {
         let known = self.known();
         let op = match dice.below(20) {
             0..=4 => edit_offer(&known, &mut dice),
-            5 => create_offer(&mut dice),
+            5 => create_offer(self.offer_ids, &mut dice),
             6 => create_creative(&known, &mut dice),
             7 => edit(&mut dice, EntityKind::Creative, &known.creatives, &["status", "weight", "split"]),
             8 => create_rule(&known, &mut dice),
@@ -193,7 +201,7 @@ impl Made {
         }
     }
 
-    fn create(&mut self, kind: EntityKind, id: &str, members: &[(&str, Value)]) {
+    pub fn create(&mut self, kind: EntityKind, id: &str, members: &[(&str, Value)]) {
         let op = Op::Create { kind, id: id.to_owned(), body: Value::map(members.to_vec()) };
         self.apply(op);
     }
@@ -246,10 +254,6 @@ struct Known {
 /// One of `ids`; a name of nothing if there are none.
 fn one_of(dice: &mut Dice, ids: &[String]) -> String {
     if ids.is_empty() { "none".to_owned() } else { dice.pick(ids) }
-}
-
-fn offer_id(dice: &mut Dice) -> String {
-    format!("offer_{}", dice.roll() % OFFERS)
 }
 
 fn settings(dice: &mut Dice) -> Value {
@@ -478,8 +482,8 @@ fn offer_members(dice: &mut Dice) -> Vec<(&'static str, Value)> {
     members
 }
 
-fn create_offer(dice: &mut Dice) -> Op {
-    let id = offer_id(dice);
+fn create_offer(ids: u64, dice: &mut Dice) -> Op {
+    let id = format!("offer_{}", dice.roll() % ids);
     let name = format!("Offer {id}");
     let mut members = vec![("name", text(&name)), ("status", status(dice, 88))];
     members.extend(offer_members(dice));

@@ -6,9 +6,11 @@
 mod catalogue;
 mod dice;
 mod regressions;
+mod scenarios;
 mod world;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use proffer_engine::catalog::TenantCatalog;
 use proffer_engine::decide::decision::{Decision, PropositionKind};
@@ -28,14 +30,25 @@ const CATALOGUES: u32 = 320;
 /// Requests asked of each catalogue and profile, on average.
 const REQUESTS: usize = 32;
 
+/// Small ones, in which everything meets everything.
 fn plans() -> impl Strategy<Value = Plan> {
+    plans_of(14, 1..=14, 24)
+}
+
+/// Ones with several blocks of offers, so that scoring can stop early.
+fn large_plans() -> impl Strategy<Value = Plan> {
+    plans_of(1 << 40, 600..=1_500, 400)
+}
+
+fn plans_of(offer_ids: u64, offers: RangeInclusive<usize>, creatives: usize) -> impl Strategy<Value = Plan> {
     let seed = || any::<u64>().no_shrink();
     let some = |most: usize| prop::collection::vec(seed(), 0..=most);
     (
-        (seed(), some(2), prop::collection::vec(seed(), 1..=14), some(24), some(10)),
+        (seed(), some(2), prop::collection::vec(seed(), offers), some(creatives), some(10)),
         (some(9), some(8), some(3), prop::option::of(seed())),
     )
-        .prop_map(|((settings, frame, offers, creatives, slots), (rules, policies, flows, routing))| Plan {
+        .prop_map(move |((settings, frame, offers, creatives, slots), (rules, policies, flows, routing))| Plan {
+            offer_ids,
             settings,
             frame,
             offers,
@@ -136,8 +149,10 @@ fn check_equal(
     Ok(())
 }
 
-fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, max_shrink_iters: 3_000, ..ProptestConfig::default() }
+/// So many catalogues, times `SOAK` if that is set.
+fn config(catalogues: u32) -> ProptestConfig {
+    let times = std::env::var("SOAK").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
+    ProptestConfig { cases: catalogues * times, max_shrink_iters: 3_000, ..ProptestConfig::default() }
 }
 
 proptest! {
@@ -146,6 +161,25 @@ proptest! {
     #[test]
     fn kernel_decides_as_the_naive_evaluation(
         plan in plans(), (profile, history) in histories(), requests in requests(),
+    ) {
+        let made = Made::build(&plan);
+        let catalog = made.catalog.tenant(&made.tenant).expect("the plan makes the tenant");
+        let snapshot = Snapshot::compile(&made.tenant, catalog, made.revision());
+        let world = World::build(catalog, profile, &history);
+        let mut kernel = Kernel::default();
+        for seed in requests {
+            let request = world::request(catalog, &made.tenant, seed);
+            check_equal(&mut kernel, &snapshot, catalog, &world, &request)?;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(12))]
+
+    #[test]
+    fn kernel_decides_as_the_naive_evaluation_over_many_offers(
+        plan in large_plans(), (profile, history) in histories(), requests in prop::collection::vec(any::<u64>(), 8),
     ) {
         let made = Made::build(&plan);
         let catalog = made.catalog.tenant(&made.tenant).expect("the plan makes the tenant");

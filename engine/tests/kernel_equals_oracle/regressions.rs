@@ -14,6 +14,7 @@ use super::*;
 /// The ground of every random catalogue and nothing on it.
 fn ground() -> Made {
     Made::build(&Plan {
+        offer_ids: 1,
         settings: 0,
         frame: Vec::new(),
         offers: Vec::new(),

@@ -1,0 +1,448 @@
+//! Small worlds with answers worked out by hand from the documents, so that both evaluations are not wrong alike.
+
+use proffer_engine::catalog::{EntityKind, Op};
+use proffer_engine::decide::decision::{EmptyReason, RemovalReason};
+use proffer_engine::decide::request::{SlotRequest, SlotTarget};
+use proffer_engine::decide::view::Instant;
+use proffer_engine::keys::{ChannelKey, CreativeKey, CustomerId, OfferKey, PlacementKey};
+use proffer_engine::profile::state::{Exposure, Profile};
+use proffer_engine::profile::symbols::Symbols;
+use proffer_engine::time::{Calendar, DAY_MS, HOUR_MS, Timestamp};
+use proffer_engine::value::Value;
+
+use super::catalogue::{Made, START};
+use super::world::{Escrow, World};
+use super::*;
+
+type Members<'m> = &'m [(&'m str, Value)];
+
+/// A catalogue under construction and one customer.
+struct Scene {
+    made: Made,
+    profile: Profile,
+    symbols: Symbols,
+    now: Timestamp,
+}
+
+impl Scene {
+    /// One channel `web` with placements `top` and `side`.
+    fn new() -> Self {
+        let mut made = Made::empty(1);
+        made.create(EntityKind::Channel, "web", &[("name", text("web"))]);
+        for placement in ["top", "side"] {
+            made.create(EntityKind::Placement, placement, &[("name", text(placement)), ("channelId", text("web"))]);
+        }
+        Scene { made, profile: Profile::default(), symbols: Symbols::default(), now: START }
+    }
+
+    fn create(&mut self, kind: EntityKind, id: &str, members: Members<'_>) {
+        self.made.create(kind, id, members);
+        assert!(self.made.refused.is_empty(), "{:?}", self.made.refused);
+    }
+
+    /// An active offer named like its id.
+    fn offer(&mut self, id: &str, members: Members<'_>) -> &mut Self {
+        let mut all = vec![("name", text(id)), ("status", text("active"))];
+        all.extend_from_slice(members);
+        self.create(EntityKind::Offer, id, &all);
+        self
+    }
+
+    /// An active creative of an offer on `web`.
+    fn creative(&mut self, id: &str, offer: &str, placement: Option<&str>) -> &mut Self {
+        let mut all =
+            vec![("name", text(id)), ("offerId", text(offer)), ("channelId", text("web")), ("status", text("active"))];
+        all.extend(placement.map(|placement| ("placementId", text(placement))));
+        self.create(EntityKind::Creative, id, &all);
+        self
+    }
+
+    fn rule(&mut self, id: &str, scope: (&str, &str), members: Members<'_>) -> &mut Self {
+        let mut all = vec![("name", text(id)), ("scope", text(scope.0))];
+        if !scope.1.is_empty() {
+            all.push(("scopeId", text(scope.1)));
+        }
+        all.extend_from_slice(members);
+        self.create(EntityKind::Rule, id, &all);
+        self
+    }
+
+    fn policy(&mut self, id: &str, kind: &str, config: Members<'_>) -> &mut Self {
+        let config = Value::map(config.to_vec());
+        self.create(EntityKind::Policy, id, &[("name", text(id)), ("ruleType", text(kind)), ("config", config)]);
+        self
+    }
+
+    /// Publishes a flow `main` with these nodes beside the inventory.
+    fn flow(&mut self, settings: Value, nodes: &[(&str, f64, Value)]) -> &mut Self {
+        let inventory = ("inventory", 1.0, Value::map::<&str>([]));
+        let nodes = std::iter::once(&inventory).chain(nodes).enumerate().map(|(position, (kind, phase, config))| {
+            Value::map([
+                ("id", text(&format!("n{position}"))),
+                ("type", text(kind)),
+                ("phase", Value::Number(*phase)),
+                ("position", Value::Number(position as f64)),
+                ("config", config.clone()),
+            ])
+        });
+        let draft = [("version", Value::Number(2.0)), ("flowConfig", settings), ("nodes", Value::list(nodes))];
+        let members = [("key", text("main")), ("name", text("main")), ("draftConfig", Value::map(draft))];
+        self.create(EntityKind::Flow, "main", &members);
+        self.made.apply(Op::PublishFlow { id: "main".to_owned() });
+        self.made.apply(Op::UpdateSettings { patch: Value::map([("defaultFlowKey", text("main"))]) });
+        assert!(self.made.refused.is_empty(), "{:?}", self.made.refused);
+        self
+    }
+
+    fn catalog(&self) -> &TenantCatalog {
+        self.made.catalog.tenant(&self.made.tenant).expect("the scene makes the tenant")
+    }
+
+    fn key(&self, id: &str) -> OfferKey {
+        self.catalog().offers().key_of(id).expect("the scene made it")
+    }
+
+    fn saw(&mut self, offer: &str, hours_ago: i64) -> &mut Self {
+        let seen = Exposure::new(
+            self.now.plus_ms(-hours_ago * HOUR_MS),
+            self.key(offer),
+            CreativeKey::NONE,
+            ChannelKey(0),
+            PlacementKey::NONE,
+        );
+        self.profile.exposures.push(seen);
+        self
+    }
+
+    fn has(&mut self, name: &str, value: Value) -> &mut Self {
+        let symbol = self.symbols.intern(name);
+        let mut attributes = std::mem::take(&mut self.profile.attributes).into_vec();
+        attributes.push((symbol, value));
+        self.profile.attributes = attributes.into();
+        self
+    }
+
+    fn request(&self) -> Request {
+        Request {
+            tenant: self.made.tenant.clone(),
+            customer: CustomerId::new("ada"),
+            channel: Some(ChannelKey(0)),
+            slots: Vec::new(),
+            flow: None,
+            limit: None,
+            attributes: Vec::new(),
+            context: Vec::new(),
+            segments: Vec::new(),
+            exclude_offers: Vec::new(),
+            exclude_creatives: Vec::new(),
+            allow_duplicates: false,
+            explain: Explain::Full { limit: 100 },
+            counters: true,
+        }
+    }
+
+    /// A request for placements `top` (0) and `side` (1).
+    fn placed(&self, placements: &[u32]) -> Request {
+        let slot = |placement: &u32| SlotRequest { target: SlotTarget::Placement(PlacementKey(*placement)), limit: 1 };
+        Request { slots: placements.iter().map(slot).collect(), ..self.request() }
+    }
+
+    /// What both evaluations decide.
+    fn decide(&self, request: &Request) -> Decision {
+        let catalog = self.catalog();
+        let at = Instant { now: self.now, frame: Calendar::of(catalog.settings()).frame(self.now) };
+        let world =
+            World { profile: Some(self.profile.clone()), symbols: self.symbols.clone(), escrow: Escrow::default(), at };
+        let snapshot = Snapshot::compile(&self.made.tenant, catalog, self.made.revision());
+        let decision = Kernel::default().decide(&snapshot, &world, request);
+        assert_eq!(decision, naive(catalog, &world, request));
+        decision
+    }
+
+    /// Ids of the offers proposed for `request`, in order.
+    fn proposed(&self, request: &Request) -> Vec<String> {
+        let id = |key: OfferKey| self.catalog().offers().get(key).map_or(String::new(), |offer| offer.id.clone());
+        self.decide(request).propositions.iter().map(|proposition| id(proposition.offer)).collect()
+    }
+
+    fn why(&self, request: &Request, offer: &str) -> Option<RemovalReason> {
+        let explanation = self.decide(request).explanation.expect("it was asked for");
+        explanation.removed.iter().find(|removed| removed.offer == self.key(offer)).map(|removed| removed.reason)
+    }
+}
+
+fn text(text: &str) -> Value {
+    Value::text(text)
+}
+
+fn number(number: f64) -> Value {
+    Value::Number(number)
+}
+
+fn close(left: f64, right: f64) -> bool {
+    (left - right).abs() < 1e-12
+}
+
+#[test]
+fn equal_scores_go_by_priority_then_business_value_then_id() {
+    let mut scene = Scene::new();
+    scene.offer("d", &[("priority", number(50.0)), ("businessValue", number(10.0))]);
+    scene.offer("c", &[("priority", number(50.0)), ("businessValue", number(20.0))]);
+    scene.offer("b", &[("priority", number(50.0)), ("businessValue", number(10.0))]);
+    scene.offer("a", &[("priority", number(90.0)), ("businessValue", number(0.0))]);
+    let decision = scene.decide(&scene.request());
+    assert_eq!(scene.proposed(&scene.request()), ["a", "c", "b", "d"]);
+    assert!(close(decision.propositions[0].score, 0.9));
+}
+
+#[test]
+fn failed_match_rules_halve_and_passed_ranking_rules_boost() {
+    let mut scene = Scene::new();
+    scene.offer("a", &[("priority", number(80.0))]).offer("b", &[("priority", number(60.0))]);
+    let condition = |config: Members<'_>, stage: &str| {
+        [("ruleType", text("attribute_condition")), ("config", Value::map(config.to_vec())), ("stage", text(stage))]
+    };
+    let older = [("attribute", text("age")), ("operator", text("gt")), ("value", number(30.0))];
+    scene.rule("soft", ("offer", "a"), &condition(&older, "match"));
+    let mut younger = older.to_vec();
+    younger[1].1 = text("lt");
+    younger.push(("boost", number(3.0)));
+    scene.rule("lift", ("offer", "b"), &condition(&younger, "ranking"));
+    scene.has("age", number(25.0));
+    let decision = scene.decide(&scene.request());
+    assert_eq!(scene.proposed(&scene.request()), ["b", "a"]);
+    assert!(close(decision.propositions[0].score, 0.6 * 3.0));
+    assert!(close(decision.propositions[1].score, 0.8 * 0.5));
+}
+
+#[test]
+fn a_missing_attribute_fails_every_operator_but_not_exists() {
+    for (operator, passes) in [("neq", false), ("not_in", false), ("exists", false), ("not_exists", true)] {
+        let mut scene = Scene::new();
+        scene.offer("a", &[]);
+        let mut config = vec![("attribute", text("tier")), ("operator", text(operator))];
+        match operator {
+            "neq" => config.push(("value", text("gold"))),
+            "not_in" => config.push(("value", Value::list([text("gold")]))),
+            _ => {}
+        }
+        scene.rule("r", ("global", ""), &[("ruleType", text("attribute_condition")), ("config", Value::map(config))]);
+        assert_eq!(scene.proposed(&scene.request()).len(), usize::from(passes), "{operator}");
+    }
+}
+
+#[test]
+fn fatigue_lowers_by_exposures_that_halve() {
+    let mut scene = Scene::new();
+    scene.offer("a", &[("priority", number(100.0))]);
+    // Two exposures, one half-life (72 h) and none ago: value 1.5, factor 1 / (1 + 0.3 · 1.5).
+    scene.saw("a", 72).saw("a", 0);
+    assert!(close(scene.decide(&scene.request()).propositions[0].score, 1.0 / 1.45));
+}
+
+#[test]
+fn prieu_weighs_the_factors_that_the_flow_names() {
+    let mut scene = Scene::new();
+    scene.offer("a", &[("priority", number(80.0)), ("businessValue", number(80.0))]);
+    let weights =
+        [("propensityWeight", 0.4), ("relevanceWeight", 0.15), ("impactWeight", 0.35), ("emphasisWeight", 0.1)];
+    let weights = Value::map(weights.map(|(name, weight)| (name, number(weight))));
+    let score = Value::map([("method", text("formula")), ("formula", weights)]);
+    scene.flow(Value::map::<&str>([]), &[("score", 2.0, score)]);
+    // The reference value of (.5, 1, .8, .8) with these weights.
+    assert!((scene.decide(&scene.request()).propositions[0].score - 0.685454).abs() < 5e-7);
+}
+
+#[test]
+fn a_zero_factor_with_weight_removes_only_under_formula() {
+    let mut scene = Scene::new();
+    scene.offer("a", &[("priority", number(0.0))]);
+    assert_eq!(scene.decide(&scene.request()).propositions[0].score, 0.0);
+    let weights = Value::map([("emphasisWeight", number(1.0))]);
+    let score = Value::map([("method", text("formula")), ("formula", weights)]);
+    scene.flow(Value::map::<&str>([]), &[("score", 2.0, score)]);
+    assert_eq!(scene.why(&scene.request(), "a"), Some(RemovalReason::ZeroFactor));
+}
+
+#[test]
+fn a_slot_takes_its_own_creative_before_a_general_one_and_each_offer_once() {
+    let mut scene = Scene::new();
+    scene.offer("a", &[("priority", number(90.0))]).offer("b", &[]).offer("bare", &[("priority", number(100.0))]);
+    scene.creative("a_any", "a", None).creative("a_side", "a", Some("side")).creative("b_any", "b", None);
+    let both = scene.placed(&[0, 1]);
+    assert_eq!(scene.proposed(&both), ["a", "b"]);
+    assert_eq!(scene.why(&both, "bare"), Some(RemovalReason::Creative));
+    let side = scene.decide(&scene.placed(&[1]));
+    assert_eq!(side.propositions[0].creative, CreativeKey(1));
+    let funnel = side.funnel;
+    assert_eq!((funnel.total_candidates, funnel.after_contact_policy), (2, 2));
+}
+
+#[test]
+fn a_failing_creative_rule_takes_the_creative_and_the_offer_only_with_the_last() {
+    let mut scene = Scene::new();
+    scene.offer("a", &[]);
+    scene.creative("one", "a", Some("top")).creative("two", "a", None);
+    let never = [("ruleType", text("expression")), ("config", Value::map([("expression", text("false"))]))];
+    scene.rule("r1", ("creative", "one"), &never);
+    assert_eq!(scene.decide(&scene.placed(&[0])).propositions[0].creative, CreativeKey(1));
+    scene.rule("r2", ("creative", "two"), &never);
+    let last = scene.catalog().rules().key_of("r2").expect("it was made");
+    assert_eq!(scene.why(&scene.placed(&[0]), "a"), Some(RemovalReason::Rule(last)));
+}
+
+#[test]
+fn the_last_unit_of_a_profile_cap_fills_one_of_two_slots() {
+    let mut scene = Scene::new();
+    let cap = Value::map([("scope", text("profile")), ("limit", number(1.0)), ("countOn", text("decision"))]);
+    scene.offer("a", &[("caps", Value::list([cap]))]).creative("c", "a", None);
+    let request = Request { allow_duplicates: true, ..scene.placed(&[0, 1]) };
+    let decision = scene.decide(&request);
+    assert_eq!(decision.propositions.len(), 1);
+    assert_eq!(decision.propositions[0].takes.len(), 1);
+    assert_eq!(decision.slots[1].empty, Some(EmptyReason::NoCandidate));
+}
+
+#[test]
+fn a_global_cap_without_units_is_passed_over_and_said() {
+    let mut scene = Scene::new();
+    scene.offer("a", &[("budget", Value::map([("maxImpressions", number(5.0))]))]).offer("b", &[]);
+    let decision = scene.decide(&scene.request());
+    assert!(decision.budget_limited);
+    assert_eq!(scene.proposed(&scene.request()), ["b"]);
+}
+
+#[test]
+fn choices_of_one_answer_exclude_each_other_and_count_as_contact() {
+    let mut scene = Scene::new();
+    scene.offer("a", &[("priority", number(90.0))]).offer("b", &[("priority", number(80.0))]).offer("c", &[]);
+    scene.policy(
+        "m",
+        "mutual_exclusion",
+        &[("offerIds", Value::list([text("a"), text("b")])), ("lookbackDays", number(1.0))],
+    );
+    assert_eq!(scene.proposed(&scene.request()), ["a", "c"]);
+    assert_eq!(scene.decide(&scene.request()).funnel.after_contact_policy, 3);
+    scene.policy("t", "customer_total_cap", &[("maxTotal", number(2.0)), ("periodType", text("daily"))]);
+    scene.saw("c", 1);
+    assert_eq!(scene.proposed(&scene.request()), ["a"]);
+}
+
+#[test]
+fn rolling_days_and_calendar_days_differ() {
+    // 21:30 UTC: an impression 22 hours ago was yesterday, and within the last 24 hours.
+    for (window, blocked) in [("calendar", false), ("rolling", true)] {
+        let mut scene = Scene::new();
+        scene.offer("a", &[]).saw("a", 22);
+        scene.policy("f", "frequency_cap", &[("maxPerDay", number(1.0)), ("window", text(window))]);
+        assert_eq!(scene.proposed(&scene.request()).is_empty(), blocked, "{window}");
+    }
+}
+
+#[test]
+fn an_override_lifts_policies_and_not_caps() {
+    let mut scene = Scene::new();
+    let cap = Value::map([("scope", text("profile")), ("limit", number(0.0))]);
+    scene.offer("a", &[]).offer("b", &[("caps", Value::list([cap]))]).saw("a", 1);
+    scene.policy("cool", "cooldown", &[("cooldownHours", number(24.0))]);
+    assert!(scene.proposed(&scene.request()).is_empty());
+    scene.policy("let", "allow_override", &[]);
+    assert_eq!(scene.proposed(&scene.request()), ["a"]);
+}
+
+#[test]
+fn mandatory_offers_come_first_skip_rules_and_use_up_the_limit() {
+    let mut scene = Scene::new();
+    let mandatory = |days: i64| {
+        [
+            ("priority", number(1.0)),
+            ("mandatory", Value::Bool(true)),
+            ("mandatoryReason", text("law")),
+            ("mandatoryApprovedBy", text("board")),
+            ("mandatoryExpiresAt", text(&proffer_engine::calendar::iso(START.plus_ms(days * DAY_MS)))),
+        ]
+    };
+    scene.offer("law", &mandatory(1)).offer("old_law", &mandatory(-1)).offer("a", &[]).offer("b", &[]);
+    let only_others = [("ruleType", text("expression")), ("config", Value::map([("expression", text("false"))]))];
+    scene.rule("r", ("offer", "law"), &only_others);
+    let request = Request { limit: Some(2), ..scene.request() };
+    assert_eq!(scene.proposed(&request), ["law", "a"]);
+    let decision = scene.decide(&request);
+    assert_eq!(decision.propositions[0].score, 1.0);
+    assert_eq!(decision.funnel.after_qualification, 4);
+    assert_eq!(scene.why(&request, "old_law"), Some(RemovalReason::Outscored));
+}
+
+fn with_activity(scene: &mut Scene) -> SlotRequest {
+    scene.offer("rescue", &[("kind", text("fallback"))]).creative("rescue_any", "rescue", None);
+    scene.create(EntityKind::Collection, "reds", &[("name", text("reds")), ("allOf", Value::list([text("red")]))]);
+    let activity = [
+        ("name", text("hero")),
+        ("collectionId", text("reds")),
+        ("placementId", text("top")),
+        ("fallbackOfferId", text("rescue")),
+    ];
+    scene.create(EntityKind::Activity, "hero", &activity);
+    let key = scene.catalog().activities().key_of("hero").expect("it was made");
+    SlotRequest { target: SlotTarget::Activity(key), limit: 1 }
+}
+
+#[test]
+fn a_fallback_offer_steps_in_where_the_collection_leaves_nothing() {
+    let mut scene = Scene::new();
+    scene.offer("a", &[("tags", Value::list([text("blue")]))]).creative("c", "a", None);
+    let slot = with_activity(&mut scene);
+    let request = Request { slots: vec![slot], ..scene.request() };
+    let decision = scene.decide(&request);
+    assert_eq!(scene.proposed(&request), ["rescue"]);
+    assert_eq!((decision.propositions[0].score, decision.slots[0].fallback), (0.0, true));
+    let without = Request { exclude_offers: vec![scene.key("rescue")], ..request };
+    assert_eq!(scene.decide(&without).slots[0].empty, Some(EmptyReason::FallbackUnavailable));
+}
+
+#[test]
+fn one_empty_slot_empties_an_atomic_channel() {
+    let mut scene = Scene::new();
+    scene.offer("a", &[]).creative("c", "a", None);
+    assert_eq!(scene.proposed(&scene.placed(&[0, 1])), ["a"]);
+    let patch = Value::map([("couplingMode", text("atomic"))]);
+    scene.made.apply(Op::Update { kind: EntityKind::Channel, id: "web".to_owned(), patch, expected: None });
+    let decision = scene.decide(&scene.placed(&[0, 1]));
+    assert!(decision.propositions.is_empty());
+    let reasons: Vec<_> = decision.slots.iter().map(|slot| slot.empty).collect();
+    assert_eq!(reasons, [Some(EmptyReason::Coupling), Some(EmptyReason::NoCandidate)]);
+}
+
+#[test]
+fn held_out_customers_get_ghosts_or_priority_alone() {
+    for (action, proposed, ghosts) in [("no_offers", 0, 2), ("priority_only", 2, 0)] {
+        let mut scene = Scene::new();
+        scene.offer("a", &[("priority", number(40.0))]).offer("b", &[]).saw("b", 0);
+        let experiment =
+            [("enabled", Value::Bool(true)), ("holdoutPercent", number(100.0)), ("controlGroupAction", text(action))];
+        scene.flow(Value::map([("experiment", Value::map(experiment))]), &[]);
+        let decision = scene.decide(&scene.request());
+        assert_eq!((decision.propositions.len(), decision.ghosts.len()), (proposed, ghosts), "{action}");
+        assert!(decision.arm.is_some_and(|arm| arm.control && arm.experiment == "main"));
+        assert_eq!(decision.funnel.after_contact_policy, 2);
+        if let Some(first) = decision.propositions.first() {
+            assert!(close(first.score, 0.5), "no fatigue for the control group");
+        }
+    }
+}
+
+#[test]
+fn a_wrapping_window_is_open_on_the_night_of_its_day() {
+    // START is a Friday, 21:30 UTC.
+    let mut scene = Scene::new();
+    let schedule = |day: f64| {
+        let window = Value::map([("start", text("21:00")), ("end", text("02:00"))]);
+        Value::map([("daysOfWeek", Value::list([number(day)])), ("timeWindow", window)])
+    };
+    scene.offer("friday", &[("schedule", schedule(5.0))]).offer("saturday", &[("schedule", schedule(6.0))]);
+    assert_eq!(scene.proposed(&scene.request()), ["friday"]);
+    scene.now = START.plus_ms(4 * HOUR_MS);
+    assert_eq!(scene.proposed(&scene.request()), ["friday"]);
+    scene.now = START.plus_ms(5 * HOUR_MS);
+    assert!(scene.proposed(&scene.request()).is_empty());
+}
