@@ -38,19 +38,30 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Each fault as `pointer: message`.
+    /// The faults of one body, each as `pointer: detail`.
     pub fn faults(&self) -> Vec<String> {
-        self.problem["errors"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|fault| {
-                let pointer = fault["pointer"].as_str().unwrap_or_default();
-                let message = fault["message"].as_str().or(fault["detail"].as_str()).unwrap_or_default();
-                if pointer.is_empty() { message.to_owned() } else { format!("{pointer}: {message}") }
+        listed(&self.problem["errors"])
+    }
+
+    /// The faults of an NDJSON body by line, counted from 1.
+    pub fn line_faults(&self) -> Vec<(usize, String)> {
+        let lines = self.problem["lines"].as_array().into_iter().flatten();
+        lines
+            .flat_map(|line| {
+                let number = line["line"].as_u64().unwrap_or(1) as usize;
+                listed(&line["errors"]).into_iter().map(move |fault| (number, fault))
             })
             .collect()
     }
+}
+
+fn listed(errors: &Value) -> Vec<String> {
+    let one = |fault: &Value| {
+        let pointer = fault["pointer"].as_str().unwrap_or_default();
+        let detail = fault["detail"].as_str().unwrap_or_default();
+        if pointer.is_empty() { detail.to_owned() } else { format!("{pointer}: {detail}") }
+    };
+    errors.as_array().into_iter().flatten().map(one).collect()
 }
 
 impl Client {

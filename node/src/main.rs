@@ -1,5 +1,7 @@
 //! `proffer`: one binary, the whole system.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use proffer_node::cli::{Cli, Command, bench, decide, demo, import, serve};
 
@@ -7,8 +9,17 @@ use proffer_node::cli::{Cli, Command, bench, decide, demo, import, serve};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
+async fn main() -> ExitCode {
+    match run(Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(

@@ -90,7 +90,7 @@ pub async fn run(args: DecideArgs) -> anyhow::Result<()> {
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&answer)?)?;
     } else {
-        write!(out, "{}", table::decision(&answer))?;
+        write!(out, "{}", table::decision(&client, &answer).await)?;
     }
     Ok(())
 }

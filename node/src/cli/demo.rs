@@ -78,7 +78,7 @@ async fn show_rewards(client: &Client, members: Option<PathBuf>) -> anyhow::Resu
         let customer = member["customerId"].as_str().context("a member has an id")?;
         let answer = client.post("/recommend?explain=true", &coffee::request(customer, channel)).await?;
         writeln!(out, "{} on {channel}: {}", customer, member["attributes"])?;
-        writeln!(out, "{}", table::decision(&answer))?;
+        writeln!(out, "{}", table::decision(client, &answer).await)?;
     }
     let customer = members.first().and_then(|member| member["customerId"].as_str()).context("there are members")?;
     Ok(coffee::request(customer, "web").to_string())
@@ -88,7 +88,7 @@ async fn show_open_bandit(client: &Client) -> anyhow::Result<String> {
     open_bandit::load(client).await?;
     let customer = open_bandit::first_customer()?;
     let answer = client.post("/recommend?explain=true", &open_bandit::request(&customer)).await?;
-    writeln!(std::io::stdout(), "{}", table::decision(&answer))?;
+    writeln!(std::io::stdout(), "{}", table::decision(client, &answer).await)?;
     let progress = ProgressBar::new(ROWS as u64)
         .with_style(ProgressStyle::with_template("replaying visits {bar:30} {pos}/{len} {per_sec}")?);
     let replayed = open_bandit::replay(client, ROWS, |rows| progress.set_position(rows as u64)).await?;

@@ -114,24 +114,16 @@ fn ndjson(lines: &[(usize, Value)]) -> anyhow::Result<(Vec<u8>, usize)> {
     Ok((body, lines.len()))
 }
 
-/// The node's faults point at `/LINE/…` of the call (from 0): translated to line numbers of the file.
+/// The faults of a call, told by line of the file; those that name no line are told at the call's first.
 fn line_faults(problem: &Problem, lines: &[(usize, Value)]) -> Vec<String> {
-    let faults = problem.faults();
-    if faults.is_empty() {
-        return vec![format!("{}: {problem}", lines.first().map_or(0, |(number, _)| *number))];
+    let in_file = |line: usize| lines.get(line.saturating_sub(1)).map_or(0, |(number, _)| *number);
+    let by_line = problem.line_faults();
+    if by_line.is_empty() {
+        let faults = problem.faults();
+        let faults = if faults.is_empty() { vec![problem.to_string()] } else { faults };
+        return faults.into_iter().map(|fault| format!("{}: {fault}", in_file(1))).collect();
     }
-    let translate = |fault: String| {
-        let rest = fault.strip_prefix('/').and_then(|rest| {
-            let end = rest.find(['/', ':'])?;
-            let index: usize = rest[..end].parse().ok()?;
-            Some((lines.get(index)?.0, rest[end..].to_owned()))
-        });
-        match rest {
-            Some((number, rest)) => format!("{number}: {}", rest.trim_start_matches(": ")),
-            None => format!("{}: {fault}", lines.first().map_or(0, |(number, _)| *number)),
-        }
-    };
-    faults.into_iter().map(translate).collect()
+    by_line.into_iter().map(|(line, fault)| format!("{}: {fault}", in_file(line))).collect()
 }
 
 fn read(file: &Path, kind: Option<&str>) -> anyhow::Result<Vec<Batch>> {
@@ -240,7 +232,7 @@ mod tests {
     fn faults_of_a_call_are_told_by_line_of_the_file() {
         let problem = Problem {
             status: reqwest::StatusCode::BAD_REQUEST,
-            problem: json!({"errors": [{"pointer": "/1/name", "message": "is required"}]}),
+            problem: json!({"lines": [{"line": 2, "errors": [{"pointer": "/name", "detail": "is required"}]}]}),
         };
         let lines = [(10, Value::Null), (12, Value::Null)];
         assert_eq!(line_faults(&problem, &lines), ["12: /name: is required"]);
