@@ -402,6 +402,11 @@ impl Handle {
         let _ = drained.wait_for(|drained| *drained).await;
     }
 
+    /// The shard that a profile lives in.
+    pub fn shard_number(&self, tenant: &TenantId, customer: &CustomerId) -> ShardId {
+        self.inner.router.shard(tenant, customer)
+    }
+
     fn open(&self) -> Result<(), Error> {
         if self.inner.closing.load(Ordering::Acquire) {
             return Err(Error::Unavailable {

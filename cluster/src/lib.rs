@@ -22,6 +22,8 @@ pub mod meta;
 pub mod ports;
 pub mod propose;
 pub mod routing;
+#[cfg(test)]
+mod scenarios;
 mod shard;
 pub mod snapshots;
 mod start;

@@ -94,12 +94,9 @@ impl Actor for MetaActor {
             }
         });
         let leader = MetaLeader::new(around.clone(), state, applied);
+        let woken = myself.clone();
+        around.door.open(Arc::new(move || drop(woken.cast(MetaMsg::Work))));
         Ok(MetaBody { leader, around, propose, offload, fatal, tasks, alarm: Alarm::default() })
-    }
-
-    async fn post_start(&self, myself: ActorRef<MetaMsg>, body: &mut MetaBody) -> Result<(), ActorProcessingErr> {
-        body.around.door.open(Arc::new(move || drop(myself.cast(MetaMsg::Work))));
-        Ok(())
     }
 
     async fn handle(

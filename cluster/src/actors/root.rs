@@ -64,8 +64,6 @@ pub(crate) struct RootBody {
     /// Which group an actor stands for.
     groups: HashMap<ActorId, Group>,
     deaths: BTreeMap<Group, Vec<Instant>>,
-    /// A snapshot round is under way.
-    keeping: bool,
     draining: bool,
     generation: u64,
 }
@@ -95,7 +93,6 @@ impl Actor for Root {
             shards: BTreeMap::new(),
             groups: HashMap::new(),
             deaths: BTreeMap::new(),
-            keeping: false,
             draining: false,
             generation: 0,
         };
@@ -130,6 +127,7 @@ impl Actor for Root {
                 body.draining = true;
                 body.drain().await;
                 body.start.drained.send_replace(true);
+                myself.stop(None);
             }
         }
         Ok(())
@@ -273,11 +271,13 @@ impl RootBody {
             tokio::time::sleep(Duration::from_millis(DRAIN_POLL_MS)).await;
         }
         self.keep(self.all().collect()).await;
+        let patience = Some(Duration::from_millis(DRAIN_MS_MAX));
         for shard in self.shards.values() {
-            shard.stop(None);
+            // One that does not stop in time is dropped with the runtime.
+            let _ = shard.stop_and_wait(None, patience).await;
         }
         if let Some(meta) = &self.meta {
-            meta.stop(None);
+            let _ = meta.stop_and_wait(None, patience).await;
         }
         self.start.groups.close().await;
     }

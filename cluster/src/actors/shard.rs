@@ -88,13 +88,10 @@ impl Actor for ShardActor {
             }
         });
         let leader = ShardLeader::new(around.clone(), state, applied);
-        Ok(ShardBody { leader, around, propose, proposals, alarm: Alarm::default(), summoned: true })
-    }
-
-    async fn post_start(&self, myself: ActorRef<ShardMsg>, body: &mut ShardBody) -> Result<(), ActorProcessingErr> {
         // The door's waker sends the first `Work`.
-        body.around.door.open(Arc::new(move || drop(myself.cast(ShardMsg::Work))));
-        Ok(())
+        let woken = myself.clone();
+        around.door.open(Arc::new(move || drop(woken.cast(ShardMsg::Work))));
+        Ok(ShardBody { leader, around, propose, proposals, alarm: Alarm::default(), summoned: true })
     }
 
     async fn handle(
@@ -109,7 +106,6 @@ impl Actor for ShardActor {
                 let outcomes = body.leader.apply(position, &commands);
                 // Whoever proposed may have gone; the entry is applied all the same.
                 let _ = reply.send(outcomes);
-                return Ok(());
             }
             ShardMsg::Proposed(proposed) => body.leader.proposed(proposed),
             ShardMsg::Leads(leader) => body.leader.follow(leader),

@@ -75,9 +75,11 @@ impl MetaDoor {
         self.lock().calls.pop_front()
     }
 
-    /// The actor has looked and comes again when something new arrives.
-    pub(crate) fn rest(&self) {
-        self.lock().woken = false;
+    /// The actor has looked: says whether it has to look again.
+    pub(crate) fn rest(&self) -> bool {
+        let mut waiting = self.lock();
+        waiting.woken = !waiting.own.is_empty() || !waiting.calls.is_empty();
+        waiting.woken
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -54,6 +54,8 @@ pub(crate) struct MetaLeader {
     applied: Position,
     /// The committed catalogue with the entry under way tried on it: what validates.
     tried: Catalog,
+    /// The index that the entry under way was expected to get; 0: what was tried does not hold.
+    tried_for: u64,
     leader: Option<Leader>,
     in_flight: Vec<(Command, Part)>,
     jobs: BTreeMap<u64, Job>,
@@ -111,6 +113,7 @@ impl MetaLeader {
         MetaLeader {
             around,
             tried: state.catalog().clone(),
+            tried_for: 0,
             openings: Openings::of(&state),
             state,
             applied,
@@ -133,11 +136,14 @@ impl MetaLeader {
             self.note(command, &outcome);
             outcomes.push(outcome);
         }
-        let foreseen = position.index == self.applied.index + 1;
         self.applied = position;
         let ours = self.in_flight.len() == commands.len()
             && self.in_flight.iter().zip(commands).all(|((tried, _), command)| Arc::ptr_eq(tried, command));
-        if !ours || !foreseen {
+        if !ours {
+            // Somebody else's entry: what was tried, was tried on another catalogue.
+            self.tried_for = 0;
+        }
+        if self.tried_for != position.index {
             self.tried = self.state.catalog().clone();
         }
         outcomes
@@ -159,8 +165,23 @@ impl MetaLeader {
         if !self.in_flight.is_empty() {
             return None;
         }
+        loop {
+            self.form_entry(leader);
+            // What was refused at once, or only read, leaves nothing to propose.
+            if !self.around.door.rest() || !self.in_flight.is_empty() {
+                break;
+            }
+        }
+        if self.in_flight.is_empty() {
+            return None;
+        }
+        Some((self.in_flight.iter().map(|(command, _)| Arc::clone(command)).collect(), leader))
+    }
+
+    fn form_entry(&mut self, leader: Leader) {
         let now = self.now();
         let mut bytes = 0;
+        self.tried_for = self.applied.index + 1;
         self.form_own(now, leader, &mut bytes);
         while bytes < ENTRY_BYTES_MAX && self.in_flight.len() < ENTRY_COMMANDS_MAX {
             match self.open.front().copied() {
@@ -171,11 +192,6 @@ impl MetaLeader {
                 },
             }
         }
-        self.around.door.rest();
-        if self.in_flight.is_empty() {
-            return None;
-        }
-        Some((self.in_flight.iter().map(|(command, _)| Arc::clone(command)).collect(), leader))
     }
 
     /// Whether something waits to be proposed.

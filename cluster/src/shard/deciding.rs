@@ -170,10 +170,6 @@ impl ShardLeader {
         let command = self.command(op, in_force.revision, leader);
         match self.foresee(&command, leader) {
             Ok((_, Outcome::Refused(refusal))) => self.reconsider(Origin::Decide(ask, raw), &command, refusal),
-            Ok((sequence, Outcome::Took(took))) if took.first_answer.is_some() => {
-                let raw = Box::new(replayed(&ask.request, &view, took.decision, took.at, took.first_answer, seed));
-                self.answer_decision(Some(sequence), ask, raw);
-            }
             Ok((sequence, outcome)) => self.form(sequence, command, outcome, Origin::Decide(ask, raw)),
             Err(error) => self.fail(Origin::Decide(ask, raw), &error),
         }

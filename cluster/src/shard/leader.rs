@@ -165,6 +165,7 @@ impl ShardLeader {
     pub(crate) fn follow(&mut self, leader: Option<Leader>) {
         if self.leader != leader {
             self.leader = leader;
+            self.taker.report_all(&self.state);
             self.start_over();
         }
     }

@@ -191,18 +191,21 @@ impl Taker {
             } else if asked {
                 self.empty.insert(id);
             }
-            if message.closed || message.recall == Recall::Nothing {
-                self.recalled.remove(&id);
+            // A recall is committed when it is first heard; from then on, when something has become free. Otherwise what a shard
+            // may keep would be asked for and reported for ever.
+            let known = if message.closed || message.recall == Recall::Nothing {
+                self.recalled.remove(&id)
             } else {
-                self.recalled.insert(id, message);
-            }
+                self.recalled.insert(id, message)
+            };
+            let is_new = message.recall != Recall::Nothing && known.is_none_or(|known| known.recall != message.recall);
             let news = match account {
                 None => !message.closed,
                 Some(account) => {
                     grows
                         || message.closed
                         || message.span.until < account.span().until
-                        || (message.recall != Recall::Nothing && account.free() > 0)
+                        || (is_new && account.free() > 0)
                 }
             };
             if news {

@@ -1,0 +1,5 @@
+//! Whole nodes in one process, under paused time: what clients are promised, on good logs and on bad ones.
+
+mod hostile;
+mod node;
+mod world;
