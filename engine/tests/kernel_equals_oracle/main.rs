@@ -17,6 +17,7 @@ use proffer_engine::decide::decision::{Decision, PropositionKind};
 use proffer_engine::decide::request::{Explain, Request};
 use proffer_engine::decide::view::Subject;
 use proffer_engine::decide::{Scratch, decide, oracle};
+use proffer_engine::profile::symbols::Symbols;
 use proffer_engine::snapshot::{Binding, Snapshot};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -26,7 +27,7 @@ use catalogue::{Made, Plan};
 use world::World;
 
 /// Random catalogues, each with a profile.
-const CATALOGUES: u32 = 320;
+const CATALOGUES: u32 = 340;
 /// Requests asked of each catalogue and profile, on average.
 const REQUESTS: usize = 32;
 
@@ -165,7 +166,7 @@ proptest! {
         let made = Made::build(&plan);
         let catalog = made.catalog.tenant(&made.tenant).expect("the plan makes the tenant");
         let snapshot = Snapshot::compile(&made.tenant, catalog, made.revision());
-        let world = World::build(catalog, profile, &history);
+        let world = World::build(catalog, profile, &history, Symbols::default());
         let mut kernel = Kernel::default();
         for seed in requests {
             let request = world::request(catalog, &made.tenant, seed);
@@ -184,7 +185,7 @@ proptest! {
         let made = Made::build(&plan);
         let catalog = made.catalog.tenant(&made.tenant).expect("the plan makes the tenant");
         let snapshot = Snapshot::compile(&made.tenant, catalog, made.revision());
-        let world = World::build(catalog, profile, &history);
+        let world = World::build(catalog, profile, &history, Symbols::default());
         let mut kernel = Kernel::default();
         for seed in requests {
             let request = world::request(catalog, &made.tenant, seed);
@@ -209,11 +210,12 @@ proptest! {
         };
         let mut snapshot = compile(&made);
         let mut kernel = Kernel::default();
+        let mut symbols = Symbols::default();
         for (change, seed) in changes {
             let touched = made.change(change);
             let catalog = made.catalog.tenant(&made.tenant).expect("a tenant is never removed");
             snapshot = snapshot.update(catalog, &touched, made.revision());
-            let world = World::build(catalog, profile, &history);
+            let world = World::build(catalog, profile ^ seed % 3, &history, symbols);
             for seed in [seed, seed ^ 1, seed ^ 2] {
                 let request = world::request(catalog, &made.tenant, seed);
                 let expected = Kernel::default().decide(&compile(&made), &world, &request);
@@ -221,6 +223,7 @@ proptest! {
                 prop_assert_eq!(&found, &expected, "updated left, compiled right, for {:?}", request);
                 check_equal(&mut kernel, &snapshot, catalog, &world, &request)?;
             }
+            symbols = world.symbols;
         }
     }
 }
@@ -259,7 +262,7 @@ fn random_catalogues_are_rich() {
         accepted += made.accepted;
         refused += made.refused.len();
         let catalog = made.catalog.tenant(&made.tenant).expect("the plan makes the tenant");
-        let world = World::build(catalog, profile, &history);
+        let world = World::build(catalog, profile, &history, Symbols::default());
         for seed in 0..40 {
             seen.look_at(&naive(catalog, &world, &world::request(catalog, &made.tenant, seed)));
         }

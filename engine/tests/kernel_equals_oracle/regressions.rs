@@ -3,7 +3,6 @@
 use proffer_engine::catalog::{EntityKind, Op};
 use proffer_engine::decide::view::Instant;
 use proffer_engine::keys::CustomerId;
-use proffer_engine::profile::symbols::Symbols;
 use proffer_engine::time::Calendar;
 use proffer_engine::value::Value;
 

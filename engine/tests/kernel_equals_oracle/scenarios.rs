@@ -6,7 +6,6 @@ use proffer_engine::decide::request::{SlotRequest, SlotTarget};
 use proffer_engine::decide::view::Instant;
 use proffer_engine::keys::{ChannelKey, CreativeKey, CustomerId, OfferKey, PlacementKey};
 use proffer_engine::profile::state::{Exposure, Profile};
-use proffer_engine::profile::symbols::Symbols;
 use proffer_engine::time::{Calendar, DAY_MS, HOUR_MS, Timestamp};
 use proffer_engine::value::Value;
 

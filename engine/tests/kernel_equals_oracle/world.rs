@@ -40,16 +40,12 @@ pub struct World {
 }
 
 impl World {
-    pub fn build(catalog: &TenantCatalog, seed: u64, history: &[u64]) -> Self {
+    /// A world whose shard knows the names in `symbols` already, and maybe learns more.
+    pub fn build(catalog: &TenantCatalog, seed: u64, history: &[u64], mut symbols: Symbols) -> Self {
         let mut dice = Dice(seed);
         let hours = dice.pick(&[0, 0, 1, 5, 24, 30, 24 * 8, 24 * 31]);
         let now = START.plus_ms(hours * HOUR_MS + dice.pick(&[0, 0, 1, 59_999]));
         let at = Instant { now, frame: Calendar::of(catalog.settings()).frame(now) };
-        // A shard's table only grows: the same name keeps its symbol from one world to the next.
-        let mut symbols = Symbols::default();
-        for name in ["unused", "vip", "age", "tier", "customer", "loyal", "since", "young"] {
-            symbols.intern(name);
-        }
         let escrow = escrow(catalog, &mut dice);
         let profile = (!dice.chance(8)).then(|| profile(catalog, &mut symbols, &at, &mut dice, history));
         World { profile, symbols, escrow, at }
