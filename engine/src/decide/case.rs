@@ -35,6 +35,79 @@ impl Scratch {
     }
 }
 
+/// A bitset over the snapshot that is made when first written: most restraints bar nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Sheet {
+    words: Vec<u64>,
+    len: usize,
+}
+
+impl Sheet {
+    /// Nothing set, of so many words.
+    pub(crate) fn new(scratch: &mut Scratch, len: usize) -> Self {
+        let mut words = scratch.free.pop().unwrap_or_default();
+        words.clear();
+        Sheet { words, len }
+    }
+
+    /// The same without a buffer to reuse.
+    pub(crate) fn blank(len: usize) -> Self {
+        Sheet { words: Vec::new(), len }
+    }
+
+    /// Whether nothing was written.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.words.is_empty()
+    }
+
+    /// For writing.
+    pub(crate) fn write(&mut self) -> &mut [u64] {
+        if self.words.is_empty() {
+            self.words.resize(self.len, 0);
+        }
+        &mut self.words
+    }
+
+    /// Forgets what was written.
+    pub(crate) fn wipe(&mut self) {
+        self.words.clear();
+    }
+
+    /// What was written: nothing, or all words.
+    pub(crate) fn read(&self) -> &[u64] {
+        &self.words
+    }
+
+    /// The buffer, to give back.
+    pub(crate) fn into_buffer(self) -> Vec<u64> {
+        self.words
+    }
+}
+
+/// An impression, unpacked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Past {
+    pub(crate) at: Timestamp,
+    pub(crate) offer: OfferKey,
+    pub(crate) creative: CreativeKey,
+    pub(crate) channel: ChannelKey,
+    pub(crate) placement: PlacementKey,
+    pub(crate) category: Option<CategoryKey>,
+}
+
+impl Past {
+    fn counts_as(&self, counted: Counted) -> bool {
+        match counted {
+            Counted::All => true,
+            Counted::Offer(offer) => self.offer == offer,
+            Counted::Creative(creative) => self.creative == creative,
+            Counted::Category(category) => self.category == Some(category),
+            Counted::Channel(channel) => self.channel == channel,
+            Counted::Placement(placement) => self.placement == placement,
+        }
+    }
+}
+
 /// An offer in the profile's history.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
@@ -43,6 +116,8 @@ pub(crate) struct Seen {
     pub(crate) global: Option<u32>,
     /// The last impression, if there was one (a strict hold alone is none).
     pub(crate) last: Option<Timestamp>,
+    /// The category of that impression.
+    pub(crate) category: Option<CategoryKey>,
 }
 
 /// What a decision reads.
@@ -53,32 +128,51 @@ pub(crate) struct Case<'a> {
     pub(crate) escrow: &'a dyn EscrowView,
     pub(crate) request: &'a Request,
     pub(crate) at: &'a Instant,
-    /// Distinct offers of the history, by key.
+    pub(crate) history: History,
+}
+
+/// A profile's impressions as a decision looks at them.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    /// Distinct offers, by key.
     pub(crate) seen: Vec<Seen>,
+    /// All impressions that are kept.
+    past: Vec<Past>,
+    /// Whether they are all that counts: no impression has left the history, and no policy holds any.
+    complete: bool,
 }
 
 impl Case<'_> {
     /// Impressions (and strict holds) of `counted` in `window`.
     pub(crate) fn impressions(&self, counted: Counted, window: Window) -> u64 {
-        self.profile.map_or(0, |profile| profile.impressions(counted, window, self.at.now))
+        let Some(profile) = self.profile else { return 0 };
+        if !self.history.complete {
+            return profile.impressions(counted, window, self.at.now);
+        }
+        let past = self.history.past.iter().filter(|past| past.counts_as(counted));
+        let inside = past.filter(|past| match window {
+            Window::Lifetime => true,
+            Window::Calendar(span) => span.contains(past.at),
+            Window::Rolling { ms } => self.at.now.since_ms(past.at) < ms,
+        });
+        inside.count() as u64
     }
 
     /// Impressions in `window` of offers that are in a sub-category now.
     pub(crate) fn impressions_in_sub_category(&self, sub_category: SubCategoryKey, window: Window) -> u64 {
         let inside = |seen: &&Seen| seen.global.is_some_and(|global| self.sub_category(global) == Some(sub_category));
-        self.seen.iter().filter(inside).map(|seen| self.impressions(Counted::Offer(seen.offer), window)).sum()
+        self.history.seen.iter().filter(inside).map(|seen| self.impressions(Counted::Offer(seen.offer), window)).sum()
     }
 
     /// The last impression of an offer.
     pub(crate) fn last_shown(&self, offer: OfferKey) -> Option<Timestamp> {
-        let index = self.seen.binary_search_by_key(&offer, |seen| seen.offer).ok()?;
-        self.seen[index].last
+        let index = self.history.seen.binary_search_by_key(&offer, |seen| seen.offer).ok()?;
+        self.history.seen[index].last
     }
 
     /// Category of a past impression's offer: the one then, else the one now.
     pub(crate) fn category_of_seen(&self, seen: &Seen) -> Option<CategoryKey> {
-        let then = self.profile.and_then(|profile| profile.category_of(seen.offer));
-        then.or_else(|| seen.global.and_then(|global| self.category(global)))
+        seen.category.or_else(|| seen.global.and_then(|global| self.category(global)))
     }
 
     pub(crate) fn locate(&self, global: u32) -> (&Part, u32) {
@@ -122,31 +216,39 @@ pub(crate) struct Chosen {
     pub(crate) mandatory: bool,
 }
 
-/// The distinct offers of a profile's history, by key.
-pub(crate) fn look_back(snapshot: &Snapshot, profile: Option<&Profile>) -> Vec<Seen> {
-    let Some(profile) = profile else { return Vec::new() };
-    let mut seen: Vec<(OfferKey, Option<Timestamp>)> =
-        profile.exposures.iter().map(|exposure| (exposure.offer, Some(exposure.at()))).collect();
-    if let Some(dealings) = &profile.dealings {
-        seen.extend(dealings.policy_holds.iter().filter_map(|hold| match hold.counted {
-            Counted::Offer(offer) => Some((offer, None)),
-            Counted::All
-            | Counted::Creative(_)
-            | Counted::Category(_)
-            | Counted::Channel(_)
-            | Counted::Placement(_) => None,
-        }));
-        seen.extend(dealings.older.iter().filter_map(|(counted, _)| match counted {
-            Counted::Offer(offer) => Some((*offer, None)),
-            Counted::All
-            | Counted::Creative(_)
-            | Counted::Category(_)
-            | Counted::Channel(_)
-            | Counted::Placement(_) => None,
-        }));
-    }
+/// The history of a profile.
+pub(crate) fn look_back(snapshot: &Snapshot, profile: Option<&Profile>) -> History {
+    let Some(profile) = profile else { return History { complete: true, ..History::default() } };
+    let past: Vec<Past> = profile
+        .exposures
+        .iter()
+        .map(|exposure| Past {
+            at: exposure.at(),
+            offer: exposure.offer,
+            creative: exposure.creative,
+            channel: exposure.channel,
+            placement: exposure.placement(),
+            category: exposure.category(),
+        })
+        .collect();
+    let unseen = |counted: &Counted| match counted {
+        Counted::Offer(offer) => Some((*offer, None, None)),
+        Counted::All | Counted::Creative(_) | Counted::Category(_) | Counted::Channel(_) | Counted::Placement(_) => {
+            None
+        }
+    };
     // The latest impression of each offer comes first, and stays.
-    seen.sort_unstable_by_key(|(offer, last)| (*offer, std::cmp::Reverse(*last)));
-    seen.dedup_by_key(|(offer, _)| *offer);
-    seen.into_iter().map(|(offer, last)| Seen { offer, global: snapshot.global(offer), last }).collect()
+    let mut seen: Vec<(OfferKey, Option<Timestamp>, Option<CategoryKey>)> =
+        past.iter().rev().map(|past| (past.offer, Some(past.at), past.category)).collect();
+    let mut complete = true;
+    if let Some(dealings) = &profile.dealings {
+        complete = dealings.policy_holds.is_empty() && dealings.older.is_empty();
+        seen.extend(dealings.policy_holds.iter().filter_map(|hold| unseen(&hold.counted)));
+        seen.extend(dealings.older.iter().filter_map(|(counted, _)| unseen(counted)));
+    }
+    seen.sort_by_key(|(offer, _, _)| *offer);
+    seen.dedup_by_key(|(offer, _, _)| *offer);
+    let seen =
+        seen.into_iter().map(|(offer, last, category)| Seen { offer, global: snapshot.global(offer), last, category });
+    History { seen: seen.collect(), past, complete }
 }

@@ -3,7 +3,7 @@
 
 use crate::catalog::CapOrigin;
 use crate::decide::candidates::Spotting;
-use crate::decide::case::{Case, Chosen, Scratch, Spot};
+use crate::decide::case::{Case, Chosen, Scratch, Seen, Sheet, Spot};
 use crate::decide::qualify::{Track, is_of_spot};
 use crate::decide::suppress;
 use crate::keys::{CategoryKey, CreativeKey, OfferKey};
@@ -19,10 +19,8 @@ use crate::time::Timestamp;
 pub(crate) struct Contact<'a> {
     /// Those the flow selects, by priority, then key.
     pub(crate) policies: Vec<&'a Policy>,
-    blocked: Vec<u64>,
-    any_blocked: bool,
-    lifted: Vec<u64>,
-    any_lifted: bool,
+    blocked: Sheet,
+    lifted: Sheet,
     /// Those with a scope that depends on the slot.
     by_spot: Vec<&'a Policy>,
     /// Those that look at earlier choices of the same answer.
@@ -42,8 +40,8 @@ pub(crate) struct Candidate {
 
 impl Contact<'_> {
     pub(crate) fn recycle(self, scratch: &mut Scratch) {
-        scratch.give(self.blocked);
-        scratch.give(self.lifted);
+        scratch.give(self.blocked.into_buffer());
+        scratch.give(self.lifted.into_buffer());
     }
 
     /// Whether later choices of an answer depend on earlier ones.
@@ -57,8 +55,9 @@ pub(crate) fn look<'a>(case: &Case<'a>, track: &mut Track<'a>, scratch: &mut Scr
     let Some(number) = track.flow.policies else { return };
     let words = case.snapshot.words();
     let selector = &case.shared.parts.policies.values()[number];
-    let mut contact = Contact { blocked: scratch.take(words), lifted: scratch.take(words), ..Contact::default() };
-    let mut set = scratch.take(words);
+    let sheet = |scratch: &mut Scratch| Sheet::new(scratch, words);
+    let mut contact = Contact { blocked: sheet(scratch), lifted: sheet(scratch), ..Contact::default() };
+    let mut set = sheet(scratch);
     for policy in case.snapshot.policies.policies.iter().filter(|policy| selector.selects(&policy.key)) {
         contact.policies.push(policy);
         let scopes = &policy.scopes;
@@ -72,13 +71,13 @@ pub(crate) fn look<'a>(case: &Case<'a>, track: &mut Track<'a>, scratch: &mut Scr
         if let Restraint::Override(segments) = &policy.restraint {
             contact.overrides = true;
             if segments.iter().all(|segment| track.world.is_in(*segment)) {
-                contact.any_lifted |= bind(case, scopes, everywhere, &mut contact.lifted);
+                bind(case, scopes, everywhere, &mut contact.lifted);
             }
         } else {
-            contact.any_blocked |= bar(case, track, policy, everywhere, &mut contact.blocked, &mut set);
+            bar(case, track, policy, everywhere, &mut contact.blocked, &mut set);
         }
     }
-    scratch.give(set);
+    scratch.give(set.into_buffer());
     track.contact = contact;
 }
 
@@ -94,26 +93,34 @@ pub(crate) fn restrain(
     let spot = spotting.spot;
     let concerns = |policy: &&&Policy| is_of_spot(&policy.scopes, spot) || !policy.scopes.creatives.is_empty();
     if !contact.by_spot.iter().any(|policy| concerns(&policy)) {
-        if contact.any_blocked && contact.any_lifted {
-            for ((left, blocked), lifted) in left.iter_mut().zip(&contact.blocked).zip(&contact.lifted) {
-                *left &= !(blocked & !lifted);
-            }
-        } else if contact.any_blocked {
-            bitset::and_not(left, &contact.blocked);
-        }
-        return;
+        return clear(left, &contact.blocked, &contact.lifted);
     }
     let words = left.len();
-    let (mut blocked, mut lifted, mut set) = (scratch.take(words), scratch.take(words), scratch.take(words));
-    bitset::or(&mut blocked, &contact.blocked);
-    bitset::or(&mut lifted, &contact.lifted);
+    let copy = |of: &Sheet, scratch: &mut Scratch| {
+        let mut copied = Sheet::new(scratch, words);
+        if !of.is_blank() {
+            copied.write().copy_from_slice(of.read());
+        }
+        copied
+    };
+    let (mut blocked, mut lifted) = (copy(&contact.blocked, scratch), copy(&contact.lifted, scratch));
+    let mut set = Sheet::new(scratch, words);
     for policy in contact.by_spot.iter().filter(concerns) {
         bar_in_spot(case, track, policy, spotting, left, (&mut blocked, &mut lifted), &mut set);
     }
-    for ((left, blocked), lifted) in left.iter_mut().zip(&blocked).zip(&lifted) {
+    clear(left, &blocked, &lifted);
+    [blocked, lifted, set].into_iter().for_each(|sheet| scratch.give(sheet.into_buffer()));
+}
+
+/// `left &= !(blocked & !lifted)`.
+fn clear(left: &mut [u64], blocked: &Sheet, lifted: &Sheet) {
+    if lifted.is_blank() {
+        // A blank sheet has no words to clear by.
+        return bitset::and_not(left, blocked.read());
+    }
+    for ((left, blocked), lifted) in left.iter_mut().zip(blocked.read()).zip(lifted.read()) {
         *left &= !(blocked & !lifted);
     }
-    [blocked, lifted, set].into_iter().for_each(|buffer| scratch.give(buffer));
 }
 
 fn bar_in_spot(
@@ -122,18 +129,18 @@ fn bar_in_spot(
     policy: &Policy,
     spotting: &Spotting<'_, '_>,
     left: &[u64],
-    (blocked, lifted): (&mut [u64], &mut [u64]),
-    set: &mut [u64],
+    (blocked, lifted): (&mut Sheet, &mut Sheet),
+    set: &mut Sheet,
 ) {
     let scopes = &policy.scopes;
     let spot = spotting.spot;
     if let Restraint::Override(segments) = &policy.restraint {
         if segments.iter().all(|segment| track.world.is_in(*segment)) {
             if is_of_spot(scopes, spot) {
-                lifted.fill(u64::MAX);
+                lifted.write().fill(u64::MAX);
             }
             for (global, _) in shown_here(case, scopes, spotting, left) {
-                bitset::set(lifted, global);
+                bitset::set(lifted.write(), global);
             }
         }
         return;
@@ -145,7 +152,7 @@ fn bar_in_spot(
                 if scopes.channels.contains(&spot.channel) && reached(Counted::Channel(spot.channel))
                     || scopes.placements.contains(&spot.placement) && reached(Counted::Placement(spot.placement))
                 {
-                    blocked.fill(u64::MAX);
+                    blocked.write().fill(u64::MAX);
                 }
             }
             Restraint::Cooldown(limit) => {
@@ -153,7 +160,7 @@ fn bar_in_spot(
                 if scopes.channels.contains(&spot.channel) && reached(Counted::Channel(spot.channel))
                     || scopes.placements.contains(&spot.placement) && reached(Counted::Placement(spot.placement))
                 {
-                    blocked.fill(u64::MAX);
+                    blocked.write().fill(u64::MAX);
                 }
             }
             _ => {
@@ -165,7 +172,7 @@ fn bar_in_spot(
     for (global, creative) in shown_here(case, scopes, spotting, left) {
         let candidate = Candidate { global, offer: case.offer(global), creative, spot };
         if blocks(case, track, policy, &candidate, &[]) {
-            bitset::set(blocked, global);
+            bitset::set(blocked.write(), global);
         }
     }
 }
@@ -189,15 +196,8 @@ fn shown_here<'b>(
     })
 }
 
-/// Adds what `policy` bars by the scopes that no slot changes; whether that is anything.
-fn bar(
-    case: &Case<'_>,
-    track: &Track<'_>,
-    policy: &Policy,
-    everywhere: bool,
-    into: &mut [u64],
-    set: &mut [u64],
-) -> bool {
+/// Adds what `policy` bars by the scopes that no slot changes.
+fn bar(case: &Case<'_>, track: &Track<'_>, policy: &Policy, everywhere: bool, into: &mut Sheet, set: &mut Sheet) {
     let scopes = &policy.scopes;
     match &policy.restraint {
         Restraint::Frequency(limits) => bar_by_count(case, limits, scopes, everywhere, into),
@@ -207,15 +207,13 @@ fn bar(
 }
 
 /// Frequency: each scope counts its own kind of thing.
-fn bar_by_count(case: &Case<'_>, limits: &[Limit], scopes: &Scopes, everywhere: bool, into: &mut [u64]) -> bool {
+fn bar_by_count(case: &Case<'_>, limits: &[Limit], scopes: &Scopes, everywhere: bool, into: &mut Sheet) {
     if everywhere && is_any_reached(case, limits, Counted::All) {
-        into.fill(u64::MAX);
-        return true;
+        return into.write().fill(u64::MAX);
     }
-    let mut any = false;
     for category in &scopes.categories {
         if is_any_reached(case, limits, Counted::Category(*category)) {
-            any |= or_members(case, into, |segment| segment.by_category.get(category));
+            or_members(case, into, |segment| segment.by_category.get(category));
         }
     }
     for sub_category in &scopes.sub_categories {
@@ -223,25 +221,28 @@ fn bar_by_count(case: &Case<'_>, limits: &[Limit], scopes: &Scopes, everywhere: 
             .iter()
             .any(|limit| case.impressions_in_sub_category(*sub_category, limit.stretch.at(case.at)) >= limit.most);
         if reached {
-            any |= or_members(case, into, |segment| segment.by_sub_category.get(sub_category));
+            or_members(case, into, |segment| segment.by_sub_category.get(sub_category));
         }
+    }
+    if scopes.offers.is_empty() {
+        return;
     }
     if limits.iter().any(|limit| limit.most == 0) {
-        for global in scopes.offers.iter().filter_map(|offer| case.snapshot.global(*offer)) {
-            bitset::set(into, global);
-            any = true;
-        }
-        return any;
+        return set_offers(case, into, &scopes.offers);
     }
-    for seen in &case.seen {
+    for seen in &case.history.seen {
         let Some(global) = seen.global else { continue };
         if scopes.offers.binary_search(&seen.offer).is_ok() && is_any_reached(case, limits, Counted::Offer(seen.offer))
         {
-            bitset::set(into, global);
-            any = true;
+            bitset::set(into.write(), global);
         }
     }
-    any
+}
+
+fn set_offers<'b>(case: &Case<'_>, into: &mut Sheet, offers: impl IntoIterator<Item = &'b OfferKey>) {
+    for global in offers.into_iter().filter_map(|offer| case.snapshot.global(*offer)) {
+        bitset::set(into.write(), global);
+    }
 }
 
 /// All other restraints: what they bar, as far as it is bound.
@@ -251,9 +252,9 @@ fn bar_bound(
     restraint: &Restraint,
     scopes: &Scopes,
     everywhere: bool,
-    into: &mut [u64],
-    set: &mut [u64],
-) -> bool {
+    into: &mut Sheet,
+    set: &mut Sheet,
+) {
     let whole = match restraint {
         Restraint::Total(limit) => is_reached(case, limit, Counted::All),
         Restraint::CrossChannel(limit) => limit.most == 0,
@@ -274,84 +275,55 @@ fn bar_bound(
     if whole {
         return bind(case, scopes, everywhere, into);
     }
-    set.fill(0);
-    if !gather(case, restraint, set) {
-        return false;
+    set.wipe();
+    gather(case, restraint, set);
+    if set.is_blank() {
+        return;
     }
     if !everywhere {
-        let mut bound = vec![0; set.len()];
+        let mut bound = Sheet::blank(set.read().len());
         bind(case, scopes, everywhere, &mut bound);
-        bitset::and(set, &bound);
+        bitset::and(set.write(), bound.write());
     }
-    bitset::or(into, set);
-    true
+    bitset::or(into.write(), set.read());
 }
 
-/// Adds the offers that `restraint` bars one by one, bound or not; whether there are any.
-fn gather(case: &Case<'_>, restraint: &Restraint, set: &mut [u64]) -> bool {
-    let mut any = false;
+/// Adds the offers that `restraint` bars one by one, bound or not.
+fn gather(case: &Case<'_>, restraint: &Restraint, set: &mut Sheet) {
     match restraint {
         Restraint::CrossChannel(limit) => {
-            for seen in &case.seen {
-                let Some(global) = seen.global else { continue };
-                if is_reached(case, limit, Counted::Offer(seen.offer)) {
-                    bitset::set(set, global);
-                    any = true;
+            for seen in &case.history.seen {
+                if let Some(global) = seen.global
+                    && is_reached(case, limit, Counted::Offer(seen.offer))
+                {
+                    bitset::set(set.write(), global);
                 }
             }
         }
         Restraint::Outcomes { outcomes, lookback_ms, action } => {
             for record in recent_outcomes(case, outcomes, *lookback_ms) {
-                match action {
-                    OutcomeAction::SuppressOffer => {
-                        if let Some(global) = case.snapshot.global(record.offer) {
-                            bitset::set(set, global);
-                            any = true;
-                        }
+                match (action, record.category) {
+                    (OutcomeAction::SuppressOffer, _) => set_offers(case, set, [&record.offer]),
+                    (OutcomeAction::SuppressCategory, Some(category)) => {
+                        or_members(case, set, |segment| segment.by_category.get(&category));
                     }
-                    OutcomeAction::SuppressCategory => {
-                        if let Some(category) = record.category {
-                            any |= or_members(case, set, |segment| segment.by_category.get(&category));
-                        }
-                    }
-                    OutcomeAction::SuppressAll => {}
+                    (OutcomeAction::SuppressCategory, None) | (OutcomeAction::SuppressAll, _) => {}
                 }
             }
         }
         Restraint::Mutual { offers, lookback_ms } => {
             let (first, second) = shown_of(case, *lookback_ms, |seen| offers.binary_search(&seen.offer).is_ok());
-            let Some(first) = first else { return false };
-            for offer in offers.iter().filter(|offer| second || **offer != first) {
-                if let Some(global) = case.snapshot.global(*offer) {
-                    bitset::set(set, global);
-                    any = true;
-                }
+            if let Some(first) = first {
+                set_offers(case, set, offers.iter().filter(|offer| second || **offer != first));
             }
         }
-        Restraint::Category { lookback_ms } => {
-            let mut done: Vec<CategoryKey> = Vec::new();
-            for seen in &case.seen {
-                let Some(category) = case.category_of_seen(seen).filter(|category| !done.contains(category)) else {
-                    continue;
-                };
-                done.push(category);
-                let (first, second) =
-                    shown_of(case, *lookback_ms, |seen| case.category_of_seen(seen) == Some(category));
-                let Some(first) = first else { continue };
-                let spared = case.snapshot.global(first).filter(|global| !second && !bitset::has(set, *global));
-                any |= or_members(case, set, |segment| segment.by_category.get(&category));
-                if let Some(spared) = spared {
-                    bitset::clear(set, spared);
-                }
-            }
-        }
+        Restraint::Category { lookback_ms } => gather_categories(case, *lookback_ms, set),
         Restraint::Budget { .. } => {
             for part in &case.snapshot.parts {
                 for position in bitset::ones(&part.segment.global_caps.0) {
                     let global = part.first() + position;
                     if part.present.has(position) && is_budget_exhausted(case, restraint, global) {
-                        bitset::set(set, global);
-                        any = true;
+                        bitset::set(set.write(), global);
                     }
                 }
             }
@@ -364,7 +336,22 @@ fn gather(case: &Case<'_>, restraint: &Restraint, set: &mut [u64]) -> bool {
         | Restraint::Override(_)
         | Restraint::Constant(_) => {}
     }
-    any
+}
+
+/// Adds all offers of each category that was shown lately, but the only one that was.
+fn gather_categories(case: &Case<'_>, lookback_ms: i64, set: &mut Sheet) {
+    let mut done: Vec<CategoryKey> = Vec::new();
+    for seen in &case.history.seen {
+        let Some(category) = case.category_of_seen(seen).filter(|category| !done.contains(category)) else { continue };
+        done.push(category);
+        let (first, second) = shown_of(case, lookback_ms, |seen| case.category_of_seen(seen) == Some(category));
+        let Some(first) = first else { continue };
+        let spared = case.snapshot.global(first).filter(|global| !second && !bitset::has(set.write(), *global));
+        or_members(case, set, |segment| segment.by_category.get(&category));
+        if let Some(spared) = spared {
+            bitset::clear(set.write(), spared);
+        }
+    }
 }
 
 fn is_budget_exhausted(case: &Case<'_>, restraint: &Restraint, global: u32) -> bool {
@@ -395,49 +382,36 @@ fn recent_outcomes<'b>(
 }
 
 /// The first offer shown within the time of those that `holds`, and whether another one was.
-fn shown_of(
-    case: &Case<'_>,
-    lookback_ms: i64,
-    holds: impl Fn(&crate::decide::case::Seen) -> bool,
-) -> (Option<OfferKey>, bool) {
+fn shown_of(case: &Case<'_>, lookback_ms: i64, holds: impl Fn(&Seen) -> bool) -> (Option<OfferKey>, bool) {
     let within = |last: Option<Timestamp>| last.is_some_and(|last| case.at.now.since_ms(last) < lookback_ms);
-    let mut shown = case.seen.iter().filter(|seen| within(seen.last) && holds(seen));
+    let mut shown = case.history.seen.iter().filter(|seen| within(seen.last) && holds(seen));
     (shown.next().map(|seen| seen.offer), shown.next().is_some())
 }
 
-/// Adds the offers that scopes bind whatever the slot; whether there are any.
-fn bind(case: &Case<'_>, scopes: &Scopes, everywhere: bool, into: &mut [u64]) -> bool {
+/// Adds the offers that scopes bind whatever the slot.
+fn bind(case: &Case<'_>, scopes: &Scopes, everywhere: bool, into: &mut Sheet) {
     if everywhere {
-        into.fill(u64::MAX);
-        return true;
+        return into.write().fill(u64::MAX);
     }
-    let mut any = false;
     for category in &scopes.categories {
-        any |= or_members(case, into, |segment| segment.by_category.get(category));
+        or_members(case, into, |segment| segment.by_category.get(category));
     }
     for sub_category in &scopes.sub_categories {
-        any |= or_members(case, into, |segment| segment.by_sub_category.get(sub_category));
+        or_members(case, into, |segment| segment.by_sub_category.get(sub_category));
     }
-    for global in scopes.offers.iter().filter_map(|offer| case.snapshot.global(*offer)) {
-        bitset::set(into, global);
-        any = true;
-    }
-    any
+    set_offers(case, into, &scopes.offers);
 }
 
 fn or_members<'b>(
     case: &'b Case<'_>,
-    into: &mut [u64],
+    into: &mut Sheet,
     members: impl Fn(&'b crate::snapshot::segment::Segment) -> Option<&'b bitset::Members>,
-) -> bool {
-    let mut any = false;
+) {
     for part in &case.snapshot.parts {
         if let Some(members) = members(&part.segment) {
-            members.or_into(&mut into[part.range()]);
-            any = true;
+            members.or_into(&mut into.write()[part.range()]);
         }
     }
-    any
 }
 
 fn is_reached(case: &Case<'_>, limit: &Limit, counted: Counted) -> bool {
@@ -562,9 +536,8 @@ fn blocks(case: &Case<'_>, track: &Track<'_>, policy: &Policy, candidate: &Candi
                         .is_some())
         }
         Restraint::Category { lookback_ms } => case.category(candidate.global).is_some_and(|category| {
-            let seen_there = |seen: &crate::decide::case::Seen| {
-                seen.offer != candidate.offer && case.category_of_seen(seen) == Some(category)
-            };
+            let seen_there =
+                |seen: &Seen| seen.offer != candidate.offer && case.category_of_seen(seen) == Some(category);
             chosen.iter().any(|other| another(other) && other.category == Some(category))
                 || shown_of(case, *lookback_ms, seen_there).0.is_some()
         }),

@@ -144,7 +144,7 @@ fn policy_takes(
         escrow: &Settled,
         request,
         at,
-        seen: look_back(snapshot, subject.profile),
+        history: look_back(snapshot, subject.profile),
     };
     let world = qualify::look(&case, flow, subject, binding);
     let track = Track::bare(flow, world);

@@ -48,7 +48,7 @@ pub fn decide(
         escrow,
         request,
         at,
-        seen: look_back(snapshot, subject.profile),
+        history: look_back(snapshot, subject.profile),
     };
     let named = slots::choose_flow(&snapshot.shared, request);
     let flow = named.unwrap_or(&snapshot.shared.flows[snapshot.shared.base_flow]);
@@ -204,7 +204,7 @@ impl<'a, 'b> Filling<'a, 'b> {
         regular.copy_from_slice(&available);
         mandatory.iter().for_each(|global| bitset::clear(&mut regular, *global));
         let mut seen = scratch.take(words);
-        case.seen.iter().filter_map(|seen| seen.global).for_each(|global| bitset::set(&mut seen, global));
+        case.history.seen.iter().filter_map(|seen| seen.global).for_each(|global| bitset::set(&mut seen, global));
         let reached = std::array::from_fn(|_| scratch.take(if case.request.counters { words } else { 0 }));
         Filling {
             case,

@@ -273,7 +273,7 @@ fn bar_recent(case: &Case<'_>, track: &mut Track<'_>, number: usize, rule: &Rule
     if !scopes.channels.is_empty() || !scopes.placements.is_empty() {
         track.late_by_spot.push(number);
     }
-    for global in case.seen.iter().filter_map(|seen| seen.global) {
+    for global in case.history.seen.iter().filter_map(|seen| seen.global) {
         if track.binds(case, scopes, global, NOWHERE) && !track.holds(case, &rule.question, global) {
             bitset::set(&mut track.fail, global);
         }
@@ -283,7 +283,7 @@ fn bar_recent(case: &Case<'_>, track: &mut Track<'_>, number: usize, rule: &Rule
 /// Bars recently shown offers by rules that name them, and by their own `eligibility`.
 fn bar_recent_by_own_rules(case: &Case<'_>, track: &mut Track<'_>, selector: &Selector<RuleKey>, rules: usize) {
     debug_assert_eq!(track.flow.rules, Some(rules));
-    for seen in &case.seen {
+    for seen in &case.history.seen {
         let (Some(global), Some(last)) = (seen.global, seen.last) else { continue };
         let (part, position) = case.locate(global);
         let segment = &part.segment;

@@ -46,6 +46,15 @@ pub fn or(into: &mut [u64], from: &[u64]) {
     }
 }
 
+/// `into |= from` for four at once.
+#[inline]
+pub fn or_four(into: &mut [u64], [first, second, third, fourth]: [&[u64]; 4]) {
+    let from = first.iter().zip(second).zip(third.iter().zip(fourth));
+    for (into, ((first, second), (third, fourth))) in into.iter_mut().zip(from) {
+        *into |= (first | second) | (third | fourth);
+    }
+}
+
 /// `into &= from`.
 #[inline]
 pub fn and(into: &mut [u64], from: &[u64]) {
@@ -220,6 +229,15 @@ mod tests {
         fn all_sets_exactly_its_length(len in 0usize..1_000) {
             prop_assert_eq!(count(&Bits::all(len).0) as usize, len);
         }
+    }
+
+    #[test]
+    fn four_at_once_are_four_in_turn() {
+        let rows: [Bits; 4] = std::array::from_fn(|index| Bits::of(200, [index as u32, 190 + index as u32]));
+        let (mut once, mut turn) = (Bits::of(200, [100]), Bits::of(200, [100]));
+        or_four(&mut once.0, [&rows[0].0, &rows[1].0, &rows[2].0, &rows[3].0]);
+        rows.iter().for_each(|row| or(&mut turn.0, &row.0));
+        assert_eq!(once, turn);
     }
 
     #[test]
