@@ -42,7 +42,8 @@ fn the_engine_is_pure() {
     for impure in ["tokio", "ractor", "axum", "serde", "serde_json", "getrandom", "rand", "tracing", "arc-swap"] {
         assert!(!engine.contains(impure), "engine depends on {impure}");
     }
-    for word in ["std::fs", "std::net", "std::env", "std::thread", "SystemTime", "std::time::Instant", "HashMap::new()"] {
+    for word in ["std::fs", "std::net", "std::env", "std::thread", "SystemTime", "std::time::Instant", "HashMap::new()"]
+    {
         assert_eq!(sources_naming("engine/src", word), BTreeSet::new(), "engine names {word}");
     }
 }

@@ -12,7 +12,9 @@ use proffer_engine::decide::{Scratch, Taking, decide, take_of};
 use proffer_engine::keys::{CapKey, PlacementKey, TenantId};
 use proffer_engine::profile::apply::{Outcome, Refusal};
 use proffer_engine::profile::cells::{Look, ProfileId};
-use proffer_engine::profile::command::{AccountId, DecisionId, Idempotency, Leader, Release, ShardOp, TakenProposition};
+use proffer_engine::profile::command::{
+    AccountId, DecisionId, Idempotency, Leader, Release, ShardOp, TakenProposition,
+};
 use proffer_engine::profile::planning::{self, plan_respond};
 use proffer_engine::profile::state::{Keyed, KeyedAnswer};
 use proffer_engine::snapshot::Binding;

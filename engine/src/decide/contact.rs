@@ -146,8 +146,8 @@ fn bar_in_spot(
         return;
     }
     if is_of_spot(scopes, spot) {
-        match &policy.restraint {
-            Restraint::Frequency(limits) => {
+        match policy.restraint.limits_by_scope() {
+            Some(limits) => {
                 let reached = |counted| is_any_reached(case, limits, counted);
                 if scopes.channels.contains(&spot.channel) && reached(Counted::Channel(spot.channel))
                     || scopes.placements.contains(&spot.placement) && reached(Counted::Placement(spot.placement))
@@ -155,15 +155,7 @@ fn bar_in_spot(
                     blocked.write().fill(u64::MAX);
                 }
             }
-            Restraint::Cooldown(limit) => {
-                let reached = |counted| is_any_reached(case, std::slice::from_ref(limit), counted);
-                if scopes.channels.contains(&spot.channel) && reached(Counted::Channel(spot.channel))
-                    || scopes.placements.contains(&spot.placement) && reached(Counted::Placement(spot.placement))
-                {
-                    blocked.write().fill(u64::MAX);
-                }
-            }
-            _ => {
+            None => {
                 let everything = Scopes { global: true, ..Scopes::default() };
                 bar_bound(case, track, &policy.restraint, &everything, true, blocked, set);
             }
@@ -199,10 +191,9 @@ fn shown_here<'b>(
 /// Adds what `policy` bars by the scopes that no slot changes.
 fn bar(case: &Case<'_>, track: &Track<'_>, policy: &Policy, everywhere: bool, into: &mut Sheet, set: &mut Sheet) {
     let scopes = &policy.scopes;
-    match &policy.restraint {
-        Restraint::Frequency(limits) => bar_by_count(case, limits, scopes, everywhere, into),
-        Restraint::Cooldown(limit) => bar_by_count(case, std::slice::from_ref(limit), scopes, everywhere, into),
-        restraint => bar_bound(case, track, restraint, scopes, everywhere, into, set),
+    match policy.restraint.limits_by_scope() {
+        Some(limits) => bar_by_count(case, limits, scopes, everywhere, into),
+        None => bar_bound(case, track, &policy.restraint, scopes, everywhere, into, set),
     }
 }
 

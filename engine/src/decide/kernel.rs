@@ -29,6 +29,10 @@ use crate::snapshot::{Binding, Snapshot};
 
 /// Decides `request` for `subject` at `at`. Deterministic: the same arguments give the same bytes. `binding` belongs to the
 /// shard and tenant, `scratch` to the thread; both only save work. `_seed` is what random draws of models derive from.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is another thing, and a struct for one function would only rename them"
+)]
 pub fn decide(
     snapshot: &Snapshot,
     subject: Subject<'_>,

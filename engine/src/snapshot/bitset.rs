@@ -129,7 +129,7 @@ impl Bits {
     /// All `len` bits set, none above.
     pub fn all(len: usize) -> Self {
         let mut bits = Bits(vec![u64::MAX; words_for(len)].into_boxed_slice());
-        if len % 64 != 0
+        if !len.is_multiple_of(64)
             && let Some(last) = bits.0.last_mut()
         {
             *last = (1 << (len % 64)) - 1;

@@ -107,6 +107,26 @@ pub enum Restraint {
     Constant(bool),
 }
 
+impl Restraint {
+    /// The limits of a policy that counts, for each of its scopes, that scope's own kind of thing.
+    pub fn limits_by_scope(&self) -> Option<&[Limit]> {
+        match self {
+            Restraint::Frequency(limits) => Some(limits),
+            Restraint::Cooldown(limit) => Some(std::slice::from_ref(limit)),
+            Restraint::Total(_)
+            | Restraint::CrossChannel(_)
+            | Restraint::Budget { .. }
+            | Restraint::Outcomes { .. }
+            | Restraint::Segments(_)
+            | Restraint::Hours(_)
+            | Restraint::Mutual { .. }
+            | Restraint::Category { .. }
+            | Restraint::Override(_)
+            | Restraint::Constant(_) => None,
+        }
+    }
+}
+
 /// A compiled policy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {

@@ -58,7 +58,8 @@ impl Thresholds {
             let order = |bound: &Bound| (bound.past, bound.is_lower, bound.position);
             left.threshold.total_cmp(&right.threshold).then_with(|| order(left).cmp(&order(right)))
         });
-        let (mut events, mut starts): (Vec<(f64, bool)>, Vec<(u32, u32)>) = (Vec::new(), Vec::new());
+        let mut events: Vec<(f64, bool)> = Vec::new();
+        let mut starts: Vec<(u32, u32)> = Vec::new();
         let (mut lower, mut upper) = (Vec::new(), Vec::new());
         for bound in &bounds {
             if events.last() != Some(&(bound.threshold, bound.past)) {

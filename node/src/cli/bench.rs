@@ -102,7 +102,11 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
         args.body.len(),
         answer.len()
     )?;
-    writeln!(out, "{:34} {:>10} {:>8} {:>8} {:>8} {:>8} {:>8}", "run", "req/s", "p50", "p99", "p99.9", "max", "errors")?;
+    writeln!(
+        out,
+        "{:34} {:>10} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "run", "req/s", "p50", "p99", "p99.9", "max", "errors"
+    )?;
     let open_name = format!("node, open loop at {rate}/s");
     for (name, run) in [("ceiling, closed loop", &ceiling), ("node, closed loop", &node), (&open_name, &open)] {
         let at = |quantile| run.latency_us.value_at_quantile(quantile);

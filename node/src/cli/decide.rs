@@ -4,8 +4,8 @@ use std::io::Write;
 
 use serde_json::{Map, Value, json};
 
-use crate::client::{Client, Target};
 use crate::cli::table;
+use crate::client::{Client, Target};
 
 /// Arguments of `proffer decide`.
 #[derive(Debug, clap::Args)]

@@ -97,7 +97,10 @@ async fn show_open_bandit(client: &Client) -> anyhow::Result<String> {
         std::io::stdout(),
         "{} logged visits replayed, {} propositions, {} of them the logged item at its position ({} clicks recorded).\n\
          No offer twice in an answer, none above its cap. A click rate could not be read off this log: it shows what another policy chose.\n",
-        replayed.rows, replayed.propositions, replayed.matches, replayed.clicks
+        replayed.rows,
+        replayed.propositions,
+        replayed.matches,
+        replayed.clicks
     )?;
     Ok(open_bandit::request(&customer).to_string())
 }

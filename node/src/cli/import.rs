@@ -62,9 +62,11 @@ pub async fn run(args: ImportArgs) -> anyhow::Result<()> {
 async fn submit(client: &Client, file: &Path, batch: &Batch, dry_run: bool) -> anyhow::Result<()> {
     let verb = if dry_run { "validating" } else { "writing" };
     let style = ProgressStyle::with_template("{msg:40} {bar:30} {pos}/{len} {per_sec}")?;
-    let progress = ProgressBar::new(batch.lines.len() as u64)
-        .with_style(style)
-        .with_message(format!("{verb} {} from {}", batch.kind, file.display()));
+    let progress = ProgressBar::new(batch.lines.len() as u64).with_style(style).with_message(format!(
+        "{verb} {} from {}",
+        batch.kind,
+        file.display()
+    ));
     let mut refused = Vec::new();
     let mut rest = batch.lines.as_slice();
     while !rest.is_empty() {

@@ -36,7 +36,8 @@ impl ServeArgs {
         match (&self.admin_key_file, self.dev) {
             (None, true) => Ok(Access::Dev),
             (Some(file), _) => {
-                let secret = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+                let secret =
+                    std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
                 let secret = secret.trim();
                 if secret.chars().count() < ADMIN_KEY_CHARS_MIN {
                     bail!("the key in {} is shorter than {ADMIN_KEY_CHARS_MIN} characters", file.display());

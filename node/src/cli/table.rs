@@ -48,7 +48,8 @@ fn removed(answer: &Value) -> impl Iterator<Item = &Value> {
 
 fn render(answer: &Value, names: &BTreeMap<String, String>) -> String {
     let mut out = String::new();
-    let mut table = new_table(&["#", "offer", "placement", "score", "P", "R", "I", "E", "match", "fatigue", "boost", "how"]);
+    let mut table =
+        new_table(&["#", "offer", "placement", "score", "P", "R", "I", "E", "match", "fatigue", "boost", "how"]);
     for decision in answer["decisions"].as_array().into_iter().flatten() {
         let factors = &decision["explanation"]["rankingScores"];
         let how = match (decision["mandatory"].as_bool(), decision["fallback"].as_bool()) {

@@ -125,10 +125,30 @@ pub async fn load(client: &Client, members: &[Value]) -> anyhow::Result<()> {
         offers.push(offer);
     }
     let rules = [
-        ("Beans need an income above 50,000", "offer", Some(&offers[4]), json!({"attribute": "income", "operator": "gte", "value": 50_000})),
-        ("Brunch is for those who told their age", "offer", Some(&offers[1]), json!({"attribute": "age", "operator": "lt", "value": AGE_UNKNOWN})),
-        ("Brunch needs two years of membership", "offer", Some(&offers[1]), json!({"attribute": "membershipYears", "operator": "gte", "value": 2})),
-        ("Espresso deal up to 60 years", "offer", Some(&offers[0]), json!({"attribute": "age", "operator": "between", "value": [18, 60]})),
+        (
+            "Beans need an income above 50,000",
+            "offer",
+            Some(&offers[4]),
+            json!({"attribute": "income", "operator": "gte", "value": 50_000}),
+        ),
+        (
+            "Brunch is for those who told their age",
+            "offer",
+            Some(&offers[1]),
+            json!({"attribute": "age", "operator": "lt", "value": AGE_UNKNOWN}),
+        ),
+        (
+            "Brunch needs two years of membership",
+            "offer",
+            Some(&offers[1]),
+            json!({"attribute": "membershipYears", "operator": "gte", "value": 2}),
+        ),
+        (
+            "Espresso deal up to 60 years",
+            "offer",
+            Some(&offers[0]),
+            json!({"attribute": "age", "operator": "between", "value": [18, 60]}),
+        ),
     ];
     for (name, scope, target, config) in rules {
         let body = json!({"name": name, "ruleType": "attribute_condition", "scope": scope, "scopeId": target, "stage": "eligibility", "config": config});

@@ -88,7 +88,9 @@ async fn demo_shows_decisions_and_keeps_serving() {
     client.wait_ready(std::time::Duration::from_secs(10)).await.expect("ready");
     let patience = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
     loop {
-        let answer = client.post("/recommend", &json!({"customerId": "member-1", "channel": "web", "decisionFlowKey": "rewards"})).await;
+        let answer = client
+            .post("/recommend", &json!({"customerId": "member-1", "channel": "web", "decisionFlowKey": "rewards"}))
+            .await;
         if answer.is_ok_and(|answer| answer["count"] == 3) {
             break;
         }

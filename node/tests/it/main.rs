@@ -4,5 +4,5 @@ mod commands;
 mod cross_sell;
 mod open_bandit;
 mod process;
-mod rewards;
 mod restart;
+mod rewards;

@@ -38,9 +38,7 @@ impl Node {
             }
         };
         // A full pipe would stop the node.
-        std::thread::Builder::new()
-            .spawn(move || lines.read_to_end(&mut Vec::new()))
-            .expect("threads can be started");
+        std::thread::Builder::new().spawn(move || lines.read_to_end(&mut Vec::new())).expect("threads can be started");
         Node { child, url }
     }
 

@@ -25,7 +25,9 @@ async fn press(client: Client, worker: usize, round: usize, stop: Arc<AtomicBool
             break;
         }
         let customer = format!("c{}", (worker * 31 + turn * 7) % CUSTOMERS);
-        let Ok(answer) = client.post("/recommend", &json!({"customerId": customer, "channel": "web"})).await else { break };
+        let Ok(answer) = client.post("/recommend", &json!({"customerId": customer, "channel": "web"})).await else {
+            break;
+        };
         for decision in answer["decisions"].as_array().into_iter().flatten() {
             let body = json!({
                 "customerId": customer, "recommendationId": answer["recommendationId"], "rank": decision["rank"],

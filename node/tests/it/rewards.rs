@@ -17,7 +17,10 @@ async fn rules_over_income_age_and_membership_hold_for_every_member_asked() {
     let mut proposed = 0;
     for member in members.iter().step_by(MEMBERS / ASKED) {
         let attribute = |name: &str| member["attributes"][name].as_f64();
-        let answer = client.post("/recommend", &coffee::request(member["customerId"].as_str().expect("an id"), "web")).await.expect("answered");
+        let answer = client
+            .post("/recommend", &coffee::request(member["customerId"].as_str().expect("an id"), "web"))
+            .await
+            .expect("answered");
         for decision in answer["decisions"].as_array().expect("decisions") {
             proposed += 1;
             match decision["offerName"].as_str().expect("named") {
