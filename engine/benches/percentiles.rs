@@ -1,5 +1,7 @@
 //! Percentiles of a decision (criterion gives means): the rows of architecture.md §10.
 
+#![expect(clippy::disallowed_methods, reason = "a bench measures real time")]
+
 #[path = "workload.rs"]
 mod workload;
 

@@ -68,7 +68,7 @@ fn zen(load: &Workload, profile: &Profile) -> (Duration, u32) {
     let mut machine = VM::new();
     median(5, || {
         let holds = |rule: &&zen_expression::Expression<_>| {
-            rule.evaluate_with_scope(&scope, &mut machine).is_ok_and(|value| value.as_bool() == Some(true))
+            rule.evaluate_with_scope(&scope, &mut machine).is_ok_and(|value| matches!(value, Variable::Bool(true)))
         };
         rules.iter().filter(holds).count() as u32
     })

@@ -182,7 +182,7 @@ impl Workload {
             ("businessValue", number(1 + dice.below(100))),
             ("tags", Value::list(tags.iter().map(Value::text))),
         ];
-        if index % 5 == 0 {
+        if index.is_multiple_of(5) {
             let cap = [("scope", Value::text("profile")), ("limit", number(3)), ("per", Value::text("week"))];
             members.push(("caps", Value::list([object(&cap)])));
         }
@@ -202,7 +202,7 @@ impl Workload {
             ];
             self.rule(&id, &part.to_string(), "attribute_condition", object(&config));
         }
-        if extra == Extra::Expressions && index % 10 == 0 {
+        if extra == Extra::Expressions && index.is_multiple_of(10) {
             let text = "offer.priority / 100 + customer.a0 > 0.2 && offer.businessValue > 5";
             self.rule(&id, "x", "expression", object(&[("expression", Value::text(text))]));
         }

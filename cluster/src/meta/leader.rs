@@ -339,6 +339,7 @@ impl MetaLeader {
     }
 
     /// Tries a job's commands, and forms what is accepted, as far as the entry has room.
+    #[expect(clippy::while_let_loop, reason = "the job is used again in the body, after what it was taken from")]
     fn form_job(&mut self, id: u64, now: Timestamp, leader: Leader, bytes: &mut usize) {
         let revision = Revision(self.applied.index + 1);
         loop {

@@ -146,7 +146,7 @@ async fn client(handle: Handle, seed: u64, turns: usize, seen: Arc<Mutex<Seen>>)
             seen.keys += 1;
             seen.keys
         };
-        let decided = if draws.u64() % 4 == 0 {
+        let decided = if draws.u64().is_multiple_of(4) {
             match decide(&handle, number).await {
                 Ok(decided) => Some(decided),
                 Err(error) => {
@@ -163,10 +163,10 @@ async fn client(handle: Handle, seed: u64, turns: usize, seen: Arc<Mutex<Seen>>)
         {
             let offer = proposition.offer;
             seen.lock().unwrap().proposals += 1;
-            if draws.u64() % 3 == 0 {
+            if draws.u64().is_multiple_of(3) {
                 tokio::time::sleep(Duration::from_secs(draws.u64() % 1_000)).await;
             }
-            if draws.u64() % 5 != 0 {
+            if !draws.u64().is_multiple_of(5) {
                 show(&handle, number, offer, (decided.id, decided.at), key + (1 << 64), &seen).await;
             }
         }

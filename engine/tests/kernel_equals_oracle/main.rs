@@ -215,7 +215,7 @@ proptest! {
             let touched = made.change(change);
             let catalog = made.catalog.tenant(&made.tenant).expect("a tenant is never removed");
             snapshot = snapshot.update(catalog, &touched, made.revision());
-            let world = World::build(catalog, profile ^ seed % 3, &history, symbols);
+            let world = World::build(catalog, profile ^ (seed % 3), &history, symbols);
             for seed in [seed, seed ^ 1, seed ^ 2] {
                 let request = world::request(catalog, &made.tenant, seed);
                 let expected = Kernel::default().decide(&compile(&made), &world, &request);
