@@ -1,6 +1,8 @@
 //! The same rules, other ways: the naive evaluation, `zen-expression`, `cel`. Each rule is compiled once and evaluated per
 //! offer, which is how those are used. Only rules are evaluated there: no score, no policy, no rank.
 
+#![expect(clippy::disallowed_methods, reason = "a bench measures real time")]
+
 #[path = "workload.rs"]
 mod workload;
 
@@ -10,6 +12,7 @@ use proffer_engine::decide::view::Subject;
 use proffer_engine::decide::{Scratch, decide, oracle};
 use proffer_engine::profile::state::Profile;
 use proffer_engine::snapshot::{Binding, Snapshot};
+use zen_expression::expression::Standard;
 use zen_expression::scope::Scope;
 use zen_expression::variable::Variable;
 use zen_expression::vm::VM;
@@ -67,7 +70,7 @@ fn zen(load: &Workload, profile: &Profile) -> (Duration, u32) {
     let scope = Scope::new(Variable::from(serde_json::Value::Object(context)));
     let mut machine = VM::new();
     median(5, || {
-        let holds = |rule: &&zen_expression::Expression<_>| {
+        let holds = |rule: &&zen_expression::Expression<Standard>| {
             rule.evaluate_with_scope(&scope, &mut machine).is_ok_and(|value| matches!(value, Variable::Bool(true)))
         };
         rules.iter().filter(holds).count() as u32

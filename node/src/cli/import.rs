@@ -146,12 +146,14 @@ fn read(file: &Path, kind: Option<&str>) -> anyhow::Result<Vec<Batch>> {
             Value::Array(items) => Ok(vec![numbered(kind, items)]),
             Value::Object(kinds) => kinds
                 .into_iter()
-                .map(|(kind, items)| match items {
-                    Value::Array(items) => Ok(numbered(kind, items)),
-                    _ => bail!("member {kind:?} must be a list"),
+                .map(|(kind, items)| {
+                    let Value::Array(items) = items else { bail!("member {kind:?} must be a list") };
+                    Ok(numbered(kind, items))
                 })
                 .collect(),
-            _ => bail!("must be a list, or an object of lists by kind"),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+                bail!("must be a list, or an object of lists by kind")
+            }
         },
         other => bail!("unknown extension {other:?}: use .json, .ndjson, .jsonl or .csv"),
     }

@@ -16,10 +16,10 @@ fn new_table(header: &[&str]) -> Table {
 }
 
 fn text(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+    match value.as_str() {
+        Some(text) => text.to_owned(),
+        None if value.is_null() => String::new(),
+        None => value.to_string(),
     }
 }
 
@@ -78,10 +78,7 @@ fn render(answer: &Value, names: &BTreeMap<String, String>) -> String {
         out,
         "{} · flow {} v{} · {} candidates → {} qualified → {} not suppressed → {} within contact policy → {} proposed",
         text(&answer["customerId"]),
-        match &answer["decisionFlowKey"] {
-            Value::String(key) => key,
-            _ => "base",
-        },
+        answer["decisionFlowKey"].as_str().unwrap_or("base"),
         text(&answer["decisionFlowVersion"]),
         text(&meta["totalCandidates"]),
         text(&meta["afterQualification"]),
