@@ -57,6 +57,18 @@ mod tests {
         router.shard(&TenantId::new(tenant), &CustomerId::new(customer)).0
     }
 
+    /// Computed with another implementation. A change would lose every profile.
+    #[test]
+    fn profiles_lie_where_they_always_did() {
+        let secret = std::array::from_fn(|index| index as u8);
+        let golden =
+            [("default", "customer-1", 11, 107), ("default", "customer-2", 1, 177), ("acme", "customer-1", 0, 96)];
+        for (tenant, customer, of_16, of_256) in golden {
+            assert_eq!(shard_of(&Router::new(secret, 16), tenant, customer), of_16);
+            assert_eq!(shard_of(&Router::new(secret, 256), tenant, customer), of_256);
+        }
+    }
+
     #[test]
     fn every_shard_gets_its_share() {
         let router = Router::new([7; 16], 16);

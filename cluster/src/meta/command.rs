@@ -78,3 +78,38 @@ pub struct Change {
     /// Accounts whose limit is exceeded by what shards hold.
     pub over: Vec<AccountId>,
 }
+
+#[cfg(test)]
+mod tests {
+    use proffer_engine::codec;
+    use proffer_engine::keys::CapKey;
+    use proffer_engine::time::Span;
+
+    use super::*;
+
+    #[test]
+    fn commands_keep_their_bytes() {
+        let account = AccountId { tenant: 1, cap: CapKey(2), ordinal: 3 };
+        let span = Span { from: Timestamp(0), until: Timestamp(1) };
+        let report = EscrowReport { account, granted_seen: 10, returned: 1, free: 2, reserved: 3, spent: 4, wish: 0 };
+        let golden: [(MetaOp, &[u8]); 4] = [
+            (
+                MetaOp::Found(Founding { secret: [9; 16], shards: 16 }),
+                &[0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 16],
+            ),
+            (
+                MetaOp::Open(vec![(account, Terms { limit: 100, span, unit: 1, cooling_ms: 0 })]),
+                &[2, 1, 1, 2, 3, 100, 0, 2, 1, 0],
+            ),
+            (MetaOp::Settle { shard: ShardId(5), reports: vec![report] }, &[3, 5, 1, 1, 2, 3, 10, 1, 2, 3, 4, 0]),
+            (MetaOp::EndPeriods, &[4]),
+        ];
+        for (op, bytes) in golden {
+            let leader = Leader { term: 7, replica: 3 };
+            let command = MetaCommand::V1(MetaCommandV1 { now: Timestamp(1), leader, op });
+            let expected = [&[0, 2, 7, 3][..], bytes].concat();
+            assert_eq!(codec::encode(&command), expected, "{command:?}");
+            assert_eq!(codec::decode::<MetaCommand>("command", &expected).unwrap(), command);
+        }
+    }
+}

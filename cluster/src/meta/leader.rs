@@ -3,7 +3,7 @@
 //!
 //! Knows neither actors nor logs, as the shard's.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +66,8 @@ pub(crate) struct MetaLeader {
     /// What has changed since the last compile was begun.
     stale: BTreeMap<TenantId, Vec<Touched>>,
     compiling: bool,
+    /// Accounts of which a shard may not have heard what it was last granted: told again every round until it reports.
+    unheard: BTreeSet<AccountId>,
     last_round: Instant,
 }
 
@@ -110,6 +112,7 @@ impl MetaLeader {
     /// Takes over recovered state whose last entry is `applied`.
     pub(crate) fn new(around: Surroundings, state: MetaState, applied: Position) -> Self {
         let stale = state.numbers().map(|(tenant, _)| (tenant.clone(), vec![Touched::Everything])).collect();
+        let unheard = state.ledger().accounts().map(|(id, _)| id).collect();
         MetaLeader {
             around,
             tried: state.catalog().clone(),
@@ -124,6 +127,7 @@ impl MetaLeader {
             next_job: 0,
             stale,
             compiling: false,
+            unheard,
             last_round: Instant::now(),
         }
     }
@@ -134,6 +138,7 @@ impl MetaLeader {
         for command in commands {
             let outcome = self.state.apply(position, command);
             self.note(command, &outcome);
+            self.unheard.extend(told_of(&outcome).iter().map(|(_, message)| message.account));
             outcomes.push(outcome);
         }
         self.applied = position;
@@ -264,6 +269,10 @@ impl MetaLeader {
 
     /// When time alone makes something to do.
     pub(crate) fn next_timer(&self) -> Option<Instant> {
+        if self.leader.is_none() || !self.in_flight.is_empty() {
+            // Nothing can be begun: the answer, or the next leader, is a reason to look again.
+            return None;
+        }
         let has_accounts = self.state.ledger().accounts().next().is_some();
         let due = self.openings.next().map(|due| {
             let ms = due.since_ms(self.now()).clamp(10, 60_000);
@@ -325,6 +334,7 @@ impl MetaLeader {
         }
         if self.last_round.elapsed() >= Duration::from_millis(LEDGER_ROUND_MS) {
             self.last_round = Instant::now();
+            self.tell_again();
             let over = |state: AccountState, until: Timestamp| state == AccountState::Open && until <= now;
             if self.state.ledger().accounts().any(|(_, account)| over(account.state(), account.span().until)) {
                 self.form(MetaOp::EndPeriods, Part::Own, now, leader, bytes);
@@ -505,6 +515,26 @@ impl MetaLeader {
         }
     }
 
+    /// Tells again what shards have not confirmed: messages are lost, and so are answers of the log that would have sent them.
+    fn tell_again(&mut self) {
+        let mut again = Vec::new();
+        let mut unheard = std::mem::take(&mut self.unheard);
+        unheard.retain(|id| {
+            let before = again.len();
+            let Some(account) = self.state.ledger().account(*id) else { return false };
+            for shard in (0..self.around.shards.len()).map(|shard| ShardId(shard as u16)) {
+                let Some(message) = self.state.message(*id, shard) else { continue };
+                let seen = account.reports().find(|(of, _)| *of == shard).map(|(_, report)| report.granted_seen);
+                if seen != Some(message.granted) {
+                    again.push((shard, message));
+                }
+            }
+            again.len() > before && account.state() != AccountState::Closed
+        });
+        self.unheard.append(&mut unheard);
+        self.tell(again, None);
+    }
+
     /// Begins a command again that the log did not take.
     fn retry(&mut self, command: &MetaCommand, part: Part) {
         let (MetaCommand::V1(MetaCommandV1 { op: MetaOp::Change(command), .. }), Part::Change { job: id, index }) =
@@ -534,6 +564,15 @@ impl MetaLeader {
                 job.answers[index] = Some(Err(error.clone()));
             }
         }
+    }
+}
+
+/// The totals that an applied command has for shards.
+fn told_of(outcome: &MetaOutcome) -> &[(ShardId, EscrowMessage)] {
+    match outcome {
+        MetaOutcome::Changed(change) => &change.told,
+        MetaOutcome::Told(told) => told,
+        MetaOutcome::Refused(_) | MetaOutcome::WrongLeader => &[],
     }
 }
 

@@ -269,7 +269,14 @@ impl MetaState {
         told: &mut Vec<(ShardId, EscrowMessage)>,
     ) {
         let (id, now, shards) = (report.account, self.log_time, u64::from(self.shards()));
+        let is_closed = |state: &Self| state.ledger.account(id).is_some_and(|of| of.state() == AccountState::Closed);
+        let was_closed = is_closed(self);
         if self.ledger.see(shard, *report, now).is_err() {
+            return;
+        }
+        if is_closed(self) && !was_closed {
+            // The last unit is settled: every shard may forget the account.
+            self.tell_holders(id, told);
             return;
         }
         if report.wish > 0 {
@@ -325,5 +332,142 @@ impl MetaState {
 
     fn shards(&self) -> u16 {
         self.founding.map_or(0, |founding| founding.shards)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proffer_engine::budget::escrow::EscrowReport;
+    use proffer_engine::catalog::{Actor, EntityKind, Op};
+    use proffer_engine::profile::command::{Leader, Recall};
+    use proffer_engine::time::Span;
+    use proffer_engine::value::Value;
+
+    use super::*;
+
+    const LEADER: Leader = Leader { term: 1, replica: 1 };
+    const ACCOUNT: AccountId = AccountId { tenant: 0, cap: CapKey(0), ordinal: 0 };
+
+    struct Group {
+        state: MetaState,
+        index: u64,
+    }
+
+    impl Group {
+        /// A cluster of four shards with one offer whose cap has `limit`.
+        fn founded(limit: u64) -> Self {
+            let mut group = Group { state: MetaState::new(), index: 0 };
+            group.apply(MetaOp::Found(Founding { secret: [1; 16], shards: 4 }));
+            group.change(Op::CreateTenant);
+            let body = Value::map([("name", Value::text("one")), ("caps", caps(limit))]);
+            group.change(Op::Create { kind: EntityKind::Offer, id: "one".to_owned(), body });
+            group.apply(MetaOp::Open(vec![(ACCOUNT, Terms { limit, span: Span::ALWAYS, unit: 1, cooling_ms: 0 })]));
+            group
+        }
+
+        fn apply(&mut self, op: MetaOp) -> MetaOutcome {
+            self.index += 1;
+            let command = MetaCommand::V1(MetaCommandV1 { now: Timestamp(5), leader: LEADER, op });
+            self.state.apply(Position { leader: LEADER, index: self.index }, &command)
+        }
+
+        fn change(&mut self, op: Op) -> Change {
+            let actor = Actor { name: "test".to_owned(), admin: true };
+            let command =
+                catalog::Command::V1(CommandV1 { tenant: TenantId::new("acme"), actor, at: Timestamp(5), op });
+            match self.apply(MetaOp::Change(command)) {
+                MetaOutcome::Changed(change) => *change,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn relimit(&mut self, limit: u64) -> Change {
+            let patch = Value::map([("caps", caps(limit))]);
+            self.change(Op::Update { kind: EntityKind::Offer, id: "one".to_owned(), patch, expected: None })
+        }
+
+        /// A shard that has received and used everything granted, and wishes for more.
+        fn ask(&mut self, shard: u16) -> Vec<(ShardId, EscrowMessage)> {
+            let granted = self.state.message(ACCOUNT, ShardId(shard)).unwrap().granted;
+            let report = EscrowReport {
+                account: ACCOUNT,
+                granted_seen: granted,
+                returned: 0,
+                free: 0,
+                reserved: 0,
+                spent: granted,
+                wish: 1,
+            };
+            match self.apply(MetaOp::Settle { shard: ShardId(shard), reports: vec![report] }) {
+                MetaOutcome::Told(told) => told,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn pool(&self) -> i128 {
+            self.state.ledger().account(ACCOUNT).unwrap().pool()
+        }
+    }
+
+    fn caps(limit: u64) -> Value {
+        Value::list([Value::map([("scope", Value::text("global")), ("limit", Value::Number(limit as f64))])])
+    }
+
+    #[test]
+    fn a_large_pool_is_shared_out_when_it_opens_and_a_small_one_to_who_asks() {
+        let large = Group::founded(1_000);
+        assert!((0..4).all(|shard| large.state.message(ACCOUNT, ShardId(shard)).unwrap().granted > 0));
+        let mut small = Group::founded(2);
+        assert_eq!(small.pool(), 2);
+        assert_eq!(small.ask(3)[0].1.granted, 1);
+        assert_eq!(small.ask(1)[0].1.granted, 1);
+        assert_eq!(small.ask(0)[0].1.granted, 0, "the pool is empty");
+        assert_eq!(small.pool(), 0);
+    }
+
+    #[test]
+    fn raising_a_limit_feeds_who_starves_and_lowering_it_recalls() {
+        let mut group = Group::founded(1);
+        group.ask(0);
+        group.ask(1);
+        let fed = group.relimit(3);
+        assert!(fed.told.iter().any(|(shard, message)| *shard == ShardId(1) && message.granted == 1), "{fed:?}");
+        let lowered = group.relimit(0);
+        assert_eq!(lowered.over, [ACCOUNT]);
+        assert!(lowered.told.iter().all(|(_, message)| message.recall == Recall::All));
+        assert_eq!(group.pool(), -2);
+        assert_eq!(group.ask(2)[0].1.granted, 0, "nothing is granted from a pool below zero");
+    }
+
+    #[test]
+    fn an_archived_offers_accounts_close() {
+        let mut group = Group::founded(1_000);
+        let patch = Value::map([("status", Value::text("archived"))]);
+        let change = group.change(Op::Update { kind: EntityKind::Offer, id: "one".to_owned(), patch, expected: None });
+        assert_eq!(change.told.len(), 4);
+        assert!(change.told.iter().all(|(_, message)| message.recall == Recall::All));
+    }
+
+    #[test]
+    fn a_stored_state_is_the_same_state_and_goes_on_alike() {
+        let mut group = Group::founded(7);
+        group.ask(2);
+        let pieces: Vec<_> = group.state.encode_chunks().collect();
+        let mut restored =
+            Group { state: MetaState::decode_chunks(pieces.iter().cloned()).unwrap(), index: group.index };
+        assert_eq!(restored.state.encode_chunks().collect::<Vec<_>>(), pieces);
+        assert_eq!(group.relimit(1), restored.relimit(1), "derived lists are derived alike");
+        assert!(MetaState::decode_chunks(pieces[1..].iter().cloned()).is_err());
+    }
+
+    #[test]
+    fn another_leaders_entry_changes_nothing() {
+        let mut group = Group::founded(7);
+        let before: Vec<_> = group.state.encode_chunks().collect();
+        let stranger = Leader { term: 2, replica: 1 };
+        let command = MetaCommand::V1(MetaCommandV1 { now: Timestamp(9), leader: stranger, op: MetaOp::EndPeriods });
+        let outcome = group.state.apply(Position { leader: LEADER, index: 99 }, &command);
+        assert_eq!(outcome, MetaOutcome::WrongLeader);
+        assert_eq!(group.state.encode_chunks().collect::<Vec<_>>(), before);
     }
 }

@@ -25,6 +25,9 @@ pub(crate) struct Taker {
     shard: ShardId,
     /// Written since the last report.
     touched: BTreeSet<AccountId>,
+    /// Units were taken here since the last report: only then is more asked for ahead of need. A shard that gave units back
+    /// to others who starve would otherwise ask for them again, for ever.
+    used: BTreeSet<AccountId>,
     /// Those of them in which something may have become free.
     freed: BTreeSet<AccountId>,
     /// Changed, and not known to be booked by the ledger.
@@ -45,6 +48,7 @@ impl Taker {
         Taker {
             shard,
             touched: BTreeSet::new(),
+            used: BTreeSet::new(),
             freed: BTreeSet::new(),
             unbooked: BTreeSet::new(),
             wanted: BTreeSet::new(),
@@ -67,11 +71,11 @@ impl Taker {
             ShardOp::Take(take) => {
                 self.note_held(state, &take.tenant, &take.customer);
                 let takes = take.propositions.iter().flat_map(|proposition| &proposition.takes);
-                self.touched.extend(takes.filter_map(|take| global(&take.account)));
+                self.used.extend(takes.filter_map(|take| global(&take.account)));
             }
             ShardOp::Respond(respond) => {
                 self.note_held(state, &respond.tenant, &respond.customer);
-                self.touched.extend(respond.counts.iter().filter_map(|take| global(&take.account)));
+                self.used.extend(respond.counts.iter().filter_map(|take| global(&take.account)));
             }
             ShardOp::Release(release) => self.note_held(state, &release.tenant, &release.customer),
             ShardOp::PutProfile(put) => self.note_held(state, &put.tenant, &put.customer),
@@ -87,7 +91,12 @@ impl Taker {
                     self.note_held(state, &id.tenant, &id.customer);
                 }
             }
-            ShardOp::Escrow(messages) => self.touched.extend(messages.iter().map(|message| message.account)),
+            ShardOp::Escrow(messages) => {
+                for message in messages {
+                    self.touched.insert(message.account);
+                    self.note_recall(message);
+                }
+            }
             ShardOp::Fence(_) => {}
         }
     }
@@ -109,7 +118,9 @@ impl Taker {
 
     /// Reports what the ledger has to know now: units that went back, units wished for.
     pub(crate) fn send(&mut self, state: &ShardState, meta: &MetaDoor) {
-        let touched = std::mem::take(&mut self.touched);
+        let used = std::mem::take(&mut self.used);
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.extend(&used);
         let mut reports = Vec::new();
         for id in touched.union(&self.wanted) {
             let Some(account) = state.account(*id) else { continue };
@@ -117,8 +128,8 @@ impl Taker {
             let is_open = !self.asked.contains(id) && !self.empty.contains(id);
             report.wish = match (is_open, self.wanted.contains(id)) {
                 (true, true) => report.wish.max(1),
-                (true, false) => report.wish,
-                (false, _) => 0,
+                (true, false) if used.contains(id) && !self.recalled.contains_key(id) => report.wish,
+                (_, _) => 0,
             };
             let returns = self.recalled.contains_key(id) || account.span().until <= state.log_time();
             if touched.contains(id) {
@@ -193,11 +204,7 @@ impl Taker {
             }
             // A recall is committed when it is first heard; from then on, when something has become free. Otherwise what a shard
             // may keep would be asked for and reported for ever.
-            let known = if message.closed || message.recall == Recall::Nothing {
-                self.recalled.remove(&id)
-            } else {
-                self.recalled.insert(id, message)
-            };
+            let known = self.note_recall(&message);
             let is_new = message.recall != Recall::Nothing && known.is_none_or(|known| known.recall != message.recall);
             let news = match account {
                 None => !message.closed,
@@ -223,6 +230,15 @@ impl Taker {
         };
         let again: Vec<_> = self.recalled.values().filter(has_free).take(ESCROW_MESSAGES_MAX).copied().collect();
         (!again.is_empty()).then_some(ShardOp::Escrow(again))
+    }
+
+    /// Remembers whether the account is recalled; says what was known of that before.
+    fn note_recall(&mut self, message: &EscrowMessage) -> Option<EscrowMessage> {
+        if message.closed || message.recall == Recall::Nothing {
+            self.recalled.remove(&message.account)
+        } else {
+            self.recalled.insert(message.account, *message)
+        }
     }
 
     fn report(&self, meta: &MetaDoor, reports: &[EscrowReport]) {
