@@ -1,0 +1,151 @@
+//! Drafts of decision flows.
+
+use proffer_engine::value::Value;
+
+use super::super::dice::Dice;
+use super::{CATEGORIES, CHANNELS, Known, SUB_CATEGORIES, number, one_of, text, texts};
+
+fn weights(dice: &mut Dice) -> Value {
+    let [p, r, i, e] = dice.pick(&[
+        [0.25, 0.25, 0.25, 0.25],
+        [0.4, 0.15, 0.35, 0.1],
+        [1.0, 0.0, 0.0, 0.0],
+        [0.0, 0.5, 0.5, 0.0],
+        [0.0, 0.0, 0.0, 1.0],
+    ]);
+    Value::map([
+        ("propensityWeight", Value::Number(p)),
+        ("relevanceWeight", Value::Number(r)),
+        ("impactWeight", Value::Number(i)),
+        ("emphasisWeight", Value::Number(e)),
+        ("upliftWeight", number(dice, &[0.0, 0.5])),
+    ])
+}
+
+fn score(dice: &mut Dice) -> Value {
+    let mut members = vec![
+        ("method", text(dice.pick(&["priority_weighted", "propensity", "formula", "formula"]))),
+        ("formula", weights(dice)),
+    ];
+    if dice.chance(60) {
+        let mut relevance = Vec::new();
+        for signal in ["channelMatch", "freshness", "segmentMatch"] {
+            if dice.chance(60) {
+                relevance.push((signal, number(dice, &[0.0, 1.0, 2.0])));
+            }
+        }
+        relevance.push(("halfLifeDays", number(dice, &[1.0, 7.0])));
+        members.push(("relevance", Value::map(relevance)));
+    }
+    if dice.chance(50) {
+        let [b, m, r] = dice.pick(&[[0.5, 0.25, 0.25], [0.0, 1.0, 0.0], [0.5, 0.0, 0.5]]);
+        let blend =
+            [("businessValue", Value::Number(b)), ("margin", Value::Number(m)), ("revenueValue", Value::Number(r))];
+        members.push(("impact", Value::map(blend)));
+    }
+    let mut overrides = Vec::new();
+    for _ in 0..dice.below(3) {
+        let mut one = vec![match dice.below(3) {
+            0 => ("channel", text(dice.pick(&CHANNELS))),
+            1 => ("category", text(dice.pick(&CATEGORIES))),
+            _ => ("productType", text(dice.pick(&["card", "loan"]))),
+        }];
+        if dice.chance(60) {
+            one.push(("method", text(dice.pick(&["priority_weighted", "propensity", "formula"]))));
+        }
+        if dice.chance(60) {
+            one.push(("formula", weights(dice)));
+        }
+        overrides.push(Value::map(one));
+    }
+    members.push(("overrides", Value::list(overrides)));
+    Value::map(members)
+}
+
+fn selection(dice: &mut Dice, ids: &[String]) -> Value {
+    if ids.is_empty() || dice.chance(70) {
+        return Value::map([("mode", text("all"))]);
+    }
+    let ids: Vec<String> = (0..1 + dice.below(3)).map(|_| one_of(dice, ids)).collect();
+    Value::map([("mode", text("selected")), ("ids", texts(&ids))])
+}
+
+fn inventory(known: &Known, dice: &mut Dice) -> Value {
+    match dice.below(4) {
+        0 => Value::map([("scope", text("category")), ("categoryIds", texts(&dice.some_of(60, &CATEGORIES)))]),
+        1 => {
+            let ids: Vec<String> = (0..6).map(|_| one_of(dice, &known.offers)).collect();
+            Value::map([("scope", text("manual")), ("offerIds", texts(&ids))])
+        }
+        2 => Value::map([
+            ("scope", text("category")),
+            ("categoryIds", texts(&[CATEGORIES[2]])),
+            ("subCategoryIds", texts(&[dice.pick(&SUB_CATEGORIES)])),
+        ]),
+        _ => Value::map([("scope", text("all"))]),
+    }
+}
+
+pub(super) fn draft(known: &Known, dice: &mut Dice) -> Value {
+    let mut nodes: Vec<(&str, f64, Value)> = vec![("inventory", 1.0, inventory(known, dice))];
+    if dice.chance(50) {
+        let config = Value::map([
+            ("requireCreative", Value::Bool(dice.chance(60))),
+            ("placementMatchMode", text(dice.pick(&["exact", "any", "any", "none"]))),
+        ]);
+        nodes.push(("match_creatives", 1.0, config));
+    }
+    for _ in 0..dice.below(3) {
+        let mut source = vec![("schemaId", text(dice.pick(&["sch_a", "sch_b"]))), ("lookupKey", text("customer"))];
+        if dice.chance(40) {
+            source.push(("fields", texts(&[dice.pick(&["age", "tier"])])));
+        }
+        if dice.chance(30) {
+            source.push(("prefix", text("b")));
+        }
+        nodes.push(("enrich", 1.0, Value::map([("sources", Value::list([Value::map(source)]))])));
+    }
+    for _ in 0..dice.pick(&[0, 1, 1, 1, 1, 2]) {
+        nodes.push(("qualify", 1.0, selection(dice, &known.rules)));
+    }
+    for _ in 0..dice.pick(&[0, 1, 1, 1, 1, 2]) {
+        nodes.push(("contact_policy", 1.0, selection(dice, &known.policies)));
+    }
+    if dice.chance(85) {
+        nodes.push(("score", 2.0, score(dice)));
+    }
+    if dice.chance(60) {
+        let most = number(dice, &[1.0, 2.0, 4.0, 50.0]);
+        nodes.push(("rank", 2.0, Value::map([("maxCandidates", most)])));
+    }
+    if dice.chance(60) {
+        let fields = if dice.chance(30) { texts(&["price"]) } else { Value::list([]) };
+        nodes.push(("compute", 3.0, Value::map([("fields", fields)])));
+    }
+    if dice.chance(60) {
+        let format = text(dice.pick(&["standard", "compact"]));
+        nodes.push(("response", 3.0, Value::map([("responseFormat", format)])));
+    }
+    let nodes = nodes.into_iter().enumerate().map(|(position, (kind, phase, config))| {
+        Value::map([
+            ("id", text(&format!("n{position}"))),
+            ("type", text(kind)),
+            ("phase", Value::Number(phase)),
+            ("position", Value::Number(position as f64)),
+            ("config", config),
+        ])
+    });
+    let mut members = vec![("version", Value::Number(2.0)), ("nodes", Value::list(nodes))];
+    if dice.chance(35) {
+        let mut experiment = vec![
+            ("enabled", Value::Bool(dice.chance(90))),
+            ("holdoutPercent", number(dice, &[0.0, 50.0, 100.0])),
+            ("controlGroupAction", text(dice.pick(&["no_offers", "priority_only"]))),
+        ];
+        if dice.chance(30) {
+            experiment.push(("key", text("spring")));
+        }
+        members.push(("flowConfig", Value::map([("experiment", Value::map(experiment))])));
+    }
+    Value::map(members)
+}
