@@ -375,10 +375,8 @@ mod tests {
             let actor = Actor { name: "test".to_owned(), admin: true };
             let command =
                 catalog::Command::V1(CommandV1 { tenant: TenantId::new("acme"), actor, at: Timestamp(5), op });
-            match self.apply(MetaOp::Change(command)) {
-                MetaOutcome::Changed(change) => *change,
-                other => panic!("{other:?}"),
-            }
+            let MetaOutcome::Changed(change) = self.apply(MetaOp::Change(command)) else { panic!("refused") };
+            *change
         }
 
         fn relimit(&mut self, limit: u64) -> Change {
@@ -398,10 +396,9 @@ mod tests {
                 spent: granted,
                 wish: 1,
             };
-            match self.apply(MetaOp::Settle { shard: ShardId(shard), reports: vec![report] }) {
-                MetaOutcome::Told(told) => told,
-                other => panic!("{other:?}"),
-            }
+            let op = MetaOp::Settle { shard: ShardId(shard), reports: vec![report] };
+            let MetaOutcome::Told(told) = self.apply(op) else { panic!("nothing was told") };
+            told
         }
 
         fn pool(&self) -> i128 {
