@@ -42,8 +42,15 @@ fn the_engine_is_pure() {
     for impure in ["tokio", "ractor", "axum", "serde", "serde_json", "getrandom", "rand", "tracing", "arc-swap"] {
         assert!(!engine.contains(impure), "engine depends on {impure}");
     }
-    for word in ["std::fs", "std::net", "std::env", "std::thread", "SystemTime", "std::time::Instant", "HashMap::new()"]
-    {
+    for word in [
+        "std::fs",
+        "std::net",
+        "std::env",
+        "std::thread",
+        "SystemTime",
+        "std::time::Instant",
+        "std::collections::HashMap",
+    ] {
         assert_eq!(sources_naming("engine/src", word), BTreeSet::new(), "engine names {word}");
     }
 }
@@ -91,7 +98,10 @@ fn sources_naming(folder: &str, word: &str) -> BTreeSet<String> {
         for entry in std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
             let path = entry.expect("readable").path();
             if path.is_dir() {
-                folders.push(path);
+                // Tests beside the code may read their tables with whatever suits.
+                if !path.ends_with("tests") {
+                    folders.push(path);
+                }
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = std::fs::read_to_string(&path).expect("sources are text");
                 let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
