@@ -81,6 +81,12 @@ pub(crate) fn look<'a>(case: &Case<'a>, track: &mut Track<'a>, scratch: &mut Scr
     track.contact = contact;
 }
 
+/// Whether no policy bars anything in a slot.
+pub(crate) fn is_idle(track: &Track<'_>, spot: Spot) -> bool {
+    let concerns = |policy: &&Policy| is_of_spot(&policy.scopes, spot) || !policy.scopes.creatives.is_empty();
+    track.contact.blocked.is_blank() && !track.contact.by_spot.iter().any(concerns)
+}
+
 /// `left &= !(blocked here & !lifted here)`.
 pub(crate) fn restrain(
     case: &Case<'_>,
@@ -311,7 +317,7 @@ fn gather(case: &Case<'_>, restraint: &Restraint, set: &mut Sheet) {
         Restraint::Category { lookback_ms } => gather_categories(case, *lookback_ms, set),
         Restraint::Budget { .. } => {
             for part in &case.snapshot.parts {
-                for position in bitset::ones(&part.segment.global_caps.0) {
+                for position in part.segment.global_caps.iter().flat_map(|capped| bitset::ones(&capped.0)) {
                     let global = part.first() + position;
                     if part.present.has(position) && is_budget_exhausted(case, restraint, global) {
                         bitset::set(set.write(), global);
@@ -434,7 +440,7 @@ pub(crate) fn is_barred_by_choices(
     chosen: &[Chosen],
 ) -> bool {
     !chosen.is_empty()
-        && track.contact.counting.iter().any(|policy| blocks(case, track, policy, candidate, chosen))
+        && track.contact.counting.iter().any(|policy| newly_blocks(case, track, policy, candidate, chosen))
         && !is_lifted(case, track, candidate)
 }
 
@@ -488,6 +494,33 @@ fn is_lifted(case: &Case<'_>, track: &Track<'_>, candidate: &Candidate) -> bool 
 
 fn is_bound(case: &Case<'_>, track: &Track<'_>, scopes: &Scopes, candidate: &Candidate) -> bool {
     track.binds(case, scopes, candidate.global, candidate.spot) || scopes.creatives.contains(&candidate.creative)
+}
+
+/// Whether a policy that bars a candidate by history and choices together does so because of the choices: only then is
+/// there anything to count.
+fn newly_blocks(case: &Case<'_>, track: &Track<'_>, policy: &Policy, candidate: &Candidate, chosen: &[Chosen]) -> bool {
+    let same_offer = |other: &Chosen| other.offer == candidate.offer;
+    let category = case.category(candidate.global);
+    let concerned = match &policy.restraint {
+        Restraint::Frequency(_) => {
+            // A policy on categories alone is the common one of those that seldom concern.
+            !policy.scopes.is_only_categories()
+                || category.is_some() && chosen.iter().any(|other| other.category == category)
+        }
+        Restraint::CrossChannel(_) => chosen.iter().any(same_offer),
+        Restraint::Category { .. } => {
+            category.is_some() && chosen.iter().any(|other| other.category == category && !same_offer(other))
+        }
+        Restraint::Total(_) | Restraint::Mutual { .. } => true,
+        Restraint::Cooldown(_)
+        | Restraint::Budget { .. }
+        | Restraint::Outcomes { .. }
+        | Restraint::Segments(_)
+        | Restraint::Hours(_)
+        | Restraint::Override(_)
+        | Restraint::Constant(_) => false,
+    };
+    concerned && blocks(case, track, policy, candidate, chosen)
 }
 
 /// Whether one policy bars one candidate.

@@ -22,7 +22,7 @@ use crate::decide::score;
 use crate::decide::slots::{self, Lane};
 use crate::decide::suppress::{self, Suppression};
 use crate::decide::view::{EscrowView, Instant, Subject};
-use crate::keys::{CreativeKey, OfferKey};
+use crate::keys::{CreativeKey, OfferKey, PolicyKey};
 use crate::model::flow::ControlGroupAction;
 use crate::snapshot::bitset;
 use crate::snapshot::{Binding, Snapshot};
@@ -71,7 +71,8 @@ pub fn decide(
     contact::look(&case, &mut track, scratch);
     recheck_excluded_creatives(&case, &mut track);
     let lanes = slots::open(&case, flow, flow.active && named.is_some());
-    let mut filling = Filling::new(&case, &track, control == Some(ControlGroupAction::PriorityOnly), binding, scratch);
+    let mut filling =
+        Filling::new(&case, &track, control == Some(ControlGroupAction::PriorityOnly), &lanes, binding, scratch);
     let mut outcomes: Vec<Filled> = lanes.iter().map(|_| Filled::default()).collect();
     filling.prepend_mandatory(&lanes, &mut outcomes);
     for (lane, filled) in lanes.iter().zip(&mut outcomes) {
@@ -179,6 +180,8 @@ struct Filling<'a, 'b> {
     failed: Vec<u64>,
     /// Offers that reached each step of the funnel in any slot.
     reached: [Vec<u64>; 4],
+    /// Their numbers, where there is one slot: then no union is needed.
+    counts: Option<[u32; 4]>,
     chosen: Vec<Chosen>,
     /// Propositions so far, fallback offers included.
     filled: usize,
@@ -192,6 +195,7 @@ impl<'a, 'b> Filling<'a, 'b> {
         case: &'b Case<'a>,
         track: &'b Track<'a>,
         by_priority: bool,
+        lanes: &[Lane],
         binding: &Binding,
         scratch: &mut Scratch,
     ) -> Self {
@@ -209,7 +213,8 @@ impl<'a, 'b> Filling<'a, 'b> {
         mandatory.iter().for_each(|global| bitset::clear(&mut regular, *global));
         let mut seen = scratch.take(words);
         case.history.seen.iter().filter_map(|seen| seen.global).for_each(|global| bitset::set(&mut seen, global));
-        let reached = std::array::from_fn(|_| scratch.take(if case.request.counters { words } else { 0 }));
+        let united = case.request.counters && lanes.len() > 1;
+        let reached = std::array::from_fn(|_| scratch.take(if united { words } else { 0 }));
         Filling {
             case,
             track,
@@ -222,6 +227,7 @@ impl<'a, 'b> Filling<'a, 'b> {
             evaluated: scratch.take(words),
             failed: scratch.take(words),
             reached,
+            counts: (!united).then_some([0; 4]),
             chosen: Vec::new(),
             filled: 0,
             most: case.request.limit.map_or(usize::MAX, |limit| limit as usize),
@@ -251,19 +257,24 @@ impl<'a, 'b> Filling<'a, 'b> {
         if !self.case.request.counters {
             return Funnel::default();
         }
-        let [total, qualified, unsuppressed, contactable] = &self.reached;
-        Funnel {
-            total_candidates: bitset::count(total),
-            after_qualification: bitset::count(qualified),
-            after_suppression: bitset::count(unsuppressed),
-            after_contact_policy: bitset::count(contactable),
-        }
+        let [total_candidates, after_qualification, after_suppression, after_contact_policy] =
+            self.counts.unwrap_or_else(|| std::array::from_fn(|step| bitset::count(&self.reached[step])));
+        Funnel { total_candidates, after_qualification, after_suppression, after_contact_policy }
     }
 
-    /// Adds what is left after a step of the funnel.
-    fn reach(&mut self, step: usize, left: &[u64]) {
-        if self.case.request.counters {
-            bitset::or(&mut self.reached[step], left);
+    /// Adds what is left after a step of the funnel; how many that is, unless it is `known`, where it must be counted now.
+    fn reach(&mut self, step: usize, left: &[u64], known: Option<u32>) -> Option<u32> {
+        match &mut self.counts {
+            _ if !self.case.request.counters => None,
+            Some(counts) => {
+                let number = known.unwrap_or_else(|| bitset::count(left));
+                counts[step] += number;
+                Some(number)
+            }
+            None => {
+                bitset::or(&mut self.reached[step], left);
+                None
+            }
         }
     }
 
@@ -285,12 +296,13 @@ impl<'a, 'b> Filling<'a, 'b> {
                 admitted.push(matches!(standing, Some(Ok(_))));
                 let Some(standing) = standing else { continue };
                 let came = standing.map_or_else(|reason| depth(&reason), |_| u8::MAX);
-                if self.case.request.counters {
-                    let [total, qualified, unsuppressed, contactable] = &mut self.reached;
-                    bitset::put_if(total, *global, came >= depth(&RemovalReason::Eligibility));
-                    bitset::put_if(qualified, *global, came >= depth(&RemovalReason::OptOut));
-                    bitset::put_if(unsuppressed, *global, came > depth(&RemovalReason::MandatoryPerDay));
-                    bitset::put_if(contactable, *global, came >= depth(&RemovalReason::ZeroFactor));
+                let steps =
+                    [RemovalReason::Eligibility, RemovalReason::OptOut, FIRST_POLICY, RemovalReason::ZeroFactor];
+                for (step, first) in steps.iter().enumerate().filter(|_| self.case.request.counters) {
+                    match &mut self.counts {
+                        Some(counts) => counts[step] += u32::from(came >= depth(first)),
+                        None => bitset::put_if(&mut self.reached[step], *global, came >= depth(first)),
+                    }
                 }
                 if let Err(reason) = standing {
                     self.budget_limited |= matches!(reason, RemovalReason::GlobalCap(_));
@@ -376,7 +388,7 @@ impl<'a, 'b> Filling<'a, 'b> {
         let (case, track, spot) = (self.case, self.track, spotting.spot);
         left.copy_from_slice(&self.regular);
         spotting.narrow(left);
-        self.reach(0, left);
+        self.reach(0, left, None);
         if track.is_barred(spot) {
             left.fill(0);
         }
@@ -395,25 +407,35 @@ impl<'a, 'b> Filling<'a, 'b> {
             }
         }
         self.qualify_late(spotting, left);
-        self.reach(1, left);
-        self.suppression.suppress(case, spot, left);
-        lost_to_request.iter().for_each(|global| bitset::clear(left, global & !LOST_TO_RULE));
+        let qualified = self.reach(1, left, None);
+        let mut idle = lost_to_request.is_empty() && self.suppression.is_idle(case, spot, left);
+        if !idle {
+            self.suppression.suppress(case, spot, left);
+            lost_to_request.iter().for_each(|global| bitset::clear(left, global & !LOST_TO_RULE));
+        }
         for part in &case.snapshot.parts {
-            for (word, mask) in part.range().zip(&part.segment.global_caps.0) {
+            let Some(capped) = &part.segment.global_caps else { continue };
+            for (word, mask) in part.range().zip(&capped.0) {
                 for global in bitset::ones_of(left[word] & mask, word as u32 * 64) {
                     if suppress::exhausted(case, global, spot, &[]).is_some() {
                         bitset::clear(left, global);
                         self.budget_limited = true;
+                        idle = false;
                     }
                 }
             }
         }
-        self.reach(2, left);
-        contact::restrain(case, track, spotting, left, scratch);
-        self.reach(3, left);
+        let unsuppressed = self.reach(2, left, qualified.filter(|_| idle));
+        let idle = contact::is_idle(track, spot);
+        if !idle {
+            contact::restrain(case, track, spotting, left, scratch);
+        }
+        self.reach(3, left, unsuppressed.filter(|_| idle));
         let number = self.scorer(spotting).plan_number;
         for part in &case.snapshot.parts {
-            bitset::and_not(&mut left[part.range()], &part.segment.plans[number].zero.0);
+            if let Some(zero) = &part.segment.plans[number].zero {
+                bitset::and_not(&mut left[part.range()], &zero.0);
+            }
         }
     }
 
@@ -423,9 +445,12 @@ impl<'a, 'b> Filling<'a, 'b> {
         let Some(rules) = track.flow.rules else { return };
         let everywhere = !track.late_everywhere.is_empty();
         for part in &case.snapshot.parts {
-            let late = &part.segment.rule_columns[rules].late.0;
-            for (word, late) in part.range().zip(late) {
-                let asked = if everywhere { left[word] } else { left[word] & late };
+            let late = part.segment.rule_columns[rules].late.as_ref();
+            if late.is_none() && !everywhere {
+                continue;
+            }
+            for (index, word) in part.range().enumerate() {
+                let asked = if everywhere { left[word] } else { left[word] & late.map_or(0, |late| late.0[index]) };
                 for global in bitset::ones_of(asked & !self.evaluated[word], word as u32 * 64) {
                     bitset::set(&mut self.evaluated, global);
                     bitset::put(&mut self.failed, global, track.fails_late(case, global));
@@ -535,6 +560,9 @@ impl<'a, 'b> Filling<'a, 'b> {
         self.filled += 1;
     }
 }
+
+/// A reason of the step after suppression.
+const FIRST_POLICY: RemovalReason = RemovalReason::Policy(PolicyKey(0));
 
 /// Marks a position in a list of lost ones: positions stay below it.
 const LOST_TO_RULE: u32 = 1 << 31;

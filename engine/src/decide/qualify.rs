@@ -98,7 +98,7 @@ impl<'a> Track<'a> {
         let (part, position) = case.locate(global);
         let segment = &part.segment;
         let mut failing = false;
-        if segment.rule_columns[rules].late.has(position) {
+        if segment.rule_columns[rules].late.as_ref().is_some_and(|late| late.has(position)) {
             let own = segment.rules_of.of(position).iter().map(|number| &segment.rules[*number as usize]);
             failing = own
                 .filter(|rule| is_late(rule) && selector.selects(&rule.key))

@@ -1,7 +1,7 @@
 //! Suppression: opt-outs, what the request excludes, and caps: the profile's from its own history, global ones from the
 //! shard's escrow.
 
-use crate::decide::case::{Case, Chosen, Scratch, Spot};
+use crate::decide::case::{Case, Chosen, Scratch, Sheet, Spot};
 use crate::decide::counting::cap_window;
 use crate::decide::decision::RemovalReason;
 use crate::keys::{CapKey, OfferKey, PlacementKey};
@@ -11,16 +11,16 @@ use crate::snapshot::CapPlan;
 use crate::snapshot::bitset;
 
 /// What is suppressed in every slot, and what only in some.
-#[derive(Default)]
 pub(crate) struct Suppression {
-    pub(crate) everywhere: Vec<u64>,
-    /// Positions whose cap counts one placement only.
-    by_placement: Vec<(PlacementKey, u32)>,
+    /// By opt-outs from categories or everything.
+    everywhere: Sheet,
+    /// Single positions, and in which placement if not in all.
+    single: Vec<(Option<PlacementKey>, u32)>,
 }
 
 impl Suppression {
     pub(crate) fn recycle(self, scratch: &mut Scratch) {
-        scratch.give(self.everywhere);
+        scratch.give(self.everywhere.into_buffer());
     }
 
     /// `left &= !suppressed here`.
@@ -29,12 +29,20 @@ impl Suppression {
             left.fill(0);
             return;
         }
-        bitset::and_not(left, &self.everywhere);
-        for (placement, global) in &self.by_placement {
-            if *placement == spot.placement {
+        bitset::and_not(left, self.everywhere.read());
+        for (placement, global) in &self.single {
+            if placement.is_none_or(|only| only == spot.placement) {
                 bitset::clear(left, *global);
             }
         }
+    }
+
+    /// Whether nothing is suppressed here.
+    pub(crate) fn is_idle(&self, case: &Case<'_>, spot: Spot, left: &[u64]) -> bool {
+        let bars = |(placement, global): &(Option<PlacementKey>, u32)| {
+            placement.is_none_or(|only| only == spot.placement) && bitset::has(left, *global)
+        };
+        self.everywhere.is_blank() && !self.single.iter().any(bars) && !is_opted_out_of_channel(case, spot)
     }
 }
 
@@ -44,39 +52,31 @@ fn is_opted_out_of_channel(case: &Case<'_>, spot: Spot) -> bool {
 
 /// Finds what opt-outs, excludes and profile caps suppress.
 pub(crate) fn look(case: &Case<'_>, scratch: &mut Scratch) -> Suppression {
-    let mut found = Suppression { everywhere: scratch.take(case.snapshot.words()), by_placement: Vec::new() };
-    let everywhere = &mut found.everywhere;
-    for offer in &case.request.exclude_offers {
-        if let Some(global) = case.snapshot.global(*offer) {
-            bitset::set(everywhere, global);
-        }
-    }
+    let mut found = Suppression { everywhere: Sheet::new(scratch, case.snapshot.words()), single: Vec::new() };
+    let single = &mut found.single;
+    single.extend(case.request.exclude_offers.iter().filter_map(|offer| Some((None, case.snapshot.global(*offer)?))));
     for part in &case.snapshot.parts {
         for position in &part.segment.closed {
-            for cap in part.segment.caps.of(*position) {
-                if cap.scope == CapScope::Profile && cap.limit == 0 {
-                    bar(everywhere, &mut found.by_placement, cap, part.first() + position);
-                }
-            }
+            let caps = part.segment.caps.of(*position).iter();
+            let closed = caps.filter(|cap| cap.scope == CapScope::Profile && cap.limit == 0);
+            single.extend(closed.map(|cap| (cap.placement, part.first() + position)));
         }
     }
     let Some(profile) = case.profile else { return found };
     for opt_out in profile.opt_outs() {
         match opt_out {
             OptOut::Offer(offer) => {
-                if let Some(global) = case.snapshot.global(*offer) {
-                    bitset::set(everywhere, global);
-                }
+                single.extend(case.snapshot.global(*offer).map(|global| (None, global)));
             }
             OptOut::Category(category) => {
                 for part in &case.snapshot.parts {
                     if let Some(members) = part.segment.by_category.get(category) {
-                        members.or_into(&mut everywhere[part.range()]);
+                        members.or_into(&mut found.everywhere.write()[part.range()]);
                     }
                 }
             }
             OptOut::Channel(_) => {}
-            OptOut::All => everywhere.fill(u64::MAX),
+            OptOut::All => found.everywhere.write().fill(u64::MAX),
         }
     }
     for touched in profile.caps_touched() {
@@ -85,18 +85,11 @@ pub(crate) fn look(case: &Case<'_>, scratch: &mut Scratch) -> Suppression {
             let (_, position, place) = part.segment.cap_of[index];
             let cap = &part.segment.caps.items()[place as usize];
             if used(case, cap) >= cap.limit {
-                bar(everywhere, &mut found.by_placement, cap, part.first() + position);
+                single.push((cap.placement, part.first() + position));
             }
         }
     }
     found
-}
-
-fn bar(everywhere: &mut [u64], by_placement: &mut Vec<(PlacementKey, u32)>, cap: &CapPlan, global: u32) {
-    match cap.placement {
-        None => bitset::set(everywhere, global),
-        Some(placement) => by_placement.push((placement, global)),
-    }
 }
 
 fn used(case: &Case<'_>, cap: &CapPlan) -> u64 {
@@ -108,7 +101,7 @@ fn used(case: &Case<'_>, cap: &CapPlan) -> u64 {
 pub(crate) fn exhausted(case: &Case<'_>, global: u32, spot: Spot, chosen: &[Chosen]) -> Option<CapKey> {
     let (part, position) = case.locate(global);
     let segment = &part.segment;
-    if !segment.global_caps.has(position) {
+    if !segment.global_caps.as_ref().is_some_and(|capped| capped.has(position)) {
         return None;
     }
     let key = segment.keys[position as usize];

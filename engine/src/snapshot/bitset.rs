@@ -150,6 +150,11 @@ impl Bits {
     pub fn has(&self, bit: u32) -> bool {
         has(&self.0, bit)
     }
+
+    /// Itself, unless no bit is set.
+    pub fn if_any(self) -> Option<Self> {
+        (!is_empty(&self.0)).then_some(self)
+    }
 }
 
 /// Positions as a list while they are few, as a bitset once that is cheaper to OR.

@@ -69,8 +69,8 @@ impl Plan {
 pub struct PlanColumns {
     /// Log-sum with R = 1 and full creative weight: exact where neither matters, else an upper bound.
     pub scores: Box<[f64]>,
-    /// Offers with a factor 0 that removes them.
-    pub zero: Bits,
+    /// Offers with a factor 0 that removes them, if there are any.
+    pub zero: Option<Bits>,
     /// Offers whose score depends on the creative's weight.
     pub weighted: bool,
     /// Offers whose score depends on R.
@@ -113,7 +113,7 @@ impl PlanColumns {
         let mut blocks: Vec<(f64, u32)> = scores.chunks(BLOCK).map(best).zip(0..).collect();
         blocks.sort_by(|left, right| right.0.total_cmp(&left.0).then(left.1.cmp(&right.1)));
         PlanColumns {
-            zero: Bits::of(len, zero),
+            zero: Bits::of(len, zero).if_any(),
             weighted,
             relevant,
             bounds: blocks.iter().map(|block| block.0).collect(),

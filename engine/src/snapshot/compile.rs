@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::bitset::{Bits, Members, put};
+use super::bitset::{Bits, Members, and, put};
 use super::checks::Check;
 use super::columns::{FULL_WEIGHT, PlanColumns};
 use super::flows::Stock;
@@ -73,11 +73,7 @@ pub(crate) fn compile(catalog: &TenantCatalog, shared: &Shared, names: &mut Name
         has_weights: contents.items().iter().any(|content| content.weight != FULL_WEIGHT),
         on_channel: on_channel(len, &contents),
         at_placement: at_placement(len, &contents),
-        collections: shared
-            .collections
-            .iter()
-            .map(|collection| collect(catalog, &collection.body, &offers, &general))
-            .collect(),
+        collections: collect(catalog, shared, &offers, &general),
         stocks: Box::new([]),
         cap_of: places(&caps, |cap: &CapPlan| (cap.scope == CapScope::Profile).then_some(cap.cap)),
         closed: (0..len as u32)
@@ -86,7 +82,8 @@ pub(crate) fn compile(catalog: &TenantCatalog, shared: &Shared, names: &mut Name
         global_caps: Bits::of(
             len,
             (0..len as u32).filter(|position| caps.of(*position).iter().any(|cap| cap.scope == CapScope::Global)),
-        ),
+        )
+        .if_any(),
         fatigue: offers
             .iter()
             .map(|offer| {
@@ -275,24 +272,37 @@ fn at_placement(len: usize, contents: &Lists<Content>) -> BTreeMap<PlacementKey,
     placements
 }
 
-fn collect(catalog: &TenantCatalog, collection: &Collection, offers: &[OfferRow], general: &Bits) -> Bits {
-    if collection.status != Status::Active {
-        return Bits::none(offers.len());
+/// The general offers of each collection.
+fn collect(catalog: &TenantCatalog, shared: &Shared, offers: &[OfferRow], general: &Bits) -> Box<[Bits]> {
+    let mut tagged = HashMap::<&str, Vec<u32>>::new();
+    let mut by_key = HashMap::<OfferKey, u32>::new();
+    for (offer, position) in offers.iter().zip(0..) {
+        by_key.insert(offer.key, position);
+        for tag in &offer.body.tags {
+            tagged.entry(tag.as_str()).or_default().push(position);
+        }
     }
-    let listed: hashbrown::HashSet<OfferKey> =
-        collection.offer_ids.iter().filter_map(|id| catalog.offers().key_of(&id.0)).collect();
-    let mut bits = Bits::none(offers.len());
-    for (position, offer) in offers.iter().enumerate() {
-        let tags = &offer.body.tags;
-        let inside = if collection.offer_ids.is_empty() {
-            collection.all_of.iter().all(|tag| tags.contains(tag))
-                && (collection.any_of.is_empty() || collection.any_of.iter().any(|tag| tags.contains(tag)))
-        } else {
-            listed.contains(&offer.key)
-        };
-        put(&mut bits.0, position as u32, inside && general.has(position as u32));
-    }
-    bits
+    let with = |tag: &String| tagged.get(tag.as_str()).map_or(&[][..], Vec::as_slice).iter().copied();
+    let members = |collection: &Collection| {
+        if collection.status != Status::Active {
+            return Bits::none(offers.len());
+        }
+        if !collection.offer_ids.is_empty() {
+            let listed = collection.offer_ids.iter().filter_map(|id| catalog.offers().key_of(&id.0));
+            let mut listed = Bits::of(offers.len(), listed.filter_map(|key| by_key.get(&key).copied()));
+            and(&mut listed.0, &general.0);
+            return listed;
+        }
+        let mut all = general.clone();
+        for tag in &collection.all_of {
+            and(&mut all.0, &Bits::of(offers.len(), with(tag)).0);
+        }
+        if !collection.any_of.is_empty() {
+            and(&mut all.0, &Bits::of(offers.len(), collection.any_of.iter().flat_map(with)).0);
+        }
+        all
+    };
+    shared.collections.iter().map(|collection| members(&collection.body)).collect()
 }
 
 fn take_stock(segment: &Segment, stock: &Stock) -> Bits {
@@ -316,7 +326,7 @@ fn take_stock(segment: &Segment, stock: &Stock) -> Bits {
                 .for_each(|position| put(&mut bits.0, position, true));
         }
     }
-    super::bitset::and(&mut bits.0, &segment.general.0);
+    and(&mut bits.0, &segment.general.0);
     bits
 }
 
@@ -470,7 +480,7 @@ fn index_rules(segment: &Segment, shared: &Shared, selector: &Selector<RuleKey>)
         .sum();
     let own_boost = boosts.iter().copied().fold(0.0, f64::max);
     let boost_bound = if own_boost + wide_boost > 0.0 { own_boost + wide_boost + BOUND_SLACK } else { 0.0 };
-    RuleColumns { index: index.build(), creative_index, late, late_creatives, soft, boost_bound }
+    RuleColumns { index: index.build(), creative_index, late: late.if_any(), late_creatives, soft, boost_bound }
 }
 
 /// More than logarithms and sums can be off by.

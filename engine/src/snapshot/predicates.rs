@@ -17,136 +17,94 @@ use crate::keys::Slot;
 use crate::model::rule::{OnMissing, Operator};
 use crate::value::Value;
 
-/// Fewest entries of a block: up to so many single bits are set beside each cumulative bitset.
+/// Fewest bounds of a block: so many are compared one by one beside each row.
 const BLOCK_MIN: usize = 32;
 /// Most blocks of a threshold list: bounds memory to about this many bits per offer and list.
-const BLOCKS_MAX: usize = 64;
+const BLOCKS_MAX: usize = 128;
 
 /// Numeric bounds on one fact, lower and upper ones together.
 ///
-/// Walking up the axis, each bound changes sides at one event: `>= t` begins to pass and `< t` begins to fail where the
-/// value reaches t; `> t` and `<= t` do so just past it. Before its event a lower bound fails, after it an upper one. So
-/// what fails at a value is a suffix of the lower bounds and a prefix of the upper ones, and most of both is one row.
+/// Walking up the axis, each bound changes sides once: `>= t` begins to pass and `< t` begins to fail where the value reaches
+/// t; `> t` and `<= t` do so at the next number after it. That number is the bound's key. A lower bound fails before its
+/// key, an upper one from it on. So sorted by key, what fails at a value is a suffix of the lower bounds and a prefix of
+/// the upper ones: one row has all but those of the value's own block, and these are compared one by one.
 #[derive(Clone, Debug)]
 struct Thresholds {
     slot: Slot,
     missing_passes: bool,
     all: Bits,
-    /// Distinct events, ascending: threshold, and whether just past it. One more stands at the end for none.
-    events: Box<[(f64, bool)]>,
-    /// Where each event's lower and upper bounds begin.
-    starts: Box<[(u32, u32)]>,
-    lower: Box<[u32]>,
-    upper: Box<[u32]>,
-    blocks: Box<[Block]>,
-}
-
-/// Consecutive events, and what fails between any two of them.
-#[derive(Clone, Debug)]
-struct Block {
-    /// First event.
-    first: u32,
-    /// Last event: values in the block come before it.
-    last: u32,
-    /// Lower bounds from the last event on, and upper bounds before the first.
-    row: Bits,
-}
-
-impl Thresholds {
-    fn new(key: ThresholdKey, len: usize, mut bounds: Vec<Bound>) -> Self {
-        bounds.sort_by(|left, right| {
-            let order = |bound: &Bound| (bound.past, bound.is_lower, bound.position);
-            left.threshold.total_cmp(&right.threshold).then_with(|| order(left).cmp(&order(right)))
-        });
-        let mut events: Vec<(f64, bool)> = Vec::new();
-        let mut starts: Vec<(u32, u32)> = Vec::new();
-        let (mut lower, mut upper) = (Vec::new(), Vec::new());
-        for bound in &bounds {
-            if events.last() != Some(&(bound.threshold, bound.past)) {
-                events.push((bound.threshold, bound.past));
-                starts.push((lower.len() as u32, upper.len() as u32));
-            }
-            if bound.is_lower { lower.push(bound.position) } else { upper.push(bound.position) }
-        }
-        events.push((f64::INFINITY, true));
-        starts.push((lower.len() as u32, upper.len() as u32));
-        let blocks = blocks(len, &starts, &lower, &upper);
-        Thresholds {
-            slot: key.slot,
-            missing_passes: key.missing_passes,
-            all: Bits::of(len, bounds.iter().map(|bound| bound.position)),
-            events: events.into(),
-            starts: starts.into(),
-            lower: lower.into(),
-            upper: upper.into(),
-            blocks,
-        }
-    }
-
-    /// The row that fails at `value`, after setting what fails beside it.
-    #[inline]
-    fn fail_into(&self, value: &Value, into: &mut [u64]) -> Option<&Bits> {
-        let value = match value {
-            Value::Number(number) => *number,
-            Value::Null if self.missing_passes => return None,
-            Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => return Some(&self.all),
-        };
-        let is_behind = |event: &(f64, bool)| if event.1 { event.0 < value } else { event.0 <= value };
-        // The first block whose last event is not behind the value holds the first event that is not.
-        let block = &self.blocks[self.blocks.partition_point(|block| is_behind(&self.events[block.last as usize]))];
-        let events = &self.events[block.first as usize..block.last as usize];
-        let next = block.first as usize + events.partition_point(is_behind);
-        let loose_lower = self.starts[next].0 as usize..self.starts[block.last as usize].0 as usize;
-        let loose_upper = self.starts[block.first as usize].1 as usize..self.starts[next].1 as usize;
-        self.lower[loose_lower].iter().for_each(|position| bitset::set(into, *position));
-        self.upper[loose_upper].iter().for_each(|position| bitset::set(into, *position));
-        Some(&block.row)
-    }
-}
-
-/// Cuts events into blocks of few entries; an event with many stands at the end of its block, where none of them is loose.
-fn blocks(len: usize, starts: &[(u32, u32)], lower: &[u32], upper: &[u32]) -> Box<[Block]> {
-    let most = BLOCK_MIN.max((lower.len() + upper.len()).div_ceil(BLOCKS_MAX)) as u32;
-    let entries = |from: usize, to: usize| (starts[to].0 - starts[from].0) + (starts[to].1 - starts[from].1);
-    let mut ranges: Vec<(usize, usize)> = Vec::new();
-    let mut first = 0;
-    for last in 0..starts.len() {
-        let is_end = last + 1 == starts.len();
-        if is_end || entries(first, last + 1) > most {
-            ranges.push((first, last));
-            first = last + 1;
-        }
-    }
-    let mut suffix = Bits::none(len);
-    let mut rows: Vec<Bits> = Vec::with_capacity(ranges.len());
-    let mut end = lower.len();
-    for (_, last) in ranges.iter().rev() {
-        let start = starts[*last].0 as usize;
-        lower[start..end].iter().for_each(|position| bitset::set(&mut suffix.0, *position));
-        end = start;
-        rows.push(suffix.clone());
-    }
-    rows.reverse();
-    let mut prefix = Bits::none(len);
-    let mut begin = 0;
-    for ((first, _), row) in ranges.iter().zip(&mut rows) {
-        let start = starts[*first].1 as usize;
-        upper[begin..start].iter().for_each(|position| bitset::set(&mut prefix.0, *position));
-        begin = start;
-        bitset::or(&mut row.0, &prefix.0);
-    }
-    let block = |((first, last), row)| Block { first: first as u32, last: last as u32, row };
-    ranges.into_iter().zip(rows).map(block).collect()
+    /// By key.
+    bounds: Box<[Bound]>,
+    /// Bounds in each block but the last.
+    block: usize,
+    /// Last key of each block.
+    last_keys: Box<[f64]>,
+    /// Words of a row.
+    words: usize,
+    /// One row a block: the lower bounds of later blocks and the upper ones of earlier blocks. One more for values past all.
+    rows: Box<[u64]>,
 }
 
 /// One bound of one position.
 #[derive(Clone, Copy, Debug)]
 struct Bound {
-    threshold: f64,
-    /// Its event lies just past the threshold.
-    past: bool,
-    is_lower: bool,
+    key: f64,
     position: u32,
+    is_lower: bool,
+}
+
+impl Thresholds {
+    fn new(key: ThresholdKey, len: usize, mut bounds: Vec<Bound>) -> Self {
+        bounds.sort_by(|left, right| {
+            let order = |bound: &Bound| (bound.is_lower, bound.position);
+            left.key.total_cmp(&right.key).then_with(|| order(left).cmp(&order(right)))
+        });
+        let block = BLOCK_MIN.max(bounds.len().div_ceil(BLOCKS_MAX));
+        let words = bitset::words_for(len);
+        let count = bounds.len().div_ceil(block) + 1;
+        let mut rows = vec![0; count * words];
+        let row = |number: usize| number * words..(number + 1) * words;
+        let mut earlier = vec![0; words];
+        for (number, block) in bounds.chunks(block).enumerate() {
+            let upper = block.iter().filter(|bound| !bound.is_lower);
+            upper.for_each(|bound| bitset::set(&mut earlier, bound.position));
+            rows[row(number + 1)].copy_from_slice(&earlier);
+        }
+        let mut later = vec![0; words];
+        for (number, block) in bounds.chunks(block).enumerate().rev() {
+            bitset::or(&mut rows[row(number)], &later);
+            let lower = block.iter().filter(|bound| bound.is_lower);
+            lower.for_each(|bound| bitset::set(&mut later, bound.position));
+        }
+        Thresholds {
+            slot: key.slot,
+            missing_passes: key.missing_passes,
+            all: Bits::of(len, bounds.iter().map(|bound| bound.position)),
+            last_keys: bounds.chunks(block).map(|block| block[block.len() - 1].key).collect(),
+            bounds: bounds.into(),
+            block,
+            words,
+            rows: rows.into(),
+        }
+    }
+
+    /// The row that fails at `value`, after setting what fails beside it.
+    #[inline]
+    fn fail_into(&self, value: &Value, into: &mut [u64]) -> Option<&[u64]> {
+        let value = match value {
+            Value::Number(number) => *number,
+            Value::Null if self.missing_passes => return None,
+            Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => return Some(&self.all.0),
+        };
+        let number = self.last_keys.partition_point(|key| *key <= value);
+        let first = (number * self.block).min(self.bounds.len());
+        for bound in &self.bounds[first..(first + self.block).min(self.bounds.len())] {
+            // Without a branch: which side a bound is on cannot be predicted.
+            let fails = (value < bound.key) == bound.is_lower;
+            into[(bound.position / 64) as usize] |= u64::from(fails) << (bound.position % 64);
+        }
+        Some(&self.rows[number * self.words..(number + 1) * self.words])
+    }
 }
 
 /// Equalities on one fact; a position is in at most one list of values per layer.
@@ -218,7 +176,7 @@ impl PredicateIndex {
     pub fn fail_into(&self, world: &World<'_>, into: &mut [u64], spare: &mut [u64]) {
         let mut rows = SmallVec::<[&[u64]; 4]>::new();
         for thresholds in &self.thresholds {
-            rows.extend(thresholds.fail_into(world.value(thresholds.slot), into).map(|row| &*row.0));
+            rows.extend(thresholds.fail_into(world.value(thresholds.slot), into));
             // Four at once load and store what they are OR-ed into a quarter as often.
             if let [first, second, third, fourth] = rows[..] {
                 bitset::or_four(into, [first, second, third, fourth]);
@@ -300,8 +258,9 @@ impl Builder {
         let mut bound = |threshold: f64, past: bool, is_lower: bool| {
             // −0 and 0 are one bound.
             let threshold = if threshold == 0.0 { 0.0 } else { threshold };
-            let key = ThresholdKey { slot, missing_passes };
-            self.thresholds.entry(key).or_default().push(Bound { threshold, past, is_lower, position });
+            let key = if past { threshold.next_up() } else { threshold };
+            let list = self.thresholds.entry(ThresholdKey { slot, missing_passes }).or_default();
+            list.push(Bound { key, position, is_lower });
         };
         match (operator, expected) {
             (Operator::Gt, Value::Number(threshold)) => bound(*threshold, true, true),

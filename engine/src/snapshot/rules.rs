@@ -252,6 +252,18 @@ impl Scopes {
         found
     }
 
+    /// Whether nothing but categories is named.
+    pub(crate) fn is_only_categories(&self) -> bool {
+        let Scopes { global, segments, channels, categories: _, sub_categories, offers, creatives, placements } = self;
+        !global
+            && segments.is_empty()
+            && channels.is_empty()
+            && sub_categories.is_empty()
+            && offers.is_empty()
+            && creatives.is_empty()
+            && placements.is_empty()
+    }
+
     /// Whether more than listed offers and creatives is bound.
     pub(crate) fn is_wide(&self) -> bool {
         self.global

@@ -144,8 +144,8 @@ pub struct RuleColumns {
     pub index: PredicateIndex,
     /// The same by creative.
     pub creative_index: PredicateIndex,
-    /// Positions with a hard rule that must be evaluated for them (slots do not matter).
-    pub late: Bits,
+    /// Positions with a hard rule that must be evaluated for them (slots do not matter), if there are any.
+    pub late: Option<Bits>,
     /// Positions with a creative that has such a rule.
     pub late_creatives: Box<[u32]>,
     /// Positions with a soft rule of their own or of a creative.
@@ -208,8 +208,8 @@ pub struct Segment {
     pub(crate) cap_of: Box<[(CapKey, u32, u32)]>,
     /// Positions with a profile cap of limit 0.
     pub(crate) closed: Box<[u32]>,
-    /// Positions with a global cap.
-    pub(crate) global_caps: Bits,
+    /// Positions with a global cap, if there are any.
+    pub(crate) global_caps: Option<Bits>,
     /// Half-life in milliseconds and strength.
     pub(crate) fatigue: Box<[(f64, f64)]>,
     /// By number of the scoring plan.
