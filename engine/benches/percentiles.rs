@@ -1,4 +1,5 @@
-//! Percentiles of a decision (criterion gives means): the rows of architecture.md §10.
+//! Percentiles of a decision (criterion gives means): the rows of architecture.md §10. Words after `--` select rows by
+//! what they print, the environment's `DECISIONS` says how many decisions a row makes (a profiler wants more).
 
 #![expect(clippy::disallowed_methods, reason = "a bench measures real time")]
 
@@ -8,7 +9,7 @@ mod workload;
 use std::time::Instant as Clock;
 
 use hdrhistogram::Histogram;
-use proffer_engine::decide::request::Request;
+use proffer_engine::decide::request::{Explain, Request};
 use proffer_engine::decide::view::Subject;
 use proffer_engine::decide::{Scratch, decide};
 use proffer_engine::profile::state::Profile;
@@ -16,45 +17,102 @@ use proffer_engine::snapshot::{Binding, Snapshot};
 
 use workload::{Extra, NoEscrow, Workload};
 
-/// Decisions a row.
+/// Decisions a row, unless the environment says otherwise.
 const DECISIONS: usize = 20_000;
+/// Longer decisions count as this long.
+const LONGEST_NS: u64 = 1_000_000_000;
 /// Customers they are for, in turn.
 const CUSTOMERS: u64 = 256;
 
+/// A line of the table.
+struct Row {
+    name: &'static str,
+    offers: usize,
+    extra: Extra,
+    ask: fn(&Workload) -> Request,
+    /// Customers without attributes, for whom no condition holds.
+    strangers: bool,
+    /// p50 to reach, µs.
+    target: Option<f64>,
+}
+
+/// Rows over the same catalogue follow each other.
+const ROWS: [Row; 17] = [
+    row("wide slot", 1_000, Workload::wide, None),
+    row("30 activities, dedup", 1_000, Workload::thirty, None),
+    row("wide slot", 10_000, Workload::wide, Some(6.0)),
+    row("wide slot, no counters", 10_000, uncounted, None),
+    row("wide slot, explained", 10_000, explained, None),
+    row("narrow slot", 10_000, Workload::narrow, None),
+    Row { strangers: true, ..row("nobody eligible", 10_000, Workload::wide, Some(8.0)) },
+    row("30 activities, dedup", 10_000, Workload::thirty, Some(40.0)),
+    row("30 activities, dedup, no counters", 10_000, thirty_uncounted, None),
+    Row {
+        extra: Extra::Expressions,
+        ..row("10 % with an expression over offer.*", 10_000, Workload::wide, Some(60.0))
+    },
+    Row { extra: Extra::Expressions, ..row("the same, no counters", 10_000, uncounted, None) },
+    row("wide slot", 100_000, Workload::wide, Some(35.0)),
+    row("wide slot, no counters", 100_000, uncounted, None),
+    row("narrow slot", 100_000, Workload::narrow, None),
+    Row { strangers: true, ..row("nobody eligible", 100_000, Workload::wide, None) },
+    row("30 activities, dedup", 100_000, Workload::thirty, None),
+    row("30 activities, dedup, no counters", 100_000, thirty_uncounted, None),
+];
+
+const fn row(name: &'static str, offers: usize, ask: fn(&Workload) -> Request, target: Option<f64>) -> Row {
+    Row { name, offers, extra: Extra::Nothing, ask, strangers: false, target }
+}
+
+fn uncounted(load: &Workload) -> Request {
+    Request { counters: false, ..load.wide() }
+}
+
+fn thirty_uncounted(load: &Workload) -> Request {
+    Request { counters: false, ..load.thirty() }
+}
+
+fn explained(load: &Workload) -> Request {
+    Request { explain: Explain::Full { limit: 100 }, ..load.wide() }
+}
+
+/// A catalogue and whom to decide for.
 struct Bench {
     load: Workload,
     snapshot: Snapshot,
-    offers: usize,
+    customers: Vec<Profile>,
+    strangers: Vec<Profile>,
 }
 
 impl Bench {
     fn new(offers: usize, extra: Extra) -> Self {
         let load = Workload::new(offers, extra);
         let snapshot = Snapshot::compile(&load.tenant, load.tenant_catalog(), load.revision());
-        Bench { load, snapshot, offers }
+        let customers = (0..CUSTOMERS).map(|seed| load.profile(seed)).collect();
+        let strangers = (0..CUSTOMERS).map(|seed| load.stranger(seed)).collect();
+        Bench { load, snapshot, customers, strangers }
     }
 
-    fn customers(&self) -> Vec<Profile> {
-        (0..CUSTOMERS).map(|seed| self.load.profile(seed)).collect()
-    }
-
-    fn row(&self, name: &str, request: &Request, customers: &[Profile], target_us: Option<f64>) {
+    fn measure(&self, row: &Row, decisions: usize) {
         let (mut binding, mut scratch, at) = (Binding::new(), Scratch::new(), self.load.at());
-        let mut times = Histogram::<u64>::new(3).expect("three digits are allowed");
+        let mut times = Histogram::<u64>::new_with_bounds(1, LONGEST_NS, 3).expect("the bounds are in order");
+        let request = (row.ask)(&self.load);
+        let customers = if row.strangers { &self.strangers } else { &self.customers };
         let mut last = None;
-        for customer in customers.iter().cycle().take(DECISIONS) {
+        for customer in customers.iter().cycle().take(decisions) {
             let subject = Subject { profile: Some(customer), symbols: &self.load.symbols };
             let start = Clock::now();
-            let decision = decide(&self.snapshot, subject, &mut binding, &NoEscrow, request, &at, 0, &mut scratch);
+            let decision = decide(&self.snapshot, subject, &mut binding, &NoEscrow, &request, &at, 0, &mut scratch);
             times.saturating_record(start.elapsed().as_nanos() as u64);
             last = Some(decision);
         }
         let us = |quantile: f64| times.value_at_quantile(quantile) as f64 / 1e3;
-        let target = target_us.map_or(String::new(), |target| format!("p50 ≤ {target}"));
-        let eligible = last.map_or(0, |decision| decision.funnel.after_contact_policy);
+        let target = row.target.map_or(String::new(), |target| format!("≤ {target}"));
+        let answered = last.map_or(0, |decision| decision.propositions.len());
         eprintln!(
-            "{name:<44} {:>7} offers  p50 {:>8.2}  p90 {:>8.2}  p99 {:>8.2} µs  {eligible:>6} eligible  {target}",
-            self.offers,
+            "| {:<38} | {:>7} | {:>7.2} | {:>7.2} | {:>7.2} | {target:>6} | {answered:>8} |",
+            row.name,
+            row.offers,
             us(0.5),
             us(0.9),
             us(0.99),
@@ -63,19 +121,16 @@ impl Bench {
 }
 
 fn main() {
-    let bench = Bench::new(10_000, Extra::Nothing);
-    let customers = bench.customers();
-    let strangers: Vec<Profile> = (0..CUSTOMERS).map(|seed| bench.load.stranger(seed)).collect();
-    let wide = bench.load.wide();
-    bench.row("wide slot, counters", &wide, &customers, Some(6.0));
-    bench.row("wide slot", &Request { counters: false, ..wide.clone() }, &customers, None);
-    bench.row("narrow slot, counters", &bench.load.narrow(), &customers, None);
-    bench.row("30 activities, dedup, counters", &bench.load.thirty(), &customers, Some(40.0));
-    bench.row("nobody eligible, counters", &wide, &strangers, Some(8.0));
-    let bench = Bench::new(10_000, Extra::Expressions);
-    bench.row("10 % with an expression over offer.*", &bench.load.wide(), &customers, Some(60.0));
-    let bench = Bench::new(100_000, Extra::Nothing);
-    let customers = bench.customers();
-    bench.row("wide slot, counters", &bench.load.wide(), &customers, Some(35.0));
-    bench.row("30 activities, dedup, counters", &bench.load.thirty(), &customers, None);
+    let decisions = std::env::var("DECISIONS").ok().map(|number| number.parse().expect("DECISIONS is a number"));
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let wanted = |row: &&Row| words.iter().all(|word| format!("{}, {} offers", row.name, row.offers).contains(word));
+    eprintln!("| decide, µs                             |  offers |     p50 |     p90 |     p99 | target | answered |");
+    eprintln!("|---|--:|--:|--:|--:|--:|--:|");
+    let mut bench: Option<(usize, Extra, Bench)> = None;
+    for row in ROWS.iter().filter(wanted) {
+        let kept = bench.take().filter(|(offers, extra, _)| (*offers, *extra) == (row.offers, row.extra));
+        let (_, _, at_hand) =
+            bench.insert(kept.unwrap_or_else(|| (row.offers, row.extra, Bench::new(row.offers, row.extra))));
+        at_hand.measure(row, decisions.unwrap_or(DECISIONS));
+    }
 }

@@ -16,6 +16,10 @@ use proffer_engine::profile::symbols::Symbols;
 use proffer_engine::time::{Calendar, DAY_MS, HOUR_MS, Timestamp};
 use proffer_engine::value::Value;
 
+/// The node's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Attributes of a profile.
 pub const ATTRIBUTES: usize = 20;
 /// Conditions of an offer.
