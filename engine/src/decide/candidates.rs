@@ -48,17 +48,36 @@ impl<'b> Spotting<'_, 'b> {
         self.spot.placement != PlacementKey::NONE || self.track.flow.require_creative
     }
 
-    /// `into &=` in stock, collected, with content as compiled.
+    /// `into |=` collected.
+    pub(crate) fn admit_into(&self, into: &mut [u64]) {
+        match self.collection {
+            Admission::All => into.fill(u64::MAX),
+            Admission::Collection(collection) => {
+                for part in &self.case.snapshot.parts {
+                    bitset::or(&mut into[part.range()], &part.segment.collections[collection].0);
+                }
+            }
+            Admission::None => {}
+        }
+    }
+
+    /// `into &=` collected.
+    pub(crate) fn narrow_to_collection(&self, into: &mut [u64]) {
+        match self.collection {
+            Admission::All => {}
+            Admission::Collection(collection) => {
+                for part in &self.case.snapshot.parts {
+                    bitset::and(&mut into[part.range()], &part.segment.collections[collection].0);
+                }
+            }
+            Admission::None => into.fill(0),
+        }
+    }
+
+    /// `into &=` in stock, with content as compiled.
     pub(crate) fn narrow(&self, into: &mut [u64]) {
         for part in &self.case.snapshot.parts {
-            let segment = &part.segment;
-            let into = &mut into[part.range()];
-            match self.collection {
-                Admission::All => {}
-                Admission::Collection(collection) => bitset::and(into, &segment.collections[collection].0),
-                Admission::None => into.fill(0),
-            }
-            bitset::and(into, &segment.stocks[self.track.flow.inventory].0);
+            bitset::and(&mut into[part.range()], &part.segment.stocks[self.track.flow.inventory].0);
         }
         if self.needs_content() {
             self.narrow_to_content(into);

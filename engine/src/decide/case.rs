@@ -1,13 +1,19 @@
 //! The case at hand: everything a decision reads, and the buffers it reuses.
 
+use smallvec::SmallVec;
+
 use crate::decide::request::Request;
 use crate::decide::view::{EscrowView, Instant};
 use crate::keys::{CategoryKey, ChannelKey, CreativeKey, OfferKey, PlacementKey, SubCategoryKey};
 use crate::profile::command::{Counted, Window};
 use crate::profile::state::Profile;
+use crate::snapshot::policies::Limit;
 use crate::snapshot::shared::Shared;
 use crate::snapshot::{Part, Snapshot};
 use crate::time::Timestamp;
+
+/// Impressions that a history holds without an allocation.
+const HISTORY: usize = 16;
 
 /// Buffers of a deciding thread, reused from one decision to the next.
 #[derive(Debug, Default)]
@@ -26,6 +32,14 @@ impl Scratch {
         let mut buffer = self.free.pop().unwrap_or_default();
         buffer.clear();
         buffer.resize(words, 0);
+        buffer
+    }
+
+    /// A buffer with a copy of `words`.
+    pub(crate) fn copy(&mut self, words: &[u64]) -> Vec<u64> {
+        let mut buffer = self.free.pop().unwrap_or_default();
+        buffer.clear();
+        buffer.extend_from_slice(words);
         buffer
     }
 
@@ -118,6 +132,8 @@ pub(crate) struct Seen {
     pub(crate) last: Option<Timestamp>,
     /// The category of that impression.
     pub(crate) category: Option<CategoryKey>,
+    /// Impressions that are kept.
+    pub(crate) times: u32,
 }
 
 /// What a decision reads.
@@ -135,14 +151,32 @@ pub(crate) struct Case<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct History {
     /// Distinct offers, by key.
-    pub(crate) seen: Vec<Seen>,
+    pub(crate) seen: SmallVec<[Seen; HISTORY]>,
     /// All impressions that are kept.
-    past: Vec<Past>,
+    past: SmallVec<[Past; HISTORY]>,
     /// Whether they are all that counts: no impression has left the history, and no policy holds any.
     complete: bool,
 }
 
 impl Case<'_> {
+    /// Whether a limit may be reached once `choices` of the same answer count too: no window holds more than the whole
+    /// history, so most limits are out of reach before anything is counted.
+    pub(crate) fn could_reach(&self, limit: &Limit, counted: Counted, choices: u64) -> bool {
+        let History { seen, past, complete } = &self.history;
+        let most = match counted {
+            Counted::Offer(offer) => match seen.binary_search_by_key(&offer, |seen| seen.offer) {
+                Ok(index) => u64::from(seen[index].times),
+                Err(_) => 0,
+            },
+            Counted::All
+            | Counted::Creative(_)
+            | Counted::Category(_)
+            | Counted::Channel(_)
+            | Counted::Placement(_) => past.len() as u64,
+        };
+        !complete || most + choices >= limit.most
+    }
+
     /// Impressions (and strict holds) of `counted` in `window`.
     pub(crate) fn impressions(&self, counted: Counted, window: Window) -> u64 {
         let Some(profile) = self.profile else { return 0 };
@@ -219,7 +253,7 @@ pub(crate) struct Chosen {
 /// The history of a profile.
 pub(crate) fn look_back(snapshot: &Snapshot, profile: Option<&Profile>) -> History {
     let Some(profile) = profile else { return History { complete: true, ..History::default() } };
-    let past: Vec<Past> = profile
+    let past: SmallVec<[Past; HISTORY]> = profile
         .exposures
         .iter()
         .map(|exposure| Past {
@@ -231,24 +265,33 @@ pub(crate) fn look_back(snapshot: &Snapshot, profile: Option<&Profile>) -> Histo
             category: exposure.category(),
         })
         .collect();
-    let unseen = |counted: &Counted| match counted {
-        Counted::Offer(offer) => Some((*offer, None, None)),
-        Counted::All | Counted::Creative(_) | Counted::Category(_) | Counted::Channel(_) | Counted::Placement(_) => {
-            None
-        }
-    };
     // The latest impression of each offer comes first, and stays.
-    let mut seen: Vec<(OfferKey, Option<Timestamp>, Option<CategoryKey>)> =
-        past.iter().rev().map(|past| (past.offer, Some(past.at), past.category)).collect();
+    let latest = past.iter().rev().map(|past| (past.offer, Some(past.at), past.category));
+    let mut seen: SmallVec<[Seen; HISTORY]> =
+        latest.map(|(offer, last, category)| Seen { offer, global: None, last, category, times: 1 }).collect();
     let mut complete = true;
     if let Some(dealings) = &profile.dealings {
         complete = dealings.policy_holds.is_empty() && dealings.older.is_empty();
-        seen.extend(dealings.policy_holds.iter().filter_map(|hold| unseen(&hold.counted)));
-        seen.extend(dealings.older.iter().filter_map(|(counted, _)| unseen(counted)));
+        let held = dealings.policy_holds.iter().map(|hold| hold.counted);
+        for counted in held.chain(dealings.older.iter().map(|(counted, _)| *counted)) {
+            match counted {
+                Counted::Offer(offer) => {
+                    seen.push(Seen { offer, global: None, last: None, category: None, times: 0 });
+                }
+                Counted::All
+                | Counted::Creative(_)
+                | Counted::Category(_)
+                | Counted::Channel(_)
+                | Counted::Placement(_) => {}
+            }
+        }
     }
-    seen.sort_by_key(|(offer, _, _)| *offer);
-    seen.dedup_by_key(|(offer, _, _)| *offer);
-    let seen =
-        seen.into_iter().map(|(offer, last, category)| Seen { offer, global: snapshot.global(offer), last, category });
-    History { seen: seen.collect(), past, complete }
+    seen.sort_by_key(|seen| seen.offer);
+    seen.dedup_by(|later, kept| {
+        let same = later.offer == kept.offer;
+        kept.times += if same { later.times } else { 0 };
+        same
+    });
+    seen.iter_mut().for_each(|seen| seen.global = snapshot.global(seen.offer));
+    History { seen, past, complete }
 }

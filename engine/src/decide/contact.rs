@@ -412,7 +412,13 @@ fn or_members<'b>(
 }
 
 fn is_reached(case: &Case<'_>, limit: &Limit, counted: Counted) -> bool {
-    limit.most == 0 || case.impressions(counted, limit.stretch.at(case.at)) >= limit.most
+    is_reached_after(case, limit, counted, 0)
+}
+
+/// Whether a limit is reached once `choices` of the same answer count too.
+fn is_reached_after(case: &Case<'_>, limit: &Limit, counted: Counted, choices: u64) -> bool {
+    case.could_reach(limit, counted, choices)
+        && case.impressions(counted, limit.stretch.at(case.at)) + choices >= limit.most
 }
 
 fn is_any_reached(case: &Case<'_>, limits: &[Limit], counted: Counted) -> bool {
@@ -450,9 +456,7 @@ pub(crate) fn is_exhausted(case: &Case<'_>, track: &Track<'_>, chosen: &[Chosen]
     !contact.overrides
         && !chosen.is_empty()
         && contact.counting.iter().any(|policy| {
-            let spent = |limit: &Limit| {
-                case.impressions(Counted::All, limit.stretch.at(case.at)) + chosen.len() as u64 >= limit.most
-            };
+            let spent = |limit: &Limit| is_reached_after(case, limit, Counted::All, chosen.len() as u64);
             track.binds_everything(&policy.scopes)
                 && match &policy.restraint {
                     Restraint::Frequency(limits) => limits.iter().any(spent),
@@ -532,12 +536,10 @@ fn blocks(case: &Case<'_>, track: &Track<'_>, policy: &Policy, candidate: &Candi
         Restraint::Cooldown(limit) => counts(case, track, scopes, std::slice::from_ref(limit), candidate, &[]),
         Restraint::Override(_) => false,
         _ if !is_bound(case, track, scopes, candidate) => false,
-        Restraint::Total(limit) => {
-            case.impressions(Counted::All, limit.stretch.at(case.at)) + chosen.len() as u64 >= limit.most
-        }
+        Restraint::Total(limit) => is_reached_after(case, limit, Counted::All, chosen.len() as u64),
         Restraint::CrossChannel(limit) => {
             let again = chosen.iter().filter(|other| other.offer == candidate.offer).count() as u64;
-            case.impressions(Counted::Offer(candidate.offer), limit.stretch.at(case.at)) + again >= limit.most
+            is_reached_after(case, limit, Counted::Offer(candidate.offer), again)
         }
         Restraint::Budget { .. } => is_budget_exhausted(case, &policy.restraint, candidate.global),
         Restraint::Outcomes { outcomes, lookback_ms, action } => {
@@ -578,9 +580,12 @@ fn counts(
     candidate: &Candidate,
     chosen: &[Chosen],
 ) -> bool {
+    if !limits.iter().any(|limit| case.could_reach(limit, Counted::All, chosen.len() as u64)) {
+        return false;
+    }
     let reached = |counted: Counted, of: &dyn Fn(&Chosen) -> bool| {
         let again = chosen.iter().filter(|other| of(other)).count() as u64;
-        limits.iter().any(|limit| case.impressions(counted, limit.stretch.at(case.at)) + again >= limit.most)
+        limits.iter().any(|limit| is_reached_after(case, limit, counted, again))
     };
     let (spot, category) = (candidate.spot, case.category(candidate.global));
     let sub_category = case.sub_category(candidate.global);

@@ -3,8 +3,10 @@
 //!
 //! Gives exactly what [`oracle`](super::oracle) gives.
 
-use crate::decide::candidates::{Show, Spotting};
-use crate::decide::case::{Case, Chosen, Scratch, look_back};
+use smallvec::SmallVec;
+
+use crate::decide::candidates::{Admission, Show, Spotting};
+use crate::decide::case::{Case, Chosen, Scratch, Spot, look_back};
 use crate::decide::compute::compute;
 use crate::decide::contact::{self, Candidate};
 use crate::decide::decision::{
@@ -75,9 +77,11 @@ pub fn decide(
         Filling::new(&case, &track, control == Some(ControlGroupAction::PriorityOnly), &lanes, binding, scratch);
     let mut outcomes: Vec<Filled> = lanes.iter().map(|_| Filled::default()).collect();
     filling.prepend_mandatory(&lanes, &mut outcomes);
+    let pools = filling.pools(&lanes, scratch);
     for (lane, filled) in lanes.iter().zip(&mut outcomes) {
-        filling.fill(lane, filled, scratch);
+        filling.fill(lane, &pools, filled, scratch);
     }
+    pools.into_iter().for_each(|pool| scratch.give(pool.left));
     couple(&lanes, &mut outcomes);
     let ghosts =
         if control == Some(ControlGroupAction::NoOffers) { withhold(&case, &mut outcomes) } else { Vec::new() };
@@ -96,7 +100,7 @@ pub fn decide(
         Box::new(Explanation {
             factors: outcomes
                 .iter()
-                .flat_map(|filled| filled.picks.iter().map(|pick| pick.factors))
+                .flat_map(|filled| filled.picks.iter().map(|pick| pick.factors.as_deref().copied()))
                 .flatten()
                 .collect(),
             removed: reasons.removed(&case, answered, limit),
@@ -142,13 +146,16 @@ struct Pick {
     creative: CreativeKey,
     kind: PropositionKind,
     score: f64,
-    factors: Option<Factors>,
+    factors: Option<Box<Factors>>,
 }
+
+/// Room made for choices beforehand: more than most requests ask for.
+const CHOSEN: usize = 32;
 
 /// A slot being filled.
 #[derive(Default)]
 struct Filled {
-    picks: Vec<Pick>,
+    picks: SmallVec<[Pick; 5]>,
     empty: Option<EmptyReason>,
 }
 
@@ -160,6 +167,12 @@ impl Filled {
             empty: self.empty,
         }
     }
+}
+
+/// What survives in one spot, for all slots there: nothing but the collection tells them apart, and it comes last.
+struct Pool {
+    spot: Spot,
+    left: Vec<u64>,
 }
 
 /// The state of choosing, from slot to slot.
@@ -228,7 +241,7 @@ impl<'a, 'b> Filling<'a, 'b> {
             failed: scratch.take(words),
             reached,
             counts: (!united).then_some([0; 4]),
-            chosen: Vec::new(),
+            chosen: Vec::with_capacity(lanes.iter().map(|lane| lane.limit).sum::<usize>().min(CHOSEN)),
             filled: 0,
             most: case.request.limit.map_or(usize::MAX, |limit| limit as usize),
             budget_limited: false,
@@ -351,8 +364,8 @@ impl<'a, 'b> Filling<'a, 'b> {
         self.filled += 1;
     }
 
-    fn unscored(&self, spotting: &Spotting<'a, 'b>, global: u32) -> Option<Factors> {
-        self.reasons.as_ref().map(|_| explain::unscored(&self.scorer(spotting), global))
+    fn unscored(&self, spotting: &Spotting<'a, 'b>, global: u32) -> Option<Box<Factors>> {
+        self.reasons.as_ref().map(|_| Box::new(explain::unscored(&self.scorer(spotting), global)))
     }
 
     fn scorer<'c>(&'c self, spotting: &'c Spotting<'a, 'b>) -> Scorer<'a, 'b, 'c> {
@@ -362,38 +375,57 @@ impl<'a, 'b> Filling<'a, 'b> {
         Scorer { spotting, plan_number, plan: &shared.parts.plans.values()[plan_number], seen: &self.seen }
     }
 
+    /// The survivors of each spot that an active slot is for.
+    fn pools(&mut self, lanes: &[Lane], scratch: &mut Scratch) -> SmallVec<[Pool; 4]> {
+        let mut pools = SmallVec::<[Pool; 4]>::new();
+        for lane in lanes.iter().filter(|lane| lane.active) {
+            let index = pools.iter().position(|pool| pool.spot == lane.spot).unwrap_or_else(|| {
+                pools.push(Pool { spot: lane.spot, left: scratch.take(self.case.snapshot.words()) });
+                pools.len() - 1
+            });
+            self.spotting(lane).admit_into(&mut pools[index].left);
+        }
+        for pool in &mut pools {
+            self.survive(pool, scratch);
+        }
+        pools
+    }
+
     /// Fills one slot with the best that nothing bars, else with its fallback offer.
-    fn fill(&mut self, lane: &Lane, filled: &mut Filled, scratch: &mut Scratch) {
-        if !lane.active {
+    fn fill(&mut self, lane: &Lane, pools: &[Pool], filled: &mut Filled, scratch: &mut Scratch) {
+        let Some(pool) = pools.iter().find(|pool| lane.active && pool.spot == lane.spot) else {
             filled.empty = Some(EmptyReason::Inactive);
             return;
-        }
+        };
         let had_room = self.filled < self.most;
         let spotting = self.spotting(lane);
-        let mut left = scratch.take(self.case.snapshot.words());
-        self.survive(&spotting, &mut left, scratch);
+        let mut left = scratch.copy(&pool.left);
+        spotting.narrow_to_collection(&mut left);
         if let Some(mut reasons) = self.reasons.take() {
             explain::explain_slot(&spotting, &self.available, &self.mandatory, &left, &mut reasons);
             self.reasons = Some(reasons);
         }
-        self.pick(lane, &spotting, &mut left, filled);
+        if !bitset::is_empty(&left) {
+            self.pick(lane, &spotting, &mut left, filled);
+        }
         scratch.give(left);
         if filled.picks.is_empty() {
             self.fall_back(lane, &spotting, filled, had_room);
         }
     }
 
-    /// The offers that compete in a slot: the stages in their order, counting what each leaves.
-    fn survive(&mut self, spotting: &Spotting<'a, 'b>, left: &mut [u64], scratch: &mut Scratch) {
-        let (case, track, spot) = (self.case, self.track, spotting.spot);
-        left.copy_from_slice(&self.regular);
+    /// Leaves the offers of a pool that compete there: the stages in their order, counting what each leaves.
+    fn survive(&mut self, pool: &mut Pool, scratch: &mut Scratch) {
+        let (case, track, spot, left) = (self.case, self.track, pool.spot, &mut pool.left[..]);
+        let spotting = &Spotting { case, track, spot, collection: Admission::All };
+        bitset::and(left, &self.regular);
         spotting.narrow(left);
         self.reach(0, left, None);
         if track.is_barred(spot) {
             left.fill(0);
         }
         bitset::and_not(left, &track.fail);
-        let mut lost_to_request = smallvec::SmallVec::<[u32; 8]>::new();
+        let mut lost_to_request = SmallVec::<[u32; 8]>::new();
         for global in track.recheck.iter().filter(|global| bitset::has(left, **global)) {
             match spotting.show(*global) {
                 Show::Creative(_) | Show::Nothing => {}
@@ -523,7 +555,8 @@ impl<'a, 'b> Filling<'a, 'b> {
                 return policy.map_or((), |policy| self.note(global, RemovalReason::Policy(policy)));
             }
         }
-        let factors = self.reasons.as_ref().map(|_| explain::factors(&self.scorer(spotting), global, creative));
+        let factors =
+            self.reasons.as_ref().map(|_| Box::new(explain::factors(&self.scorer(spotting), global, creative)));
         self.choose(lane, global, creative, false);
         let (score, kind) = (score::score(ranked.log_score), PropositionKind::Regular);
         filled.picks.push(Pick { global, creative, kind, score, factors });

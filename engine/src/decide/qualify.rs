@@ -287,6 +287,10 @@ fn bar_recent_by_own_rules(case: &Case<'_>, track: &mut Track<'_>, selector: &Se
         let (Some(global), Some(last)) = (seen.global, seen.last) else { continue };
         let (part, position) = case.locate(global);
         let segment = &part.segment;
+        // Rules and offers of a history lie far apart in memory: a bit tells whether there is anything to look at.
+        if !segment.recency.as_ref().is_some_and(|asking| asking.has(position)) {
+            continue;
+        }
         let own = segment.rules_of.of(position).iter().map(|number| &segment.rules[*number as usize]);
         let failing = own
             .filter(|rule| matches!(rule.question, Question::Recency { .. }) && rule.effect == Effect::Hard)

@@ -46,13 +46,26 @@ pub fn or(into: &mut [u64], from: &[u64]) {
     }
 }
 
-/// `into |= from` for four at once.
 #[inline]
-pub fn or_four(into: &mut [u64], [first, second, third, fourth]: [&[u64]; 4]) {
+fn or_four(into: &mut [u64], [first, second, third, fourth]: [&[u64]; 4]) {
     let from = first.iter().zip(second).zip(third.iter().zip(fourth));
     for (into, ((first, second), (third, fourth))) in into.iter_mut().zip(from) {
         *into |= (first | second) | (third | fourth);
     }
+}
+
+/// `into |= from` for all, four at once: `into` is loaded and stored a quarter as often.
+#[inline]
+pub fn or_all<'a>(into: &mut [u64], rows: impl Iterator<Item = &'a [u64]>) {
+    let mut four = smallvec::SmallVec::<[&[u64]; 4]>::new();
+    for row in rows {
+        four.push(row);
+        if let [first, second, third, fourth] = four[..] {
+            or_four(into, [first, second, third, fourth]);
+            four.clear();
+        }
+    }
+    four.iter().for_each(|row| or(into, row));
 }
 
 /// `into &= from`.
@@ -74,7 +87,8 @@ pub fn and_not(into: &mut [u64], from: &[u64]) {
 /// Number of set bits.
 #[inline]
 pub fn count(words: &[u64]) -> u32 {
-    words.iter().map(|word| word.count_ones()).sum()
+    // Positions are u32, so their number cannot overflow; looking whether it does would keep words from going four at once.
+    words.iter().fold(0, |count, word| count.wrapping_add(word.count_ones()))
 }
 
 /// Whether no bit is set.
@@ -238,9 +252,9 @@ mod tests {
 
     #[test]
     fn four_at_once_are_four_in_turn() {
-        let rows: [Bits; 4] = std::array::from_fn(|index| Bits::of(200, [index as u32, 190 + index as u32]));
+        let rows: [Bits; 6] = std::array::from_fn(|index| Bits::of(200, [index as u32, 190 + index as u32]));
         let (mut once, mut turn) = (Bits::of(200, [100]), Bits::of(200, [100]));
-        or_four(&mut once.0, [&rows[0].0, &rows[1].0, &rows[2].0, &rows[3].0]);
+        or_all(&mut once.0, rows.iter().map(|row| &row.0[..]));
         rows.iter().for_each(|row| or(&mut turn.0, &row.0));
         assert_eq!(once, turn);
     }

@@ -53,6 +53,7 @@ pub(crate) fn compile(catalog: &TenantCatalog, shared: &Shared, names: &mut Name
         segments.dedup();
         segments
     }));
+    let recency = recency(&offers, &rules, &rules_of);
     let (half_life, strength) = shared.fatigue;
     let general = of_general(&offers);
     let hours: Box<[_]> = offers.iter().map(|offer| open_hours(shared, &offer.body)).collect();
@@ -104,6 +105,7 @@ pub(crate) fn compile(catalog: &TenantCatalog, shared: &Shared, names: &mut Name
         rules,
         rules_of,
         rules_of_content,
+        recency,
         preferred,
         required,
         caps,
@@ -384,6 +386,18 @@ fn rules(
         list.sort_by_key(|number| rules[*number as usize].order());
     }
     (rules.into(), Lists::new(lists_of), Lists::new(lists_of_content))
+}
+
+/// Offers that a hard recency rule of their own may bar, or their `eligibility`.
+fn recency(offers: &[OfferRow], rules: &[Rule], rules_of: &Lists<u32>) -> Option<Bits> {
+    let asks = |number: &u32| {
+        let rule = &rules[*number as usize];
+        matches!(rule.question, Question::Recency { .. }) && rule.effect == Effect::Hard
+    };
+    let barred = |position: &u32| {
+        offers[*position as usize].body.eligibility.recency.is_some() || rules_of.of(*position).iter().any(asks)
+    };
+    Bits::of(offers.len(), (0..offers.len() as u32).filter(barred)).if_any()
 }
 
 fn fields(shared: &Shared, names: &Names, offers: &[OfferRow], categories: &[Option<CategoryKey>]) -> Box<[Column]> {

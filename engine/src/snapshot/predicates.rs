@@ -26,18 +26,16 @@ const BLOCKS_MAX: usize = 128;
 ///
 /// Walking up the axis, each bound changes sides once: `>= t` begins to pass and `< t` begins to fail where the value reaches
 /// t; `> t` and `<= t` do so at the next number after it. That number is the bound's key. A lower bound fails before its
-/// key, an upper one from it on. So sorted by key, what fails at a value is a suffix of the lower bounds and a prefix of
-/// the upper ones: one row has all but those of the value's own block, and these are compared one by one.
+/// key, an upper one from it on. So what fails at a value is a suffix of the lower bounds and a prefix of the upper ones,
+/// sorted by key: one row has all but those of the value's own block, of which a part of each list is left to set.
 #[derive(Clone, Debug)]
 struct Thresholds {
     slot: Slot,
     missing_passes: bool,
     all: Bits,
-    /// By key.
-    bounds: Box<[Bound]>,
-    /// Bounds in each block but the last.
-    block: usize,
-    /// Last key of each block.
+    lower: Bounds,
+    upper: Bounds,
+    /// Last key of each block of both lists together.
     last_keys: Box<[f64]>,
     /// Words of a row.
     words: usize,
@@ -53,9 +51,49 @@ struct Bound {
     is_lower: bool,
 }
 
+/// Bounds of one kind by key.
+#[derive(Clone, Debug)]
+struct Bounds {
+    keys: Box<[f64]>,
+    positions: Box<[u32]>,
+    /// First of each block; one more for the end, and one for the empty block past it.
+    starts: Box<[u32]>,
+}
+
+impl Bounds {
+    /// Those of a kind from all `bounds`, sorted by key and cut into blocks of `block`.
+    fn new(bounds: &[Bound], block: usize, is_lower: bool) -> Self {
+        let of_kind = |bounds: &&Bound| bounds.is_lower == is_lower;
+        let mut starts = vec![0];
+        for block in bounds.chunks(block) {
+            starts.push(starts[starts.len() - 1] + block.iter().filter(of_kind).count() as u32);
+        }
+        starts.push(starts[starts.len() - 1]);
+        Bounds {
+            keys: bounds.iter().filter(of_kind).map(|bound| bound.key).collect(),
+            positions: bounds.iter().filter(of_kind).map(|bound| bound.position).collect(),
+            starts: starts.into(),
+        }
+    }
+
+    /// The positions of a block, and how many of them, from the first, have their key at or before `value`.
+    #[inline]
+    fn split(&self, block: usize, value: f64) -> (&[u32], usize) {
+        let range = self.starts[block] as usize..self.starts[block + 1] as usize;
+        (&self.positions[range.clone()], count_reached(&self.keys[range], value))
+    }
+}
+
+/// How many of these few ascending keys are at or before `value`. Counted, not searched: comparisons that do not wait for
+/// each other (nor look for an overflow that cannot be) go four at once.
+#[inline]
+fn count_reached(keys: &[f64], value: f64) -> usize {
+    keys.iter().fold(0usize, |reached, key| reached.wrapping_add(usize::from(*key <= value)))
+}
+
 impl Thresholds {
     fn new(key: ThresholdKey, len: usize, mut bounds: Vec<Bound>) -> Self {
-        bounds.sort_by(|left, right| {
+        bounds.sort_unstable_by(|left, right| {
             let order = |bound: &Bound| (bound.is_lower, bound.position);
             left.key.total_cmp(&right.key).then_with(|| order(left).cmp(&order(right)))
         });
@@ -81,31 +119,40 @@ impl Thresholds {
             missing_passes: key.missing_passes,
             all: Bits::of(len, bounds.iter().map(|bound| bound.position)),
             last_keys: bounds.chunks(block).map(|block| block[block.len() - 1].key).collect(),
-            bounds: bounds.into(),
-            block,
+            lower: Bounds::new(&bounds, block, true),
+            upper: Bounds::new(&bounds, block, false),
             words,
             rows: rows.into(),
         }
     }
 
-    /// The row that fails at `value`, after setting what fails beside it.
+    /// What fails at `value`.
     #[inline]
-    fn fail_into(&self, value: &Value, into: &mut [u64]) -> Option<&[u64]> {
+    fn failing(&self, value: &Value) -> Failing<'_> {
         let value = match value {
             Value::Number(number) => *number,
-            Value::Null if self.missing_passes => return None,
-            Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => return Some(&self.all.0),
+            Value::Null if self.missing_passes => return Failing::default(),
+            Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
+                return Failing { row: &self.all.0, ..Failing::default() };
+            }
         };
-        let number = self.last_keys.partition_point(|key| *key <= value);
-        let first = (number * self.block).min(self.bounds.len());
-        for bound in &self.bounds[first..(first + self.block).min(self.bounds.len())] {
-            // Without a branch: which side a bound is on cannot be predicted.
-            let fails = (value < bound.key) == bound.is_lower;
-            into[(bound.position / 64) as usize] |= u64::from(fails) << (bound.position % 64);
-        }
-        Some(&self.rows[number * self.words..(number + 1) * self.words])
+        let number = count_reached(&self.last_keys, value);
+        let (lower, passing) = self.lower.split(number, value);
+        let (upper, failing) = self.upper.split(number, value);
+        let row = &self.rows[number * self.words..(number + 1) * self.words];
+        Failing { row, single: [&lower[passing..], &upper[..failing]] }
     }
 }
+
+/// What fails the thresholds of one fact: a row, and single positions.
+#[derive(Clone, Copy, Debug, Default)]
+struct Failing<'a> {
+    row: &'a [u64],
+    single: [&'a [u32]; 2],
+}
+
+/// Facts whose thresholds are looked up before any is applied.
+const AT_ONCE: usize = 24;
 
 /// Equalities on one fact; a position is in at most one list of values per layer.
 #[derive(Clone, Debug)]
@@ -174,16 +221,15 @@ impl PredicateIndex {
 
     /// Sets the bit of every position with a test that fails in `world`. `spare` is scratch of at least the same length.
     pub fn fail_into(&self, world: &World<'_>, into: &mut [u64], spare: &mut [u64]) {
-        let mut rows = SmallVec::<[&[u64]; 4]>::new();
-        for thresholds in &self.thresholds {
-            rows.extend(thresholds.fail_into(world.value(thresholds.slot), into));
-            // Four at once load and store what they are OR-ed into a quarter as often.
-            if let [first, second, third, fourth] = rows[..] {
-                bitset::or_four(into, [first, second, third, fourth]);
-                rows.clear();
-            }
+        // Looking up waits for memory, and many lookups can wait at once: they come before the work on what they find.
+        for thresholds in self.thresholds.chunks(AT_ONCE) {
+            let failing: SmallVec<[Failing<'_>; AT_ONCE]> =
+                thresholds.iter().map(|thresholds| thresholds.failing(world.value(thresholds.slot))).collect();
+            let rows = failing.iter().map(|failing| failing.row).filter(|row| !row.is_empty());
+            bitset::or_all(into, rows);
+            let single = failing.iter().flat_map(|failing| failing.single).flatten();
+            single.for_each(|position| bitset::set(into, *position));
         }
-        rows.iter().for_each(|row| bitset::or(into, row));
         for memberships in &self.memberships {
             memberships.fail_into(world.value(memberships.slot), into, spare);
         }

@@ -196,6 +196,8 @@ pub struct Segment {
     pub(crate) rules_of: Lists<u32>,
     /// Their numbers by place in `contents`, in order of application.
     pub(crate) rules_of_content: Lists<u32>,
+    /// Positions that a recency rule of their own, or their eligibility, may bar, if there are any.
+    pub(crate) recency: Option<Bits>,
     /// By number of the selection.
     pub(crate) rule_columns: Box<[RuleColumns]>,
     /// Segments that `segmentMatch` looks at.
