@@ -70,6 +70,26 @@ pub enum Error {
 }
 
 impl Error {
+    /// The same failure of a call whose earlier attempt may have been applied.
+    pub(crate) fn in_doubt(self) -> Error {
+        match self {
+            Error::Partial { applied, asked, cause } => {
+                Error::Partial { applied, asked, cause: Box::new(cause.in_doubt()) }
+            }
+            Error::Refused(_)
+            | Error::UnknownTenant(_)
+            | Error::NotFound(_)
+            | Error::Invalid(_)
+            | Error::KeyReused
+            | Error::KeysFull
+            | Error::Overloaded { .. }
+            | Error::Unavailable { .. }
+            | Error::Expired
+            | Error::Unknown
+            | Error::Poisonous => Error::Unknown,
+        }
+    }
+
     /// What is known of the effect.
     pub fn outcome(&self) -> Outcome {
         match self {

@@ -21,7 +21,7 @@ use crate::limits::{BUDGET_READS_MAX, BULK_WAIT_MS, ENTRY_BYTES_MAX, RETRY_AFTER
 use crate::meta::ask::MetaAsk;
 use crate::meta::door::MetaDoor;
 use crate::routing::Router;
-use crate::shard::ask::{Ask, DecideAsk, Lane, ReadAsk, RespondAsk, WriteAsk};
+use crate::shard::ask::{Ask, DecideAsk, Lane, ReadAsk, Reply, RespondAsk, WriteAsk};
 use crate::shard::door::{Refused, ShardDoor};
 use crate::shard::trial::{Inputs, Raw};
 use crate::view::{TenantView, Views};
@@ -434,11 +434,11 @@ impl Handle {
         shard: &ShardDoor,
         deadline: Instant,
         lane: Lane,
-        make: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Ask,
+        make: impl FnOnce(Reply<T>) -> Ask,
     ) -> Result<T, Error> {
         self.open()?;
         let (reply, answer) = oneshot::channel();
-        shard.send(lane, make(reply)).map_err(|refused| refused.error)?;
+        shard.send(lane, make(Reply::new(reply))).map_err(|refused| refused.error)?;
         answered(deadline, answer).await
     }
 
@@ -515,7 +515,7 @@ async fn write_chunks(
         let count = chunk.len();
         let result = loop {
             let (reply, answer) = oneshot::channel();
-            let ask = Ask::Write(WriteAsk { ops: chunk, deadline: Some(deadline), reply });
+            let ask = Ask::Write(WriteAsk { ops: chunk, deadline: Some(deadline), reply: Reply::new(reply) });
             match door.send(Lane::Bulk(tenant.clone()), ask) {
                 Ok(()) => break answered(deadline, answer).await,
                 Err(refused) => match *refused {

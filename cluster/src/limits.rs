@@ -39,6 +39,12 @@ pub const FILE_NAME_BYTES_MAX: usize = 100;
 
 /// Most calls that may wait for one shard (architecture.md §3).
 pub const SHARD_WAITING_MAX: usize = 256;
+/// Most calls of one shard that are admitted and not answered yet, whatever they wait for.
+pub const SHARD_OPEN_MAX: usize = 4_096;
+/// How often calls that nobody waits for any more are dropped, in milliseconds.
+pub const WAITERS_SWEEP_MS: u64 = 1_000;
+/// How long a group's own commands wait after the log did not take one, in milliseconds.
+pub const OWN_RETRY_MS: u64 = 1_000;
 /// Most estimated work that may wait for one shard, in nanoseconds: 5 ms.
 pub const SHARD_WORK_NS_MAX: u64 = 5_000_000;
 /// What the estimate of one deed starts with, in nanoseconds.
@@ -73,14 +79,10 @@ pub const DECISION_KEY_MS: i64 = 15 * 60 * 1_000;
 pub const RESPONSE_KEY_MS: i64 = 24 * 60 * 60 * 1_000;
 /// Catalogue changes that may wait.
 pub const META_WAITING_MAX: usize = 4_096;
-/// The next period's account opens so long before it begins, in milliseconds (architecture.md §4).
-pub const PERIOD_AHEAD_MS: i64 = 60_000;
 /// The ledger's round: opening periods, sending again what was not confirmed, in milliseconds.
 pub const LEDGER_ROUND_MS: u64 = 1_000;
 /// Escrow totals in one entry or message.
 pub const ESCROW_MESSAGES_MAX: usize = 4_096;
-/// A grant is the pool divided by this times the number of active shards (architecture.md §4).
-pub const GRANT_DIVISOR: u64 = 4;
 /// Deaths of one actor within [`ACTOR_DEATHS_WITHIN_MS`] that end the process.
 pub const ACTOR_DEATHS_MAX: usize = 3;
 /// See [`ACTOR_DEATHS_MAX`].

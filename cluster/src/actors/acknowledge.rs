@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use crate::limits::{ESCROW_MESSAGES_MAX, OVER_READ_MS, OVER_READS_MAX};
 use crate::meta::ask::MetaAsk;
 use crate::meta::leader::{Acknowledgement, Surroundings};
-use crate::shard::ask::{Ask, Lane, WriteAsk};
+use crate::shard::ask::{Ask, Lane, Reply, WriteAsk};
 
 /// Does what is left to do, then answers. It does not give up: a change that is in force is never answered before its duties
 /// are done, however long a shard takes; the caller's own deadline ends the waiting there.
@@ -53,7 +53,7 @@ fn order(
     ops: Vec<ShardOp>,
 ) -> oneshot::Receiver<Result<usize, crate::error::Error>> {
     let (reply, answer) = oneshot::channel();
-    let ask = Ask::Write(WriteAsk { ops, deadline: None, reply });
+    let ask = Ask::Write(WriteAsk { ops, deadline: None, reply: Reply::new(reply) });
     // The cluster's own is never refused.
     let _ = around.shards[usize::from(shard.0)].send(Lane::Own, ask);
     answer

@@ -107,7 +107,12 @@ impl Actor for ShardActor {
                 // Whoever proposed may have gone; the entry is applied all the same.
                 let _ = reply.send(outcomes);
             }
-            ShardMsg::Proposed(proposed) => body.leader.proposed(proposed),
+            ShardMsg::Proposed(proposed) => {
+                body.leader.proposed(proposed);
+                // What the answer said of the leader may be older than what the port says by now.
+                let leader = *body.propose.leader().borrow();
+                body.leader.follow(leader);
+            }
             ShardMsg::Leads(leader) => body.leader.follow(leader),
             ShardMsg::Ring => {
                 body.alarm.rang();

@@ -2,4 +2,5 @@
 
 mod hostile;
 mod node;
+mod turns;
 mod world;

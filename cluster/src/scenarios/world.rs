@@ -27,6 +27,12 @@ pub(super) struct TokioClock(Instant);
 /// Where every scenario begins: 2026-11-21, 12:00 UTC.
 pub(super) const NOON: i64 = 1_795_262_400_000;
 
+impl TokioClock {
+    pub(super) fn new() -> Self {
+        TokioClock(Instant::now())
+    }
+}
+
 impl Clock for TokioClock {
     fn wall(&self) -> Timestamp {
         Timestamp(NOON).plus_ms(i64::try_from(self.0.elapsed().as_millis()).unwrap())
@@ -42,7 +48,7 @@ pub(super) fn ports(disk: Arc<dyn Disk>, seed: u64) -> (Ports, Arc<RecordedFatal
     let ports = Ports {
         disk,
         offload: Arc::new(InlineOffload),
-        clock: Arc::new(TokioClock(Instant::now())),
+        clock: Arc::new(TokioClock::new()),
         entropy: Arc::new(SeededEntropy::new(seed)),
         fatal: Arc::clone(&fatal) as _,
     };

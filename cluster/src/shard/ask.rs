@@ -5,15 +5,47 @@ use proffer_engine::keys::{CustomerId, OfferKey, TenantId};
 use proffer_engine::profile::command::{AccountId, EscrowMessage, Position, ShardOp};
 use proffer_engine::profile::shard::ShardState;
 use proffer_engine::time::Timestamp;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
 use crate::calls::{Call, ProfileView, RespondRequest, Responded};
 use crate::error::Error;
 use crate::shard::trial::{Inputs, Raw};
 
-/// Where an answer goes.
-pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+/// Where an answer goes, with what is known of the attempts made so far.
+pub(crate) struct Reply<T> {
+    port: oneshot::Sender<Result<T, Error>>,
+    in_doubt: bool,
+    /// The call's place in the shard, given back when it is answered.
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl<T> Reply<T> {
+    pub(crate) fn new(port: oneshot::Sender<Result<T, Error>>) -> Self {
+        Reply { port, in_doubt: false, place: None }
+    }
+
+    /// Holds a place until the answer is given.
+    pub(crate) fn hold(&mut self, place: OwnedSemaphorePermit) {
+        self.place = Some(place);
+    }
+
+    /// It is not known what became of an attempt: however the next ones end, none of them can say that nothing was applied.
+    pub(crate) fn doubt(&mut self) {
+        self.in_doubt = true;
+    }
+
+    /// Nobody waits for the answer any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.port.is_closed()
+    }
+
+    /// Answers. The caller may have stopped waiting.
+    pub(crate) fn send(self, result: Result<T, Error>) {
+        let in_doubt = self.in_doubt;
+        let _ = self.port.send(result.map_err(|error| if in_doubt { error.in_doubt() } else { error }));
+    }
+}
 
 /// Whose share of a shard's room a call uses.
 pub(crate) enum Lane {
@@ -41,6 +73,45 @@ impl Ask {
         match self {
             Ask::Decide(_) | Ask::Respond(_) | Ask::Read(_) | Ask::Notice(_) => 1,
             Ask::Write(write) => write.ops.len().max(1),
+        }
+    }
+
+    /// Holds a place until it is answered.
+    pub(crate) fn hold(&mut self, place: OwnedSemaphorePermit) {
+        match self {
+            Ask::Decide(ask) => ask.reply.hold(place),
+            Ask::Respond(ask) => ask.reply.hold(place),
+            Ask::Write(write) => write.reply.hold(place),
+            Ask::Read(ReadAsk::Profile { reply, .. }) => reply.hold(place),
+            Ask::Read(ReadAsk::Inputs { reply, .. }) => reply.hold(place),
+            Ask::Read(ReadAsk::State { reply }) => reply.hold(place),
+            Ask::Read(ReadAsk::Escrow { reply, .. }) => reply.hold(place),
+            Ask::Notice(_) => {}
+        }
+    }
+
+    /// Nobody waits for its answer any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        match self {
+            Ask::Decide(ask) => ask.reply.is_abandoned(),
+            Ask::Respond(ask) => ask.reply.is_abandoned(),
+            Ask::Write(write) => write.reply.is_abandoned(),
+            Ask::Read(read) => read.is_abandoned(),
+            Ask::Notice(_) => false,
+        }
+    }
+
+    /// Answers that it failed.
+    pub(crate) fn fail(self, error: Error) {
+        match self {
+            Ask::Decide(ask) => ask.reply.send(Err(error)),
+            Ask::Respond(ask) => ask.reply.send(Err(error)),
+            Ask::Write(write) => write.reply.send(Err(error)),
+            Ask::Read(ReadAsk::Profile { reply, .. }) => reply.send(Err(error)),
+            Ask::Read(ReadAsk::Inputs { reply, .. }) => reply.send(Err(error)),
+            Ask::Read(ReadAsk::State { reply }) => reply.send(Err(error)),
+            Ask::Read(ReadAsk::Escrow { reply, .. }) => reply.send(Err(error)),
+            Ask::Notice(_) => {}
         }
     }
 }
@@ -94,6 +165,18 @@ pub(crate) enum ReadAsk {
     State { reply: Reply<(ShardState, Position)> },
     /// What the shard holds of accounts; those it never heard of are left out.
     Escrow { accounts: Vec<AccountId>, reply: Reply<Vec<Held>> },
+}
+
+impl ReadAsk {
+    /// Nobody waits for the answer any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        match self {
+            ReadAsk::Profile { reply, .. } => reply.is_abandoned(),
+            ReadAsk::Inputs { reply, .. } => reply.is_abandoned(),
+            ReadAsk::State { reply } => reply.is_abandoned(),
+            ReadAsk::Escrow { reply, .. } => reply.is_abandoned(),
+        }
+    }
 }
 
 /// What a shard holds of one account.

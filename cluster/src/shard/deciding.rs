@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use proffer_engine::keys::{CapKey, PlacementKey, TenantId};
 use proffer_engine::profile::apply::{Outcome, Refusal};
 use proffer_engine::profile::cells::{Look, ProfileId};
 use proffer_engine::profile::command::{
-    AccountId, DecisionId, Idempotency, Leader, Release, ShardOp, TakenProposition,
+    AccountId, DecisionId, Idempotency, Leader, Release, ShardOp, Take, TakenProposition,
 };
 use proffer_engine::profile::planning::{self, plan_respond};
 use proffer_engine::profile::state::{Keyed, KeyedAnswer};
@@ -25,8 +26,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::calls::{CallKey, Decided, Degraded, ProfileView, Responded};
 use crate::error::Error;
 use crate::limits::{CONTENTION_TRIES, DECISION_KEY_MS, ESCROW_WAIT_MS, MISSES_MAX, RESPONSE_KEY_MS};
-use crate::shard::ask::{DecideAsk, Held, ReadAsk, RespondAsk};
-use crate::shard::leader::{Origin, ShardLeader};
+use crate::shard::ask::{Ask, DecideAsk, Held, ReadAsk, RespondAsk};
+use crate::shard::leader::{Origin, ShardLeader, Work};
 use crate::shard::trial::{Inputs, Raw};
 use crate::view::TenantView;
 
@@ -44,6 +45,11 @@ struct Workbench {
 }
 
 impl Frames {
+    /// What symbols stand for is looked up again.
+    pub(super) fn forget_names(&mut self) {
+        self.by_tenant.clear();
+    }
+
     fn workbench(&mut self, view: &TenantView, now: Timestamp) -> (&mut Binding, &mut Scratch, CalendarFrame) {
         if !self.by_tenant.contains_key(&view.tenant) {
             self.by_tenant.insert(view.tenant.clone(), Workbench { binding: Binding::new(), frame: None });
@@ -81,23 +87,36 @@ impl<L: Look + ?Sized> EscrowView for Searched<'_, L> {
     }
 }
 
+/// What a turn makes of a decision.
+enum Plan {
+    /// Units may come: look again when they have.
+    Wait,
+    /// The answer, and what it takes.
+    Decided(Box<Raw>, Option<Box<Take>>),
+}
+
 impl ShardLeader {
-    pub(super) fn decide(&mut self, mut ask: Box<DecideAsk>, leader: Leader) {
+    pub(super) fn decide(&mut self, ask: Box<DecideAsk>, leader: Leader) {
         if ask.call.deadline <= Instant::now() {
-            let _ = ask.reply.send(Err(Error::Expired));
+            ask.reply.send(Err(Error::Expired));
             return;
         }
         let in_force = self.around.views.load();
         let Some(view) = in_force.tenants.get(&ask.request.tenant).cloned() else {
             let error = Error::UnknownTenant(ask.request.tenant.to_string());
-            let _ = ask.reply.send(Err(error));
+            ask.reply.send(Err(error));
             return;
         };
         let now = self.now();
         let id = ProfileId { tenant: ask.request.tenant.clone(), customer: ask.request.customer.clone() };
         if let Some(key) = ask.call.idempotency
-            && self.repeat(&mut ask, key, &id, &view, now)
+            && let Some(answer) = self.repeat(&ask, key, &id, &view, now)
         {
+            let until = self.pending.touched_profile(&id);
+            match answer {
+                Ok(raw) => self.answer_decision(until, ask, raw),
+                Err(error) => self.refuse_when(until, Work::Ask(Ask::Decide(ask)), error),
+            }
             return;
         }
         if let Some(earlier) = ask.call.supersedes {
@@ -106,6 +125,44 @@ impl ShardLeader {
             let op = ShardOp::Release(Release { tenant, customer, decision: earlier, ranks: Vec::new() });
             self.write(op, Origin::Own, leader);
         }
+        // A request that makes this program panic costs its own answer, and not the shard.
+        let plan = catch_unwind(AssertUnwindSafe(|| self.plan(&ask, &id, &view, now)));
+        let (raw, take) = match plan {
+            Ok(Plan::Wait) => {
+                let until = Instant::now() + Duration::from_millis(ESCROW_WAIT_MS);
+                self.park(until.min(ask.call.deadline), *ask);
+                return;
+            }
+            Ok(Plan::Decided(raw, take)) => (raw, take),
+            Err(_) => {
+                self.panicked("deciding");
+                ask.reply.send(Err(Error::Poisonous));
+                return;
+            }
+        };
+        let Some(take) = take else {
+            // What takes nothing writes nothing; it waits only for what it has read.
+            let until = self.pending.touched_profile(&id).max(self.pending.touched_escrow());
+            self.answer_decision(until, ask, raw);
+            return;
+        };
+        let supersedes = ask.call.supersedes.is_some();
+        let command = self.command(ShardOp::Take(take), in_force.revision, leader);
+        match self.foresee(&command, leader) {
+            Ok((_, Outcome::Refused(refusal))) => self.reconsider(Origin::Decide(ask, raw), &command, refusal),
+            Ok((sequence, outcome)) => {
+                if supersedes {
+                    // The old units do not go without the new ones being taken.
+                    self.join_last();
+                }
+                self.form(sequence, command, outcome, Origin::Decide(ask, raw));
+            }
+            Err(error) => self.fail(Origin::Decide(ask, raw), &error),
+        }
+    }
+
+    /// Decides on what is pending, and says what that takes.
+    fn plan(&mut self, ask: &DecideAsk, id: &ProfileId, view: &Arc<TenantView>, now: Timestamp) -> Plan {
         let seed = match ask.call.idempotency {
             Some(CallKey { key, .. }) => xxh3_64(&key.to_le_bytes()),
             None => self.around.entropy.u64(),
@@ -115,11 +172,11 @@ impl ShardLeader {
         let explain = std::mem::replace(&mut request.explain, Explain::Off);
         request.exclude_offers.extend(&ask.masked);
 
-        let (binding, scratch, frame) = self.frames.workbench(&view, now);
+        let (binding, scratch, frame) = self.frames.workbench(view, now);
         let at = Moment { now, frame };
         let look = self.pending.view(&self.state);
         let escrow = Searched { look: &look, tenant: view.number, missed: RefCell::default(), barren };
-        let mut decision = decide(&view.snapshot, look.subject(&id), binding, &escrow, &request, &at, seed, scratch);
+        let mut decision = decide(&view.snapshot, look.subject(id), binding, &escrow, &request, &at, seed, scratch);
         let missed = escrow.missed.into_inner();
         if barren {
             // Whatever still takes units lost three times: it is left out.
@@ -127,9 +184,7 @@ impl ShardLeader {
         } else if decision.budget_limited && !ask.waited && self.taker.may_have(&missed) {
             self.taker.want(&missed);
             self.taker.send(&self.state, &self.around.meta);
-            let until = Instant::now() + Duration::from_millis(ESCROW_WAIT_MS);
-            self.park(until.min(ask.call.deadline), *ask);
-            return;
+            return Plan::Wait;
         } else if !missed.is_empty() {
             self.taker.want(&missed);
         }
@@ -140,15 +195,15 @@ impl ShardLeader {
             idempotency: ask.call.idempotency.map(|key| idempotency(key, now.plus_ms(DECISION_KEY_MS))),
             supersedes: ask.call.supersedes,
         };
-        let take = take_of(&view.snapshot, look.subject(&id), binding, &request, &decision, &at, taking);
+        let take = take_of(&view.snapshot, look.subject(id), binding, &request, &decision, &at, taking);
         let inputs = (explain != Explain::Off).then(|| {
             let (state, pending) = (self.state.clone(), self.pending.clone());
             let request = Request { explain, ..request };
-            Box::new(Inputs { state, pending, view: Arc::clone(&view), request, at, seed })
+            Box::new(Inputs { state, pending, view: Arc::clone(view), request, at, seed })
         });
         let expires =
             decision.propositions.iter().map(|proposition| proposition.takes.iter().map(|take| take.expires_at).min());
-        let raw = Box::new(Raw {
+        let raw = Raw {
             decided: Decided {
                 expires: expires.collect(),
                 id: decision_id,
@@ -157,56 +212,40 @@ impl ShardLeader {
                 duplicate: false,
                 excluded: false,
                 degraded: barren.then_some(Degraded::Contention),
-                view: Arc::clone(&view),
+                view: Arc::clone(view),
                 decision,
             },
             inputs,
-        });
-        let Some(take) = take else {
-            // What takes nothing writes nothing; it waits only for what it has read.
-            let until = self.pending.touched_profile(&id).max(self.pending.touched_escrow());
-            self.answer_decision(until, ask, raw);
-            return;
         };
-        let op = ShardOp::Take(Box::new(take));
-        let command = self.command(op, in_force.revision, leader);
-        match self.foresee(&command, leader) {
-            Ok((_, Outcome::Refused(refusal))) => self.reconsider(Origin::Decide(ask, raw), &command, refusal),
-            Ok((sequence, outcome)) => self.form(sequence, command, outcome, Origin::Decide(ask, raw)),
-            Err(error) => self.fail(Origin::Decide(ask, raw), &error),
-        }
+        Plan::Decided(Box::new(raw), take.map(Box::new))
     }
 
-    /// Answers a call whose key was answered before. `false`: it was not.
+    /// What deciding keeps between decisions may be half written.
+    fn panicked(&mut self, what: &str) {
+        tracing::error!(shard = self.around.shard.0, what, "a request makes this panic; it is refused");
+        self.frames = Frames::default();
+    }
+
+    /// The answer to a call whose key was answered before; `None`: it was not.
     fn repeat(
-        &mut self,
-        ask: &mut Box<DecideAsk>,
+        &self,
+        ask: &DecideAsk,
         key: CallKey,
         id: &ProfileId,
         view: &Arc<TenantView>,
         now: Timestamp,
-    ) -> bool {
+    ) -> Option<Result<Box<Raw>, Error>> {
         let look = self.pending.view(&self.state);
         let known = |keyed: &&Keyed| keyed.key == key.key && now < keyed.until;
-        let found = look.profile(id).and_then(|profile| profile.dealings.as_ref()?.keyed.iter().find(known));
-        let Some(found) = found else { return false };
+        let found = look.profile(id)?.dealings.as_ref()?.keyed.iter().find(known)?;
         let (body, answer) = (found.body, found.answer.clone());
-        let until = self.pending.touched_profile(id);
-        // The port moves into whatever answers.
-        let (nowhere, _) = tokio::sync::oneshot::channel();
-        let placeholder = DecideAsk::new(ask.request.clone(), ask.call, nowhere);
-        let ask = std::mem::replace(ask, Box::new(placeholder));
-        match answer {
+        Some(match answer {
             KeyedAnswer::Took { decision, at, propositions } if body == key.body => {
                 let seed = xxh3_64(&key.key.to_le_bytes());
-                let raw = Box::new(replayed(&ask.request, view, decision, at, Some(propositions), seed));
-                self.answer_decision(until, ask, raw);
+                Ok(Box::new(replayed(&ask.request, view, decision, at, Some(propositions), seed)))
             }
-            KeyedAnswer::Took { .. } | KeyedAnswer::Responded { .. } => {
-                let _ = ask.reply.send(Err(Error::KeyReused));
-            }
-        }
-        true
+            KeyedAnswer::Took { .. } | KeyedAnswer::Responded { .. } => Err(Error::KeyReused),
+        })
     }
 
     pub(super) fn settle_decision(&mut self, ask: Box<DecideAsk>, mut raw: Box<Raw>, outcome: Outcome) {
@@ -214,14 +253,14 @@ impl ShardLeader {
             Outcome::Took(took) if took.first_answer.is_some() => {
                 let view = Arc::clone(&raw.decided.view);
                 let raw = replayed(&ask.request, &view, took.decision, took.at, took.first_answer, raw.decided.seed);
-                let _ = ask.reply.send(Ok(raw));
+                ask.reply.send(Ok(raw));
             }
             Outcome::Took(took) => {
                 (raw.decided.id, raw.decided.at) = (took.decision, took.at);
-                let _ = ask.reply.send(Ok(*raw));
+                ask.reply.send(Ok(*raw));
             }
             Outcome::Released { .. } | Outcome::Responded(_) | Outcome::Done => {
-                let _ = ask.reply.send(Ok(*raw));
+                ask.reply.send(Ok(*raw));
             }
             Outcome::Refused(refusal) => {
                 let op = ShardOp::Tick;
@@ -233,23 +272,23 @@ impl ShardLeader {
 
     pub(super) fn respond(&mut self, ask: Box<RespondAsk>, leader: Leader) {
         if ask.call.deadline <= Instant::now() {
-            let _ = ask.reply.send(Err(Error::Expired));
+            ask.reply.send(Err(Error::Expired));
             return;
         }
         let request = &ask.request;
         let in_force = self.around.views.load();
         let Some(view) = in_force.tenants.get(&request.tenant).cloned() else {
             let error = Error::UnknownTenant(request.tenant.to_string());
-            let _ = ask.reply.send(Err(error));
+            ask.reply.send(Err(error));
             return;
         };
         let Some(key) = ask.call.idempotency else {
-            let _ = ask.reply.send(Err(Error::Invalid("an outcome needs an idempotency key".to_owned())));
+            ask.reply.send(Err(Error::Invalid("an outcome needs an idempotency key".to_owned())));
             return;
         };
         let word = view.catalog.outcomes().word(request.outcome);
         let Some(outcome) = word.and_then(|word| view.catalog.outcomes().get(word)) else {
-            let _ = ask.reply.send(Err(Error::NotFound(format!("outcome {}", request.outcome))));
+            ask.reply.send(Err(Error::NotFound(format!("outcome {}", request.outcome))));
             return;
         };
         let now = self.now();
@@ -274,7 +313,12 @@ impl ShardLeader {
             value: request.value,
             opt_out: request.opt_out,
         };
-        let respond = plan_respond(&view.catalog, &look.escrow(view.number), planned, &Moment { now, frame });
+        let (escrow, at) = (look.escrow(view.number), Moment { now, frame });
+        let Ok(respond) = catch_unwind(AssertUnwindSafe(|| plan_respond(&view.catalog, &escrow, planned, &at))) else {
+            self.panicked("planning an outcome");
+            ask.reply.send(Err(Error::Poisonous));
+            return;
+        };
         let command = self.command(ShardOp::Respond(Box::new(respond)), in_force.revision, leader);
         match self.foresee(&command, leader) {
             Ok((_, Outcome::Refused(refusal))) => self.reconsider(Origin::Respond(ask), &command, refusal),
@@ -299,7 +343,7 @@ impl ShardLeader {
             }
             Outcome::Took(_) | Outcome::Released { .. } | Outcome::Done => Err(Error::Unknown),
         };
-        let _ = ask.reply.send(answer);
+        ask.reply.send(answer);
     }
 
     pub(super) fn read(&mut self, read: ReadAsk) {
@@ -311,11 +355,11 @@ impl ShardLeader {
                     self.answer_read_later(until, ReadAsk::Profile { tenant, customer, reply });
                     return;
                 }
-                let _ = reply.send(Ok(self.profile(&id)));
+                reply.send(Ok(self.profile(&id)));
             }
             ReadAsk::Inputs { request, reply } => {
                 let Some(view) = self.around.views.tenant(&request.tenant) else {
-                    let _ = reply.send(Err(Error::UnknownTenant(request.tenant.to_string())));
+                    reply.send(Err(Error::UnknownTenant(request.tenant.to_string())));
                     return;
                 };
                 let now = self.around.clock.wall().max(self.state.log_time());
@@ -323,10 +367,10 @@ impl ShardLeader {
                 let seed = self.around.entropy.u64();
                 let pending = proffer_engine::profile::pending::Pending::new();
                 let at = Moment { now, frame };
-                let _ = reply.send(Ok(Inputs { state: self.state.clone(), pending, view, request, at, seed }));
+                reply.send(Ok(Inputs { state: self.state.clone(), pending, view, request, at, seed }));
             }
             ReadAsk::State { reply } => {
-                let _ = reply.send(Ok(self.share()));
+                reply.send(Ok(self.share()));
             }
             ReadAsk::Escrow { accounts, reply } => {
                 let as_of = self.state.log_time();
@@ -342,7 +386,7 @@ impl ShardLeader {
                         as_of,
                     })
                 });
-                let _ = reply.send(Ok(held.collect()));
+                reply.send(Ok(held.collect()));
             }
         }
     }

@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use proffer_engine::keys::TenantId;
+use tokio::sync::Semaphore;
 
 use crate::error::Error;
 use crate::limits::{
-    BULK_SHARE_DIVISOR, RETRY_AFTER_BUSY_MS, RETRY_AFTER_START_MS, SHARD_WAITING_MAX, SHARD_WORK_NS_MAX, WORK_NS_START,
+    BULK_SHARE_DIVISOR, RETRY_AFTER_BUSY_MS, RETRY_AFTER_START_MS, SHARD_OPEN_MAX, SHARD_WAITING_MAX,
+    SHARD_WORK_NS_MAX, WORK_NS_START,
 };
 use crate::shard::ask::{Ask, Lane};
 
@@ -26,6 +28,8 @@ pub(crate) struct ShardDoor {
     up: AtomicBool,
     /// Moving estimate of one deed's cost, in nanoseconds.
     deed_ns: AtomicU64,
+    /// One for each call that may be open: admitted, and not answered.
+    places: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -66,6 +70,7 @@ impl ShardDoor {
             waiting: Mutex::new(Waiting::default()),
             up: AtomicBool::new(false),
             deed_ns: AtomicU64::new(WORK_NS_START),
+            places: Arc::new(Semaphore::new(SHARD_OPEN_MAX)),
         }
     }
 
@@ -91,7 +96,7 @@ impl ShardDoor {
     }
 
     /// Admits a call, or hands it back. O(tenants waiting).
-    pub(crate) fn send(&self, lane: Lane, ask: Ask) -> Result<(), Box<Refused>> {
+    pub(crate) fn send(&self, lane: Lane, mut ask: Ask) -> Result<(), Box<Refused>> {
         let (tenant, bulk) = match lane {
             Lane::Own => {
                 let mut waiting = self.lock();
@@ -109,9 +114,11 @@ impl ShardDoor {
         }
         let work_ns = self.deed_ns.load(Ordering::Relaxed).saturating_mul(ask.deeds() as u64);
         let mut waiting = self.lock();
-        if !waiting.has_room(&tenant, bulk, work_ns) {
+        let place = waiting.has_room(&tenant, bulk, work_ns).then(|| Arc::clone(&self.places).try_acquire_owned());
+        let Some(Ok(place)) = place else {
             return Err(Box::new(Refused { error: Error::Overloaded { retry_after_ms: RETRY_AFTER_BUSY_MS }, ask }));
-        }
+        };
+        ask.hold(place);
         waiting.work_ns = waiting.work_ns.saturating_add(work_ns);
         waiting.bulk += usize::from(bulk);
         match waiting.by_tenant.iter_mut().find(|(name, _)| *name == tenant) {
@@ -203,10 +210,10 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::shard::ask::WriteAsk;
+    use crate::shard::ask::{Reply, WriteAsk};
 
     fn ask() -> Ask {
-        Ask::Write(WriteAsk { ops: vec![ShardOp::Tick], deadline: None, reply: oneshot::channel().0 })
+        Ask::Write(WriteAsk { ops: vec![ShardOp::Tick], deadline: None, reply: Reply::new(oneshot::channel().0) })
     }
 
     fn open_door() -> ShardDoor {
@@ -227,6 +234,18 @@ mod tests {
         assert_eq!(admitted(&door, Lane::Request, "a", 1_000), SHARD_WAITING_MAX);
         assert!(door.next().is_some());
         assert_eq!(admitted(&door, Lane::Request, "a", 1_000), 1, "room is given back");
+    }
+
+    #[test]
+    fn a_call_keeps_its_place_until_it_is_answered() {
+        let door = open_door();
+        let mut open = Vec::new();
+        while open.len() < 2 * SHARD_OPEN_MAX && door.send(Lane::Request(TenantId::new("a")), ask()).is_ok() {
+            open.extend(door.next());
+        }
+        assert_eq!(open.len(), SHARD_OPEN_MAX, "nothing waits in the door, and yet no more is admitted");
+        open.pop();
+        assert!(door.send(Lane::Request(TenantId::new("a")), ask()).is_ok());
     }
 
     #[test]

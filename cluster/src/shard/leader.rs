@@ -20,8 +20,8 @@ use tokio::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::limits::{
-    BEHIND_MS, ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, ENTRY_OVERHEAD_BYTES, FORMING_BYTES_MAX, PROPOSE_TRIES,
-    RETRY_AFTER_START_MS, TURN_ASKS_MAX,
+    BEHIND_MS, ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, ENTRY_OVERHEAD_BYTES, FORMING_BYTES_MAX, OWN_RETRY_MS,
+    PROPOSE_TRIES, RETRY_AFTER_START_MS, TURN_ASKS_MAX, WAITERS_SWEEP_MS,
 };
 use crate::meta::door::MetaDoor;
 use crate::ports::clock::Clock;
@@ -72,6 +72,8 @@ pub(crate) struct ShardLeader {
     pub(super) frames: Frames,
     pub(super) taker: Taker,
     tick_pending: bool,
+    /// The log did not take what the cluster itself wanted: it is not asked for a tick again before.
+    quiet_until: Instant,
 }
 
 /// A command on its way into the log.
@@ -82,6 +84,8 @@ struct Deed {
     /// What the leader's own `apply` gave.
     expected: Outcome,
     origin: Origin,
+    /// Stands in the same entry as the one after it: one cannot be applied without the other.
+    joined: bool,
 }
 
 /// Who waits for a deed.
@@ -104,7 +108,17 @@ enum Answer {
     /// Read again when it is time: cheaper than to keep what it would have said.
     Read(ReadAsk),
     /// Refused for what is pending.
-    Refused(Origin, Command, Error),
+    Refused(Work, Error),
+}
+
+impl Answer {
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Answer::Decide(ask, _) => ask.reply.is_abandoned(),
+            Answer::Read(read) => read.is_abandoned(),
+            Answer::Refused(work, _) => work.is_abandoned(),
+        }
+    }
 }
 
 /// Something to do.
@@ -112,6 +126,16 @@ pub(super) enum Work {
     Ask(Ask),
     Op(ShardOp, Arc<Tally>),
     Own(ShardOp),
+}
+
+impl Work {
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Work::Ask(ask) => ask.is_abandoned(),
+            Work::Op(_, tally) => tally.is_abandoned(),
+            Work::Own(_) => false,
+        }
+    }
 }
 
 impl ShardLeader {
@@ -134,6 +158,7 @@ impl ShardLeader {
             frames: Frames::default(),
             taker,
             tick_pending: false,
+            quiet_until: Instant::now(),
         }
     }
 
@@ -197,12 +222,14 @@ impl ShardLeader {
             return None;
         }
         let mut bytes = 0;
+        let mut joined = false;
         while let Some(deed) = self.forming.front() {
-            let fits = bytes + deed.bytes <= ENTRY_BYTES_MAX && self.in_flight.len() < ENTRY_COMMANDS_MAX;
-            if !fits && !self.in_flight.is_empty() {
+            let partner = self.forming.get(1).filter(|_| deed.joined).map_or(0, |partner| partner.bytes);
+            let fits = bytes + deed.bytes + partner <= ENTRY_BYTES_MAX && self.in_flight.len() < ENTRY_COMMANDS_MAX;
+            if !fits && !joined && !self.in_flight.is_empty() {
                 break;
             }
-            bytes += deed.bytes;
+            (bytes, joined) = (bytes + deed.bytes, deed.joined);
             self.in_flight.extend(self.forming.pop_front());
         }
         self.forming_bytes -= bytes;
@@ -227,10 +254,12 @@ impl ShardLeader {
                     Some(_) | None => self.start_over(),
                 }
             }
+            // What was formed on top of these deeds is begun again after them.
             Proposed::Refused(Reason::NotLeader(leader)) => {
-                self.leader = leader.or(self.leader);
-                self.retry(deeds);
+                self.hush();
+                self.follow(leader);
                 self.start_over();
+                self.retry(deeds);
             }
             Proposed::NotApplied(reason) => {
                 tracing::warn!(shard = self.around.shard.0, %reason, "an entry was not applied");
@@ -242,15 +271,16 @@ impl ShardLeader {
             }
             Proposed::Unknown => {
                 let mut again = Vec::new();
-                for deed in deeds {
+                for mut deed in deeds {
                     if deed.origin.may_be_repeated() {
+                        deed.origin.doubt();
                         again.push(deed);
                     } else {
                         self.fail(deed.origin, &Error::Unknown);
                     }
                 }
-                self.retry(again);
                 self.start_over();
+                self.retry(again);
             }
         }
     }
@@ -260,18 +290,22 @@ impl ShardLeader {
         let parked = self.parked.iter().map(|(until, _)| *until).min();
         let due = (!self.tick_pending).then(|| self.state.next_due()).flatten().map(|due| {
             let ms = due.since_ms(self.now()).clamp(0, 60_000);
-            Instant::now() + Duration::from_millis(ms.unsigned_abs())
+            self.quiet_until.max(Instant::now() + Duration::from_millis(ms.unsigned_abs()))
         });
+        let swept = (!self.waiting.is_empty()).then(|| Instant::now() + Duration::from_millis(WAITERS_SWEEP_MS));
         let asked = self.taker.next_timer();
         let behind = (!self.behind.is_empty()).then(|| Instant::now() + Duration::from_millis(BEHIND_MS));
-        parked.into_iter().chain(due).chain(asked).chain(behind).min()
+        parked.into_iter().chain(due).chain(asked).chain(behind).chain(swept).min()
     }
 
     /// Time has passed.
     pub(crate) fn wake(&mut self) {
         let now = Instant::now();
         self.unpark(|until| until <= now);
-        if !self.tick_pending && self.state.next_due().is_some_and(|due| due <= self.now()) {
+        // Whoever has stopped waiting makes room.
+        self.waiting.retain(|waiter| !waiter.answer.is_abandoned());
+        self.behind.retain(|(_, work)| !work.is_abandoned());
+        if !self.tick_pending && self.quiet_until <= now && self.state.next_due().is_some_and(|due| due <= self.now()) {
             self.tick_pending = true;
             self.redo.push_back(Work::Own(ShardOp::Tick));
         }
@@ -298,6 +332,12 @@ impl ShardLeader {
             && self.around.door.waiting() == 0
     }
 
+    /// How many finished answers wait for the log.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Cluster time, as log time has it.
     pub(super) fn now(&self) -> Timestamp {
         self.around.clock.wall().max(self.pending.view(&self.state).log_time())
@@ -309,7 +349,7 @@ impl ShardLeader {
             Work::Ask(Ask::Respond(ask)) => self.respond(ask, leader),
             Work::Ask(Ask::Write(WriteAsk { ops, deadline, reply })) => {
                 if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                    let _ = reply.send(Err(Error::Expired));
+                    reply.send(Err(Error::Expired));
                     return;
                 }
                 let tally = Tally::new(ops.len(), reply);
@@ -360,16 +400,29 @@ impl ShardLeader {
     pub(super) fn form(&mut self, sequence: Sequence, command: Command, expected: Outcome, origin: Origin) {
         let bytes = codec::encode(&*command).len() + ENTRY_OVERHEAD_BYTES;
         self.forming_bytes += bytes;
-        self.forming.push_back(Deed { sequence, command, bytes, expected, origin });
+        self.forming.push_back(Deed { sequence, command, bytes, expected, origin, joined: false });
+    }
+
+    /// What is formed next goes into the same entry as what was formed last.
+    pub(super) fn join_last(&mut self) {
+        if let Some(last) = self.forming.back_mut() {
+            last.joined = true;
+        }
     }
 
     /// Answers now, or when what was read has committed.
     pub(super) fn answer_decision(&mut self, until: Option<Sequence>, ask: Box<DecideAsk>, raw: Box<Raw>) {
         match until {
             Some(until) => self.waiting.push_back(Waiter { until, answer: Answer::Decide(ask, raw) }),
-            None => {
-                let _ = ask.reply.send(Ok(*raw));
-            }
+            None => ask.reply.send(Ok(*raw)),
+        }
+    }
+
+    /// Refuses now, or when what was read has committed.
+    pub(super) fn refuse_when(&mut self, until: Option<Sequence>, work: Work, error: Error) {
+        match until {
+            Some(until) => self.waiting.push_back(Waiter { until, answer: Answer::Refused(work, error) }),
+            None => self.refuse(work, error),
         }
     }
 
@@ -394,11 +447,9 @@ impl ShardLeader {
     fn release(&mut self, through: Sequence) {
         while let Some(waiter) = self.waiting.pop_front_if(|waiter| waiter.until <= through) {
             match waiter.answer {
-                Answer::Decide(ask, raw) => {
-                    let _ = ask.reply.send(Ok(*raw));
-                }
+                Answer::Decide(ask, raw) => ask.reply.send(Ok(*raw)),
                 Answer::Read(read) => self.read(read),
-                Answer::Refused(origin, _, error) => self.fail(origin, &error),
+                Answer::Refused(work, error) => self.refuse(work, error),
             }
         }
     }
@@ -407,16 +458,18 @@ impl ShardLeader {
     /// begun again.
     fn start_over(&mut self) {
         self.pending.clear();
+        // The names that only the overlay knew are taken back: their numbers will mean others.
+        self.frames.forget_names();
         self.forming_bytes = 0;
         let mut again: VecDeque<Work> = VecDeque::new();
         for deed in std::mem::take(&mut self.forming) {
-            again.extend(deed.origin.into_work(&deed.command));
+            again.push_back(deed.origin.into_work(&deed.command));
         }
         for waiter in std::mem::take(&mut self.waiting) {
-            again.extend(match waiter.answer {
-                Answer::Decide(ask, _) => Some(Work::Ask(Ask::Decide(ask))),
-                Answer::Read(read) => Some(Work::Ask(Ask::Read(read))),
-                Answer::Refused(origin, command, _) => origin.into_work(&command),
+            again.push_back(match waiter.answer {
+                Answer::Decide(ask, _) => Work::Ask(Ask::Decide(ask)),
+                Answer::Read(read) => Work::Ask(Ask::Read(read)),
+                Answer::Refused(work, _) => work,
             });
         }
         again.append(&mut self.redo);
@@ -440,12 +493,16 @@ impl ShardLeader {
     fn retry(&mut self, deeds: Vec<Deed>) {
         let mut again = VecDeque::new();
         for mut deed in deeds {
+            let ShardCommand::V1(ShardCommandV1 { op, .. }) = &*deed.command;
             let tries = deed.origin.count_try();
-            if tries > PROPOSE_TRIES {
+            if *op == ShardOp::Tick {
+                // It falls due again.
+                self.tick_pending = false;
+            } else if tries > PROPOSE_TRIES {
                 let reason = "the shard's leader keeps changing".to_owned();
                 self.fail(deed.origin, &Error::Unavailable { reason, retry_after_ms: RETRY_AFTER_START_MS });
             } else {
-                again.extend(deed.origin.into_work(&deed.command));
+                again.push_back(deed.origin.into_work(&deed.command));
             }
         }
         again.append(&mut self.redo);
@@ -461,7 +518,7 @@ impl ShardLeader {
             (Origin::Write(tally), _) => tally.applied(),
             (Origin::Own, Outcome::Refused(refusal)) => {
                 tracing::warn!(shard = self.around.shard.0, %refusal, "the cluster's own command was refused");
-                self.tick_pending = false;
+                self.own_failed();
             }
             (Origin::Own, _) => {
                 self.tick_pending = false;
@@ -475,11 +532,31 @@ impl ShardLeader {
     /// Answers whoever waits for a deed that was not done.
     pub(super) fn fail(&mut self, origin: Origin, error: &Error) {
         match origin {
-            Origin::Decide(ask, _) => drop(ask.reply.send(Err(error.clone()))),
-            Origin::Respond(ask) => drop(ask.reply.send(Err(error.clone()))),
+            Origin::Decide(ask, _) => ask.reply.send(Err(error.clone())),
+            Origin::Respond(ask) => ask.reply.send(Err(error.clone())),
             Origin::Write(tally) => tally.refused(error.clone()),
-            Origin::Own => self.tick_pending = false,
+            Origin::Own => self.own_failed(),
         }
+    }
+
+    /// Answers whoever waits for what will not be done.
+    fn refuse(&mut self, work: Work, error: Error) {
+        match work {
+            Work::Ask(ask) => ask.fail(error),
+            Work::Op(_, tally) => tally.refused(error),
+            Work::Own(_) => self.own_failed(),
+        }
+    }
+
+    /// What the cluster itself wanted was not done; it is wanted again, but not at once: whatever stands in the way (a full
+    /// disk) would be met again, for ever.
+    fn own_failed(&mut self) {
+        self.tick_pending = false;
+        self.hush();
+    }
+
+    fn hush(&mut self) {
+        self.quiet_until = Instant::now() + Duration::from_millis(OWN_RETRY_MS);
     }
 
     /// `apply` refused, foreseen or in the log.
@@ -501,15 +578,15 @@ impl ShardLeader {
         };
         match refusal {
             Refusal::Fenced { need } if need > self.around.views.revision() => {
-                self.behind.extend(origin.into_work(command).map(|work| (need, work)));
+                self.behind.push((need, origin.into_work(command)));
             }
             Refusal::Fenced { .. } | Refusal::WrongLeader | Refusal::DecisionRepeated => {
                 let mut origin = origin;
                 if origin.count_try() > PROPOSE_TRIES {
                     let reason = "the shard's leader keeps changing".to_owned();
                     self.fail(origin, &Error::Unavailable { reason, retry_after_ms: RETRY_AFTER_START_MS });
-                } else if let Some(work) = origin.into_work(command) {
-                    self.redo.push_front(work);
+                } else {
+                    self.redo.push_front(origin.into_work(command));
                 }
             }
             Refusal::CapRefused { .. }
@@ -520,12 +597,8 @@ impl ShardLeader {
             | Refusal::ProfileTooLarge
             | Refusal::Malformed(_) => {
                 let error = super::deciding::refused(&refusal);
-                if self.pending.is_empty() {
-                    self.fail(origin, &error);
-                } else {
-                    let (until, command) = (self.pending.last(), Arc::clone(command));
-                    self.waiting.push_back(Waiter { until, answer: Answer::Refused(origin, command, error) });
-                }
+                let until = (!self.pending.is_empty()).then(|| self.pending.last());
+                self.refuse_when(until, origin.into_work(command), error);
             }
         }
     }
@@ -554,13 +627,23 @@ impl Origin {
     }
 
     /// The same from the beginning.
-    fn into_work(self, command: &Command) -> Option<Work> {
+    fn into_work(self, command: &Command) -> Work {
         let ShardCommand::V1(ShardCommandV1 { op, .. }) = &**command;
-        Some(match self {
+        match self {
             Origin::Decide(ask, _) => Work::Ask(Ask::Decide(ask)),
             Origin::Respond(ask) => Work::Ask(Ask::Respond(ask)),
             Origin::Write(tally) => Work::Op(op.clone(), tally),
             Origin::Own => Work::Own(op.clone()),
-        })
+        }
+    }
+
+    /// It may have been applied, and is tried again.
+    fn doubt(&mut self) {
+        match self {
+            Origin::Decide(ask, _) => ask.reply.doubt(),
+            Origin::Respond(ask) => ask.reply.doubt(),
+            Origin::Write(tally) => tally.doubt(),
+            Origin::Own => {}
+        }
     }
 }

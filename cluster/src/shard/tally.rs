@@ -44,6 +44,18 @@ impl Tally {
         count.close_one();
     }
 
+    /// It is not known what became of one of the deeds; it is tried again.
+    pub(crate) fn doubt(&self) {
+        if let Some(reply) = &mut self.count.lock().expect("no holder panics").reply {
+            reply.doubt();
+        }
+    }
+
+    /// Nobody waits for the answer any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.count.lock().expect("no holder panics").reply.as_ref().is_none_or(Reply::is_abandoned)
+    }
+
     /// Counts one more attempt at one of the deeds; says how many there were of each.
     pub(crate) fn count_try(&self) -> u8 {
         let mut count = self.count.lock().expect("no holder panics");
@@ -70,7 +82,6 @@ impl Count {
             }
             Some(cause) => Err(cause),
         };
-        // The caller may have stopped waiting.
-        let _ = reply.send(result);
+        reply.send(result);
     }
 }
