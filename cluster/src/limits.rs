@@ -18,6 +18,10 @@ pub const LOG_SEGMENT_BYTES_MAX: u64 = 2 * LOG_SEGMENT_BYTES;
 pub const LOG_READ_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// An idle writer marks what it synced after this long: half of the 10 ms promised, so that the promise holds.
 pub const LOG_IDLE_MARK_MS: u64 = 5;
+/// How often a full disk is tried for room, in milliseconds.
+pub const LOG_FULL_PROBE_MS: u64 = 1_000;
+/// How much room there has to be then.
+pub const LOG_PROBE_BYTES: usize = ENTRY_BYTES_MAX;
 /// Largest payload of a group's state record (a Raft vote and the like). Every segment begins with all of them.
 pub const LOG_STATE_BYTES_MAX: usize = 16 * 1024;
 /// Groups of one node's log: the shards (≤ 256), the meta group, and as many again that are being destroyed.
@@ -77,8 +81,10 @@ pub const MISSES_MAX: usize = 4_096;
 pub const DECISION_KEY_MS: i64 = 15 * 60 * 1_000;
 /// A retried outcome is recognised for so long (domain.md §5).
 pub const RESPONSE_KEY_MS: i64 = 24 * 60 * 60 * 1_000;
-/// Catalogue changes that may wait.
-pub const META_WAITING_MAX: usize = 4_096;
+/// Calls to the catalogue that are admitted and not answered yet.
+pub const META_OPEN_MAX: usize = 4_096;
+/// Bytes of those calls.
+pub const META_OPEN_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// The ledger's round: opening periods, sending again what was not confirmed, in milliseconds.
 pub const LEDGER_ROUND_MS: u64 = 1_000;
 /// Escrow totals in one entry or message.

@@ -54,6 +54,17 @@ pub enum OpenError {
         /// The record's kind.
         kind: u8,
     },
+    /// There was a log here, and it is gone. Nothing was changed on the disk.
+    #[error(
+        "the write-ahead log is missing: the files of log {expected:016x} were here, {}; acknowledged entries would be lost",
+        .found.map_or("and none are now".to_owned(), |found| format!("and those of log {found:016x} are now"))
+    )]
+    Missing {
+        /// The log that was here.
+        expected: u64,
+        /// The one that is here now.
+        found: Option<u64>,
+    },
     /// The thread that should have read it is gone.
     #[error("cannot open the write-ahead log: {0}")]
     Lost(#[from] Lost),

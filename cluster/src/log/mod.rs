@@ -85,12 +85,22 @@ pub struct LogOptions {
     pub on_corruption: OnCorruption,
     /// A segment is closed before a batch would take it past this many bytes.
     pub segment_bytes: u64,
+    /// Groups that pin the oldest segment are due for a snapshot above so many bytes of the whole log.
+    pub unpinning_bytes: u64,
+    /// The log that must be there, if one is known to have been; `None` takes whatever there is.
+    pub expected: Option<u64>,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
         let durability = Durability::Fsync;
-        LogOptions { durability, on_corruption: OnCorruption::Refuse, segment_bytes: LOG_SEGMENT_BYTES }
+        LogOptions {
+            durability,
+            on_corruption: OnCorruption::Refuse,
+            segment_bytes: LOG_SEGMENT_BYTES,
+            unpinning_bytes: LOG_BYTES_BEFORE_UNPINNING,
+            expected: None,
+        }
     }
 }
 
@@ -170,6 +180,7 @@ pub struct Log {
     // Written by the writer after each batch, read by everyone: locked for lookups only, never across a disk call.
     shared: Arc<Mutex<Shared>>,
     ports: LogPorts,
+    options: LogOptions,
     log_id: u64,
 }
 
@@ -190,6 +201,11 @@ impl Log {
         let recovered =
             offload::call(&*ports.offload, Lane::Log, move || recover::recover(&*disk, options.on_corruption))
                 .await??;
+        if let Some(expected) = options.expected
+            && recovered.log_id != Some(expected)
+        {
+            return Err(OpenError::Missing { expected, found: recovered.log_id });
+        }
         let recovery = Recovery {
             groups: recovered.index.groups.iter().map(|(id, group)| (*id, group.bounds)).collect(),
             dropped: recovered.dropped,
@@ -207,7 +223,7 @@ impl Log {
         let writer = Writer::start(options, ports.clone(), Arc::clone(&shared), requests, log_id, active).await?;
         tokio::spawn(writer.run());
         let room = Arc::new(Semaphore::new(LOG_QUEUE_BYTES_MAX));
-        Ok((Log { queue, room, shared, ports, log_id }, recovery))
+        Ok((Log { queue, room, shared, ports, options, log_id }, recovery))
     }
 
     /// Appends one entry and waits until it is durable. A group's first entry may have any index; every other one follows
@@ -279,6 +295,24 @@ impl Log {
         self.enqueue(Op::Destroy { group }).await?.await
     }
 
+    /// Returns once everything that was submitted before is answered, also what nobody waits for any more.
+    ///
+    /// # Errors
+    /// [`LogError::Closed`] or [`LogError::Failed`].
+    pub async fn settle(&self) -> Result<(), LogError> {
+        self.enqueue(Op::Barrier).await?.await
+    }
+
+    /// Which log this is: drawn when it was begun.
+    pub fn id(&self) -> u64 {
+        self.log_id
+    }
+
+    /// What an acknowledgement promises.
+    pub fn durability(&self) -> Durability {
+        self.options.durability
+    }
+
     /// Finishes what is queued, leaves a synced mark and ends the writer. Later writes are [`LogError::Closed`].
     ///
     /// # Errors
@@ -343,13 +377,19 @@ impl Log {
     }
 
     /// Whether the group should be snapshotted: [`LOG_BYTES_BEFORE_SNAPSHOT`] were appended after its newest snapshot (at
-    /// index `newest`), or its old entries keep the segments of a log that has grown past [`LOG_BYTES_BEFORE_UNPINNING`]. O(groups).
+    /// index `newest`), or it [pins](Log::pins) a log that has grown too long. O(groups).
     pub fn snapshot_due(&self, group: GroupId, newest: Option<u64>) -> bool {
+        self.bytes_after(group, newest) >= LOG_BYTES_BEFORE_SNAPSHOT || self.pins(group)
+    }
+
+    /// Whether the group's old entries keep the oldest segment of a log that has grown past
+    /// [`LogOptions::unpinning_bytes`]. O(groups).
+    pub fn pins(&self, group: GroupId) -> bool {
         let shared = self.lock();
-        let Some(known) = shared.index.groups.get(&group) else { return false };
-        let pins = || known.oldest_segment().is_some() && known.oldest_segment() == shared.index.oldest_segment();
-        known.bytes_after(newest) >= LOG_BYTES_BEFORE_SNAPSHOT
-            || (shared.segments.values().sum::<u64>() > LOG_BYTES_BEFORE_UNPINNING && pins())
+        let oldest = shared.index.groups.get(&group).and_then(|known| known.oldest_segment());
+        shared.segments.values().sum::<u64>() > self.options.unpinning_bytes
+            && oldest.is_some()
+            && oldest == shared.index.oldest_segment()
     }
 
     /// How the log is doing.

@@ -28,7 +28,7 @@ impl<'a> Plan<'a> {
     /// Takes a request into the plan, or says why it cannot be carried out.
     pub(super) fn admit(&mut self, op: &Op) -> Result<(), LogError> {
         let group = match op {
-            Op::Close => return Ok(()),
+            Op::Barrier | Op::Close => return Ok(()),
             Op::Destroy { group } => {
                 self.locked.remove(group);
                 self.count -= usize::from(self.bounds(*group).is_some());
@@ -57,7 +57,7 @@ impl<'a> Plan<'a> {
             }
             Op::Truncate { from, .. } => bounds.truncate(group, *from)?,
             Op::Purge { first, .. } => bounds.purge(*first),
-            Op::State { .. } | Op::Destroy { .. } | Op::Close => {}
+            Op::State { .. } | Op::Destroy { .. } | Op::Barrier | Op::Close => {}
         }
         self.count += usize::from(known.is_none());
         self.groups.insert(group, Some(bounds));

@@ -11,17 +11,36 @@ use super::index::{Checkpoint, Place};
 use super::plan::Plan;
 use super::recover::segment_name;
 use super::{Durability, GroupId, LogError, LogOptions, LogPorts, OpenError, Shared, lock};
-use crate::limits::{LOG_BATCH_BYTES_MAX, LOG_BATCH_REQUESTS_MAX, LOG_IDLE_MARK_MS};
+use crate::limits::{
+    LOG_BATCH_BYTES_MAX, LOG_BATCH_REQUESTS_MAX, LOG_FULL_PROBE_MS, LOG_IDLE_MARK_MS, LOG_PROBE_BYTES,
+};
 use crate::ports::disk::{Disk, DiskError};
 use crate::ports::offload::{Lane, Step};
 
 /// What a caller wants written.
 pub(super) enum Op {
-    Append { group: GroupId, first: u64, payloads: Vec<Vec<u8>> },
-    State { group: GroupId, state: Vec<u8> },
-    Truncate { group: GroupId, from: u64 },
-    Purge { group: GroupId, first: u64 },
-    Destroy { group: GroupId },
+    Append {
+        group: GroupId,
+        first: u64,
+        payloads: Vec<Vec<u8>>,
+    },
+    State {
+        group: GroupId,
+        state: Vec<u8>,
+    },
+    Truncate {
+        group: GroupId,
+        from: u64,
+    },
+    Purge {
+        group: GroupId,
+        first: u64,
+    },
+    Destroy {
+        group: GroupId,
+    },
+    /// Nothing: answered when everything before it is.
+    Barrier,
     Close,
 }
 
@@ -32,7 +51,7 @@ impl Op {
             Op::Append { payloads, .. } => payloads.iter().map(|payload| RECORD_HEADER_BYTES + payload.len()).sum(),
             Op::State { state, .. } => RECORD_HEADER_BYTES + state.len(),
             Op::Truncate { .. } | Op::Purge { .. } | Op::Destroy { .. } => RECORD_HEADER_BYTES,
-            Op::Close => 0,
+            Op::Barrier | Op::Close => 0,
         }
     }
 }
@@ -126,15 +145,16 @@ impl Writer {
 
     async fn serve(&mut self) -> Result<(), Stopped> {
         loop {
-            let request = if self.active.marked {
+            let is_full = lock(&self.shared).disk_full;
+            let request = if self.active.marked && !is_full {
                 self.requests.recv().await
             } else {
-                let idle = Duration::from_millis(LOG_IDLE_MARK_MS);
+                let idle = Duration::from_millis(if self.active.marked { LOG_FULL_PROBE_MS } else { LOG_IDLE_MARK_MS });
                 tokio::select! {
                     biased;
                     request = self.requests.recv() => request,
                     () = tokio::time::sleep(idle) => {
-                        self.mark().await?;
+                        if self.active.marked { self.probe().await? } else { self.mark().await? }
                         continue;
                     }
                 }
@@ -203,12 +223,15 @@ impl Writer {
         }
         if let Err(Failure { step, error }) = self.attempt(calls).await {
             let waiting: Vec<_> = batch.done.into_iter().map(|(done, _room)| done).collect();
-            if step == 0 && is_full(&error) && self.cut_back().await.is_ok() {
-                lock(&self.shared).disk_full = true;
-                waiting.into_iter().for_each(|done| answer(done, Err(LogError::Full)));
-                return Ok(());
+            if step > 0 || !is_full(&error) {
+                return Err(self.fail("cannot write the log", &error, waiting));
             }
-            return Err(self.fail("cannot write the log", &error, waiting));
+            if let Err(Failure { error, .. }) = self.cut_back().await {
+                return Err(self.fail("cannot take back what a full disk cut short", &error, waiting));
+            }
+            lock(&self.shared).disk_full = true;
+            waiting.into_iter().for_each(|done| answer(done, Err(LogError::Full)));
+            return Ok(());
         }
         self.active.len += written;
         match self.options.durability {
@@ -261,7 +284,7 @@ impl Writer {
                 Op::Truncate { group, from } => write(group, from, Kind::Truncate, &[], Vec::new()),
                 Op::Purge { group, first } => write(group, first, Kind::Purge, &[], Vec::new()),
                 Op::Destroy { group } => write(group, 0, Kind::Destroy, &[], Vec::new()),
-                Op::Close => {}
+                Op::Barrier | Op::Close => {}
             }
             batch.done.push((done, room));
         }
@@ -304,6 +327,22 @@ impl Writer {
             }
             Err(Failure { error, .. }) => Err(self.fail("cannot mark the log", &error, Vec::new())),
         }
+    }
+
+    /// Looks whether a full disk has room again, by writing and taking back what is not a frame: nobody else may want to
+    /// write, as long as the node says that it cannot.
+    async fn probe(&mut self) -> Result<(), Stopped> {
+        let tried = self.attempt(vec![append(&segment_name(self.active.segment), vec![0; LOG_PROBE_BYTES])]).await;
+        let is_full = match &tried {
+            Ok(()) => false,
+            Err(Failure { error, .. }) if is_full(error) => true,
+            Err(Failure { error, .. }) => return Err(self.fail("cannot write the log", error, Vec::new())),
+        };
+        if let Err(Failure { error, .. }) = self.cut_back().await {
+            return Err(self.fail("cannot take back what a full disk cut short", &error, Vec::new()));
+        }
+        lock(&self.shared).disk_full = is_full;
+        Ok(())
     }
 
     /// The end of a clean run: a mark, and a sync that covers it.
@@ -406,10 +445,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Cuts what a failed append may have left.
-    async fn cut_back(&self) -> Result<(), Failure> {
+    /// Cuts what a failed append may have left, and syncs: whole frames may be among it, and a power cut must not bring back
+    /// what callers were told is not there.
+    async fn cut_back(&mut self) -> Result<(), Failure> {
         let (name, len) = (segment_name(self.active.segment), self.active.len);
-        self.attempt(vec![Box::new(move |disk| disk.truncate(&name, len))]).await
+        let synced = sync(&name);
+        self.attempt(vec![Box::new(move |disk| disk.truncate(&name, len)), synced]).await?;
+        self.active.synced = len;
+        Ok(())
     }
 
     fn refuse_full(&self, requests: Vec<Request>) {

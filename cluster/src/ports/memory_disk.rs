@@ -11,8 +11,10 @@ struct File {
     written: Vec<u8>,
     // The first so many of `written` are synced …
     synced: usize,
-    // … and these followed them at the last sync, but were cut off since.
+    // … and these followed them at the last sync, but were cut off since …
     cut: Vec<u8>,
+    // … and after all that, these were written, never synced, and cut off.
+    cut_unsynced: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
@@ -56,13 +58,17 @@ impl MemoryDisk {
         inner.files.retain(|id, _| names.values().any(|used| used == id));
         for (name, id) in &names {
             let file = inner.files.get_mut(id).expect("every name has its file");
-            let unsynced = file.written.len() - file.synced;
-            if file.cut.is_empty() {
+            if file.cut.is_empty() && file.cut_unsynced.is_empty() {
+                let unsynced = file.written.len() - file.synced;
                 let torn = kept(name, unsynced).min(unsynced);
                 file.written.truncate(file.synced + torn);
             } else {
+                // The truncation never reached the disk, nor what was written after it.
+                let torn = kept(name, file.cut_unsynced.len()).min(file.cut_unsynced.len());
+                file.cut_unsynced.truncate(torn);
                 file.written.truncate(file.synced);
                 file.written.append(&mut file.cut);
+                file.written.append(&mut file.cut_unsynced);
             }
             file.synced = file.written.len();
         }
@@ -208,6 +214,9 @@ impl Disk for MemoryDisk {
             let reason = format!("it is only {} bytes long", file.written.len());
             return Err(DiskError::Io { operation: "truncate", name: name.to_owned(), reason });
         }
+        if len < file.written.len() && file.cut.is_empty() && file.cut_unsynced.is_empty() {
+            file.cut_unsynced = file.written[len.max(file.synced)..].to_vec();
+        }
         if len < file.synced {
             file.cut.splice(0..0, file.written[len..file.synced].iter().copied());
             file.synced = len;
@@ -224,6 +233,7 @@ impl Disk for MemoryDisk {
         let file = inner.file(name)?;
         file.synced = file.written.len();
         file.cut.clear();
+        file.cut_unsynced.clear();
         Ok(())
     }
 
@@ -305,6 +315,23 @@ mod tests {
         disk.append("a", b"xy").unwrap();
         disk.cut_power(|_, _| 0);
         assert_eq!(contents(&disk, "a"), b"0123456789");
+    }
+
+    #[test]
+    fn a_power_cut_may_bring_back_what_was_cut_and_not_synced() {
+        let disk = MemoryDisk::new();
+        disk.create("a").unwrap();
+        disk.sync_dir().unwrap();
+        disk.append("a", b"0123").unwrap();
+        disk.sync_data("a").unwrap();
+        disk.append("a", b"456789").unwrap();
+        disk.truncate("a", 4).unwrap();
+        let synced = disk.copy();
+        disk.cut_power(|_, cut| cut - 2);
+        assert_eq!(contents(&disk, "a"), b"01234567");
+        synced.sync_data("a").unwrap();
+        synced.cut_power(|_, cut| cut);
+        assert_eq!(contents(&synced, "a"), b"0123", "a synced truncation is final");
     }
 
     #[test]

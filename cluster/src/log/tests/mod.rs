@@ -408,3 +408,97 @@ async fn memory_durability_outlives_the_process_and_not_the_power() {
     let log = host.open().await;
     assert_eq!(entries(&log, A).await.len(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_full_disk_refused_does_not_come_back_with_the_power() {
+    let host = Host::new();
+    let log = host.open().await;
+    log.append(A, 1, b"one".to_vec()).await.unwrap();
+    let used: u64 = host.files().iter().map(|name| host.disk.len(name).unwrap()).sum();
+    // The first of two entries fits, and so lies on the disk as a whole frame.
+    host.disk.set_capacity(Some(used + 200));
+    let refused = log.append_all(A, 2, vec![b"two".to_vec(), vec![7; 1_000]]).await;
+    assert_eq!(refused, Err(LogError::Full));
+    host.cut_power(usize::MAX);
+    let log = host.open().await;
+    assert_eq!(entries(&log, A).await, [(1, b"one".to_vec())]);
+    log.append(A, 2, b"other".to_vec()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_truncation_that_cannot_be_synced_ends_the_node() {
+    let host = Host::new();
+    let log = host.open().await;
+    log.append(A, 1, b"one".to_vec()).await.unwrap();
+    let used: u64 = host.files().iter().map(|name| host.disk.len(name).unwrap()).sum();
+    host.disk.set_capacity(Some(used + 50));
+    host.disk.fail_sync_after(0);
+    let refused = log.append(A, 2, vec![7; 1_000]).await;
+    assert!(matches!(refused, Err(LogError::Failed(_))), "{refused:?}");
+    assert_eq!(host.fatal().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_is_found_to_have_room_again_without_anybody_writing() {
+    let host = Host::new();
+    let log = host.open().await;
+    log.append(A, 1, b"one".to_vec()).await.unwrap();
+    let used: u64 = host.files().iter().map(|name| host.disk.len(name).unwrap()).sum();
+    host.disk.set_capacity(Some(used + 50));
+    assert_eq!(log.append(A, 2, vec![7; 1_000]).await, Err(LogError::Full));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(log.status().disk_full, "a mark would fit, an entry would not");
+    let len = host.bytes(&host.last()).len();
+    host.disk.set_capacity(None);
+    tokio::time::sleep(Duration::from_millis(crate::limits::LOG_FULL_PROBE_MS + 10)).await;
+    assert!(!log.status().disk_full);
+    assert_eq!(host.bytes(&host.last()).len(), len, "the probe leaves nothing");
+    log.append(A, 2, b"two".to_vec()).await.unwrap();
+    host.cut_power(0);
+    let log = host.open().await;
+    assert_eq!(entries(&log, A).await, [(1, b"one".to_vec()), (2, b"two".to_vec())]);
+    assert_eq!(host.fatal(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_a_power_cut_left_there_is_no_entry() {
+    let host = Host::new();
+    let log = host.open().await;
+    log.append(A, 1, b"one".to_vec()).await.unwrap();
+    idle().await;
+    host.disk.append(&host.last(), &vec![0; crate::limits::LOG_PROBE_BYTES]).unwrap();
+    host.cut_power(usize::MAX);
+    let (log, recovery) = host.try_open().await.unwrap();
+    assert_eq!(recovery.dropped.map(|dropped| dropped.bytes), Some(crate::limits::LOG_PROBE_BYTES as u64));
+    assert_eq!(entries(&log, A).await, [(1, b"one".to_vec())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_gone_is_missed_and_nothing_is_written() {
+    let host = Host::new();
+    let log = host.open().await;
+    let id = log.id();
+    log.append(A, 1, b"one".to_vec()).await.unwrap();
+    let known = Host::on(Arc::clone(&host.disk), LogOptions { expected: Some(id), ..LogOptions::default() });
+    assert_eq!(known.open().await.id(), id);
+    for name in host.files() {
+        host.disk.remove(&name).unwrap();
+    }
+    for _ in 0..2 {
+        let error = known.try_open().await.unwrap_err();
+        assert_eq!(error, OpenError::Missing { expected: id, found: None });
+        assert_eq!(host.files(), [""; 0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_barrier_waits_for_what_nobody_waits_for_any_more() {
+    let host = Host::new();
+    let log = host.open().await;
+    drop(log.submit(A, 1, vec![b"one".to_vec()]).await.unwrap());
+    assert_eq!(log.bounds(A), None);
+    log.settle().await.unwrap();
+    assert_eq!(log.bounds(A), Some(Bounds { first: 1, next: Some(2) }));
+    log.close().await.unwrap();
+    assert_eq!(log.settle().await, Err(LogError::Closed));
+}
