@@ -33,6 +33,8 @@ pub(crate) struct InForce {
     pub(crate) revision: Revision,
     pub(crate) tenants: BTreeMap<TenantId, Arc<TenantView>>,
     pub(crate) keys: BTreeMap<[u8; 32], Arc<Identity>>,
+    /// Tenants whose catalogue of this revision cannot be compiled: an older one, or none, decides.
+    pub(crate) broken: BTreeMap<TenantId, Revision>,
 }
 
 /// The views of a node: loaded by every request, swapped by the meta group's compiler.

@@ -15,7 +15,7 @@ use crate::shard::ask::{Ask, Lane, Reply, WriteAsk};
 /// Does what is left to do, then answers. It does not give up: a change that is in force is never answered before its duties
 /// are done, however long a shard takes; the caller's own deadline ends the waiting there.
 pub(super) async fn acknowledge(around: Surroundings, ready: Acknowledgement) {
-    let Acknowledgement { mut answers, reply, duties } = ready;
+    let Acknowledgement { mut answers, reply, duties, room } = ready;
     let mut ops: BTreeMap<ShardId, Vec<ShardOp>> = BTreeMap::new();
     let mut messages: BTreeMap<ShardId, Vec<EscrowMessage>> = BTreeMap::new();
     for (shard, message) in duties.told {
@@ -45,6 +45,7 @@ pub(super) async fn acknowledge(around: Surroundings, ready: Acknowledgement) {
     }
     // The caller may have stopped waiting.
     let _ = reply.send(Ok(answers));
+    drop(room);
 }
 
 fn order(

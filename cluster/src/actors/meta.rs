@@ -30,6 +30,8 @@ pub(crate) enum MetaMsg {
     Leads(Option<Leader>),
     /// A compile has ended.
     Compiled(Box<Compiled>),
+    /// A catalogue has been tried.
+    Tried,
     /// The alarm rang.
     Ring,
     /// The committed state, shared.
@@ -60,6 +62,8 @@ pub(crate) struct MetaBody {
     fatal: Arc<dyn Fatal>,
     tasks: JoinSet<()>,
     alarm: Alarm,
+    /// A `Work` of our own is in the mailbox.
+    summoned: bool,
 }
 
 struct MetaMachine(ActorRef<MetaMsg>);
@@ -96,7 +100,7 @@ impl Actor for MetaActor {
         let leader = MetaLeader::new(around.clone(), state, applied);
         let woken = myself.clone();
         around.door.open(Arc::new(move || drop(woken.cast(MetaMsg::Work))));
-        Ok(MetaBody { leader, around, propose, offload, fatal, tasks, alarm: Alarm::default() })
+        Ok(MetaBody { leader, around, propose, offload, fatal, tasks, alarm: Alarm::default(), summoned: false })
     }
 
     async fn handle(
@@ -106,15 +110,21 @@ impl Actor for MetaActor {
         body: &mut MetaBody,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            MetaMsg::Work => {}
+            MetaMsg::Work => body.summoned = false,
             MetaMsg::Apply { position, commands, reply } => {
                 let outcomes = body.leader.apply(position, &commands);
                 // Whoever proposed may have gone; the entry is applied all the same.
                 let _ = reply.send(outcomes);
             }
-            MetaMsg::Proposed(proposed) => body.leader.proposed(proposed),
+            MetaMsg::Proposed(proposed) => {
+                body.leader.proposed(proposed);
+                // What the answer said of the leader may be older than what the port says by now.
+                let leader = *body.propose.leader().borrow();
+                body.leader.follow(leader);
+            }
             MetaMsg::Leads(leader) => body.leader.follow(leader),
             MetaMsg::Compiled(compiled) => body.leader.compiled(*compiled),
+            MetaMsg::Tried => body.leader.tried(),
             MetaMsg::Ring => body.alarm.rang(),
             MetaMsg::Share(reply) => {
                 let _ = reply.send(body.leader.share());
@@ -143,7 +153,7 @@ impl MetaBody {
             self.tasks.spawn(async move {
                 match offload::call(&*offload, Lane::Bulk, move || compile.run()).await {
                     Ok(compiled) => drop(myself.cast(MetaMsg::Compiled(Box::new(compiled)))),
-                    // The log holds a catalogue that this release cannot compile: no later one can be put in force.
+                    // The thread is gone: no later catalogue can be put in force.
                     Err(error) => fatal.stop(&format!("compiling the catalogue: {error}")),
                 }
             });
@@ -153,6 +163,18 @@ impl MetaBody {
             self.tasks.spawn(async move {
                 let proposed = propose.propose(commands, leader).await;
                 let _ = myself.cast(MetaMsg::Proposed(proposed));
+            });
+        }
+        if self.leader.wants_a_turn() && !self.summoned {
+            self.summoned = true;
+            let _ = myself.cast(MetaMsg::Work);
+        }
+        if let Some(trial) = self.leader.next_trial() {
+            let (offload, myself) = (Arc::clone(&self.offload), myself.clone());
+            self.tasks.spawn(async move {
+                // A trial that is lost has dropped its reply port, which says so.
+                let _ = offload::call(&*offload, Lane::Bulk, move || trial.run()).await;
+                let _ = myself.cast(MetaMsg::Tried);
             });
         }
         for ready in self.leader.acknowledgements() {

@@ -1,8 +1,8 @@
 //! What the meta group is asked.
 
-use proffer_engine::budget::escrow::EscrowReport;
 use proffer_engine::catalog::{self, Command};
-use proffer_engine::keys::{OfferKey, ShardId, TenantId};
+use proffer_engine::codec;
+use proffer_engine::keys::{OfferKey, TenantId};
 use proffer_engine::profile::command::AccountId;
 use proffer_engine::time::Span;
 use tokio::sync::oneshot;
@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::calls::Changed;
 use crate::error::Error;
+use crate::limits::ENTRY_OVERHEAD_BYTES;
 
 /// Where an answer goes.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -20,12 +21,22 @@ pub(crate) enum MetaAsk {
     Change { commands: Vec<Command>, deadline: Instant, reply: Reply<Vec<Result<Changed, Error>>> },
     /// Say what the catalogue would answer.
     Validate { commands: Vec<Command>, reply: Reply<Vec<Result<catalog::Changed, catalog::Refusal>>> },
-    /// A shard's totals and wishes. Not answered here: the shard is told in a notice.
-    Settle { shard: ShardId, reports: Vec<EscrowReport> },
     /// The ledger's side of an offer's accounts.
     Budget { tenant: TenantId, offer: OfferKey, reply: Reply<Vec<LedgerRow>> },
     /// By how much the limits of these accounts are exceeded.
     Over { accounts: Vec<AccountId>, reply: Reply<u64> },
+}
+
+impl MetaAsk {
+    /// About how many bytes it keeps in memory while it waits. O(those).
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            MetaAsk::Change { commands, .. } | MetaAsk::Validate { commands, .. } => {
+                commands.iter().map(|command| codec::encode(command).len() + ENTRY_OVERHEAD_BYTES).sum()
+            }
+            MetaAsk::Budget { .. } | MetaAsk::Over { .. } => 0,
+        }
+    }
 }
 
 /// The ledger's side of one account.

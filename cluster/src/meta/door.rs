@@ -1,27 +1,61 @@
 //! The way into the meta group: what waits is counted, and the cluster's own goes first.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use proffer_engine::budget::escrow::EscrowReport;
+use proffer_engine::keys::ShardId;
+use proffer_engine::profile::command::AccountId;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use crate::error::Error;
-use crate::limits::{META_WAITING_MAX, RETRY_AFTER_BUSY_MS, RETRY_AFTER_START_MS};
+use crate::limits::{
+    ESCROW_MESSAGES_MAX, META_OPEN_BYTES_MAX, META_OPEN_MAX, RETRY_AFTER_BUSY_MS, RETRY_AFTER_START_MS,
+};
 use crate::meta::ask::MetaAsk;
 use crate::shard::door::Waker;
 
 /// The meta group's gate and queue. It outlives the actor behind it.
-#[derive(Default)]
 pub(crate) struct MetaDoor {
     waiting: Mutex<Waiting>,
     up: AtomicBool,
+    /// Calls and bytes that may be open: admitted, and not answered.
+    places: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
 }
 
 #[derive(Default)]
 struct Waiting {
-    own: VecDeque<MetaAsk>,
-    calls: VecDeque<MetaAsk>,
+    /// Shards with reports, in the order in which they came; of each account the newest.
+    reporting: VecDeque<ShardId>,
+    reports: BTreeMap<ShardId, BTreeMap<AccountId, EscrowReport>>,
+    calls: VecDeque<Admitted>,
     waker: Option<Waker>,
     woken: bool,
+}
+
+/// What a call occupies until it is answered.
+pub(crate) struct Room {
+    _place: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
+}
+
+/// A call with its room.
+pub(crate) struct Admitted {
+    pub(crate) ask: MetaAsk,
+    pub(crate) room: Room,
+}
+
+impl Default for MetaDoor {
+    fn default() -> Self {
+        MetaDoor {
+            waiting: Mutex::default(),
+            up: AtomicBool::new(false),
+            places: Arc::new(Semaphore::new(META_OPEN_MAX)),
+            bytes: Arc::new(Semaphore::new(META_OPEN_BYTES_MAX)),
+        }
+    }
 }
 
 impl MetaDoor {
@@ -45,46 +79,71 @@ impl MetaDoor {
         self.lock().waker = None;
     }
 
-    /// Admits a call.
+    /// Admits a call. O(its bytes).
     pub(crate) fn send(&self, ask: MetaAsk) -> Result<(), Error> {
         if !self.is_up() {
             let reason = "the catalogue is recovering".to_owned();
             return Err(Error::Unavailable { reason, retry_after_ms: RETRY_AFTER_START_MS });
         }
-        let mut waiting = self.lock();
-        if waiting.calls.len() >= META_WAITING_MAX {
+        // One that is larger than all the room there is goes in alone.
+        let bytes = u32::try_from(ask.bytes().min(META_OPEN_BYTES_MAX)).unwrap_or(u32::MAX);
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(bytes);
+        let (Ok(place), Ok(bytes)) = (place, bytes) else {
             return Err(Error::Overloaded { retry_after_ms: RETRY_AFTER_BUSY_MS });
-        }
-        waiting.calls.push_back(ask);
+        };
+        let mut waiting = self.lock();
+        waiting.calls.push_back(Admitted { ask, room: Room { _place: place, _bytes: bytes } });
         Self::wake(waiting);
         Ok(())
     }
 
-    /// The cluster's own: never refused. Shards send at most one report of an account a round, and one question.
-    pub(crate) fn send_own(&self, ask: MetaAsk) {
+    /// A shard's totals and wishes: never refused, and not answered here: the shard is told in a notice. A later report of an
+    /// account takes the place of one that still waits, but for what that wished for.
+    pub(crate) fn report(&self, shard: ShardId, reports: Vec<EscrowReport>) {
+        if reports.is_empty() {
+            return;
+        }
         let mut waiting = self.lock();
-        waiting.own.push_back(ask);
+        if !waiting.reports.contains_key(&shard) {
+            waiting.reporting.push_back(shard);
+        }
+        let of_shard = waiting.reports.entry(shard).or_default();
+        for report in reports {
+            let kept = of_shard.entry(report.account).or_insert(report);
+            *kept = EscrowReport { wish: report.wish.max(kept.wish), ..report };
+        }
         Self::wake(waiting);
     }
 
-    pub(crate) fn next_own(&self) -> Option<MetaAsk> {
-        self.lock().own.pop_front()
+    /// The reports of the shard that has waited longest.
+    pub(crate) fn next_reports(&self) -> Option<(ShardId, Vec<EscrowReport>)> {
+        let mut waiting = self.lock();
+        let shard = waiting.reporting.pop_front()?;
+        let mut reports = waiting.reports.remove(&shard).expect("whoever reports has reports");
+        if let Some(later) = reports.keys().nth(ESCROW_MESSAGES_MAX).copied() {
+            let later = reports.split_off(&later);
+            waiting.reports.insert(shard, later);
+            waiting.reporting.push_back(shard);
+        }
+        Some((shard, reports.into_values().collect()))
     }
 
-    pub(crate) fn next_call(&self) -> Option<MetaAsk> {
+    /// The call that has waited longest.
+    pub(crate) fn next_call(&self) -> Option<Admitted> {
         self.lock().calls.pop_front()
     }
 
     /// The actor has looked: says whether it has to look again.
     pub(crate) fn rest(&self) -> bool {
         let mut waiting = self.lock();
-        waiting.woken = !waiting.own.is_empty() || !waiting.calls.is_empty();
+        waiting.woken = !waiting.reporting.is_empty() || !waiting.calls.is_empty();
         waiting.woken
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         let waiting = self.lock();
-        waiting.own.is_empty() && waiting.calls.is_empty()
+        waiting.reporting.is_empty() && waiting.calls.is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -99,5 +158,67 @@ impl MetaDoor {
         waiting.woken = true;
         drop(waiting);
         waker();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proffer_engine::catalog::{Actor, Command, CommandV1, EntityKind, Op};
+    use proffer_engine::keys::{CapKey, TenantId};
+    use proffer_engine::time::Timestamp;
+    use proffer_engine::value::Value;
+    use tokio::sync::oneshot;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn report(account: u32, spent: u64, wish: u64) -> EscrowReport {
+        let account = AccountId { tenant: 0, cap: CapKey(account), ordinal: 0 };
+        EscrowReport { account, granted_seen: 9, returned: 0, free: 0, reserved: 0, spent, wish }
+    }
+
+    #[test]
+    fn reports_that_wait_are_one_an_account_and_keep_their_wish() {
+        let door = MetaDoor::default();
+        for spent in 0..1_000 {
+            door.report(ShardId(1), vec![report(7, spent, u64::from(spent == 500)), report(8, spent, 0)]);
+        }
+        door.report(ShardId(2), vec![report(7, 1, 0)]);
+        assert_eq!(door.next_reports(), Some((ShardId(1), vec![report(7, 999, 1), report(8, 999, 0)])));
+        assert_eq!(door.next_reports(), Some((ShardId(2), vec![report(7, 1, 0)])));
+        assert_eq!(door.next_reports(), None);
+        assert!(!door.rest());
+    }
+
+    #[test]
+    fn more_reports_than_an_entry_holds_come_in_parts() {
+        let door = MetaDoor::default();
+        let many = u32::try_from(ESCROW_MESSAGES_MAX).unwrap() + 10;
+        door.report(ShardId(1), (0..many).map(|account| report(account, 1, 0)).collect());
+        let sizes: Vec<usize> = std::iter::from_fn(|| door.next_reports()).map(|(_, reports)| reports.len()).collect();
+        assert_eq!(sizes, [ESCROW_MESSAGES_MAX, 10]);
+    }
+
+    #[tokio::test]
+    async fn bytes_of_open_calls_are_bounded_until_they_are_answered() {
+        let door = MetaDoor::default();
+        door.open(Arc::new(|| {}));
+        let mebibytes = |count: usize| {
+            let body = Value::map([("name", Value::text(&"x".repeat(count * 1024 * 1024)))]);
+            let op = Op::Create { kind: EntityKind::Offer, id: "one".to_owned(), body };
+            let actor = Actor { name: "test".to_owned(), admin: true };
+            let command = CommandV1 { tenant: TenantId::new("acme"), actor, at: Timestamp(0), op };
+            let deadline = Instant::now() + Duration::from_secs(1);
+            MetaAsk::Change { commands: vec![Command::V1(command)], deadline, reply: oneshot::channel().0 }
+        };
+        let most = META_OPEN_BYTES_MAX / 1024 / 1024;
+        assert!(door.send(mebibytes(most * 2 / 3)).is_ok());
+        let open = door.next_call().unwrap();
+        assert!(matches!(door.send(mebibytes(most * 2 / 3)), Err(Error::Overloaded { .. })), "it is not answered yet");
+        drop(open);
+        assert!(door.send(mebibytes(most * 2)).is_ok(), "one alone always fits");
+        assert!(door.send(mebibytes(1)).is_err());
     }
 }

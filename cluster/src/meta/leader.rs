@@ -20,13 +20,13 @@ use tokio::time::Instant;
 use crate::calls::Changed;
 use crate::error::Error;
 use crate::limits::{
-    ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, ENTRY_OVERHEAD_BYTES, ESCROW_MESSAGES_MAX, LEDGER_ROUND_MS, PROPOSE_TRIES,
-    RETRY_AFTER_START_MS,
+    ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, ENTRY_OVERHEAD_BYTES, ESCROW_MESSAGES_MAX, LEDGER_ROUND_MS, OWN_RETRY_MS,
+    PROPOSE_TRIES, RETRY_AFTER_START_MS,
 };
 use crate::meta::ask::{LedgerRow, MetaAsk, Reply};
 use crate::meta::command::{MetaCommand, MetaCommandV1, MetaOp, MetaOutcome};
 use crate::meta::compile::{Compile, Compiled};
-use crate::meta::door::MetaDoor;
+use crate::meta::door::{Admitted, MetaDoor, Room};
 use crate::meta::openings::{Openings, to_open};
 use crate::meta::state::{MetaState, touched_offers};
 use crate::ports::clock::Clock;
@@ -59,9 +59,14 @@ pub(crate) struct MetaLeader {
     leader: Option<Leader>,
     in_flight: Vec<(Command, Part)>,
     jobs: BTreeMap<u64, Job>,
-    /// Jobs with commands still to be proposed, in order.
+    /// Jobs of nothing but emergency exclusions with commands still to be proposed: before everything else.
+    urgent: VecDeque<u64>,
+    /// The other jobs with commands still to be proposed. One that fills an entry goes to the end.
     open: VecDeque<u64>,
     next_job: u64,
+    /// Catalogues to be tried off this thread, in order, and whether one is being tried.
+    trials: VecDeque<Trial>,
+    trying: bool,
     openings: Openings,
     /// What has changed since the last compile was begun.
     stale: BTreeMap<TenantId, Vec<Touched>>,
@@ -69,6 +74,49 @@ pub(crate) struct MetaLeader {
     /// Accounts of which a shard may not have heard what it was last granted: told again every round until it reports.
     unheard: BTreeSet<AccountId>,
     last_round: Instant,
+    /// The log took nothing: the cluster's own commands are not proposed again before.
+    quiet_until: Instant,
+}
+
+/// A question what the catalogue would say, with a copy of it to try on.
+pub(crate) struct Trial {
+    catalog: Catalog,
+    revision: Revision,
+    commands: Vec<catalog::Command>,
+    reply: Reply<Vec<Result<catalog::Changed, catalog::Refusal>>>,
+    _room: Room,
+}
+
+impl Trial {
+    /// Tries and answers. O(commands): not to be run in a turn.
+    pub(crate) fn run(self) {
+        let Trial { mut catalog, revision, commands, reply, _room } = self;
+        let tried = AssertUnwindSafe(|| {
+            let results = commands.iter().map(|command| catalog.apply(revision, command));
+            // A caller that is gone needs no more of it.
+            results.take_while(|_| !reply.is_closed()).collect()
+        });
+        let answers = catch_unwind(tried);
+        // The caller may have stopped waiting.
+        let _ = reply.send(answers.map_err(|_| Error::Poisonous));
+    }
+}
+
+/// What one entry may still take.
+struct Space {
+    bytes: usize,
+    commands: usize,
+}
+
+impl Space {
+    fn is_left(&self) -> bool {
+        self.bytes > 0 && self.commands > 0
+    }
+
+    fn take(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.commands = self.commands.saturating_sub(1);
+    }
 }
 
 /// Who waits for a command of the entry under way.
@@ -86,6 +134,8 @@ struct Job {
     reply: Reply<Vec<Result<Changed, Error>>>,
     tries: u8,
     duties: Duties,
+    urgent: bool,
+    room: Room,
 }
 
 /// What is to be done before a call is acknowledged.
@@ -93,6 +143,8 @@ struct Job {
 pub(crate) struct Duties {
     /// The newest revision of its changes.
     pub(crate) revision: Revision,
+    /// Whose catalogues they change.
+    tenants: BTreeSet<TenantId>,
     /// Totals that shards must have.
     pub(crate) told: Vec<(ShardId, EscrowMessage)>,
     /// Every shard must refuse what was decided under an older revision.
@@ -106,6 +158,7 @@ pub(crate) struct Acknowledgement {
     pub(crate) answers: Vec<Result<Changed, Error>>,
     pub(crate) reply: Reply<Vec<Result<Changed, Error>>>,
     pub(crate) duties: Duties,
+    pub(crate) room: Room,
 }
 
 impl MetaLeader {
@@ -123,12 +176,16 @@ impl MetaLeader {
             leader: None,
             in_flight: Vec::new(),
             jobs: BTreeMap::new(),
+            urgent: VecDeque::new(),
             open: VecDeque::new(),
             next_job: 0,
+            trials: VecDeque::new(),
+            trying: false,
             stale,
             compiling: false,
             unheard,
             last_round: Instant::now(),
+            quiet_until: Instant::now(),
         }
     }
 
@@ -173,7 +230,7 @@ impl MetaLeader {
         loop {
             self.form_entry(leader);
             // What was refused at once, or only read, leaves nothing to propose.
-            if !self.around.door.rest() || !self.in_flight.is_empty() {
+            if !self.around.door.rest() || self.wants_a_turn() || !self.in_flight.is_empty() {
                 break;
             }
         }
@@ -183,25 +240,53 @@ impl MetaLeader {
         Some((self.in_flight.iter().map(|(command, _)| Arc::clone(command)).collect(), leader))
     }
 
+    /// Whether it wants another turn though nothing is under way: a turn tries no more than an entry's worth.
+    pub(crate) fn wants_a_turn(&self) -> bool {
+        self.leader.is_some() && self.in_flight.is_empty() && !(self.urgent.is_empty() && self.open.is_empty())
+    }
+
+    /// The next catalogue to try off this thread, if none is being tried.
+    pub(crate) fn next_trial(&mut self) -> Option<Trial> {
+        if self.trying {
+            return None;
+        }
+        let trial = self.trials.pop_front()?;
+        self.trying = true;
+        Some(trial)
+    }
+
+    /// A trial has ended.
+    pub(crate) fn tried(&mut self) {
+        self.trying = false;
+    }
+
     fn form_entry(&mut self, leader: Leader) {
+        while let Some(admitted) = self.around.door.next_call() {
+            self.begin(admitted);
+        }
         let now = self.now();
-        let mut bytes = 0;
+        let mut space = Space { bytes: ENTRY_BYTES_MAX, commands: ENTRY_COMMANDS_MAX };
         self.tried_for = self.applied.index + 1;
-        self.form_own(now, leader, &mut bytes);
-        while bytes < ENTRY_BYTES_MAX && self.in_flight.len() < ENTRY_COMMANDS_MAX {
-            match self.open.front().copied() {
-                Some(job) => self.form_job(job, now, leader, &mut bytes),
-                None => match self.around.door.next_call() {
-                    Some(ask) => self.begin(ask),
-                    None => break,
-                },
+        while space.is_left()
+            && let Some(job) = self.urgent.pop_front()
+        {
+            if self.form_job(job, now, leader, &mut space) {
+                self.urgent.push_back(job);
+            }
+        }
+        self.form_own(now, leader, &mut space);
+        while space.is_left()
+            && let Some(job) = self.open.pop_front()
+        {
+            if self.form_job(job, now, leader, &mut space) {
+                self.open.push_back(job);
             }
         }
     }
 
     /// Whether something waits to be proposed.
     pub(crate) fn has_work(&self) -> bool {
-        !self.open.is_empty() || !self.around.door.is_empty()
+        !self.urgent.is_empty() || !self.open.is_empty() || !self.trials.is_empty() || !self.around.door.is_empty()
     }
 
     /// Whether nothing is under way.
@@ -221,18 +306,25 @@ impl MetaLeader {
                 return;
             }
             Proposed::Refused(Reason::NotLeader(leader)) => {
-                self.leader = leader.or(self.leader);
+                self.leader = leader;
+                self.hush();
                 for (command, part) in parts.into_iter().rev() {
                     self.retry(&command, part);
                 }
             }
             Proposed::NotApplied(reason) => {
+                tracing::warn!(%reason, "an entry of the catalogue was not applied");
+                self.hush();
                 let retry_after_ms = RETRY_AFTER_START_MS;
                 self.fail_all(parts, &Error::Unavailable { reason, retry_after_ms });
             }
             Proposed::Unknown => self.fail_all(parts, &Error::Unknown),
         }
         self.tried = self.state.catalog().clone();
+    }
+
+    fn hush(&mut self) {
+        self.quiet_until = Instant::now() + Duration::from_millis(OWN_RETRY_MS);
     }
 
     /// What to compile next, if nothing is being compiled and something is stale.
@@ -257,12 +349,16 @@ impl MetaLeader {
         let in_force = self.around.views.revision();
         let done = |job: &Job| job.answers.iter().all(Option::is_some) && job.duties.revision <= in_force;
         let ids: Vec<u64> = self.jobs.iter().filter(|(_, job)| done(job)).map(|(id, _)| *id).collect();
+        let broken = &self.around.views.load().broken;
         ids.into_iter()
             .filter_map(|id| self.jobs.remove(&id))
-            .map(|job| Acknowledgement {
-                answers: job.answers.into_iter().flatten().collect(),
-                reply: job.reply,
-                duties: job.duties,
+            .map(|job| {
+                let Job { answers, reply, duties, room, .. } = job;
+                // Stored, but what decides is an older catalogue: nobody is told that the change is in force.
+                let stuck = duties.tenants.iter().any(|tenant| broken.contains_key(tenant));
+                let known =
+                    |answer: Result<Changed, Error>| if stuck { answer.and(Err(Error::Unknown)) } else { answer };
+                Acknowledgement { answers: answers.into_iter().flatten().map(known).collect(), reply, duties, room }
             })
             .collect()
     }
@@ -276,7 +372,7 @@ impl MetaLeader {
         let has_accounts = self.state.ledger().accounts().next().is_some();
         let due = self.openings.next().map(|due| {
             let ms = due.since_ms(self.now()).clamp(10, 60_000);
-            Instant::now() + Duration::from_millis(ms.unsigned_abs())
+            self.quiet_until.max(Instant::now() + Duration::from_millis(ms.unsigned_abs()))
         });
         let round = has_accounts.then(|| self.last_round + Duration::from_millis(LEDGER_ROUND_MS));
         due.into_iter().chain(round).min()
@@ -309,16 +405,18 @@ impl MetaLeader {
         }
     }
 
-    /// The cluster's own first: reports of shards, periods that begin and end.
-    fn form_own(&mut self, now: Timestamp, leader: Leader, bytes: &mut usize) {
-        while *bytes < ENTRY_BYTES_MAX
-            && let Some(ask) = self.around.door.next_own()
+    /// The cluster's own: reports of shards, periods that begin and end.
+    fn form_own(&mut self, now: Timestamp, leader: Leader, space: &mut Space) {
+        let is_quiet = Instant::now() < self.quiet_until;
+        while space.is_left()
+            && let Some((shard, reports)) = self.around.door.next_reports()
         {
-            if let MetaAsk::Settle { shard, reports } = ask {
-                self.form(MetaOp::Settle { shard, reports }, Part::Settle(shard), now, leader, bytes);
+            // While the log takes nothing, reports are let go: the shards report again.
+            if !is_quiet {
+                self.form(MetaOp::Settle { shard, reports }, Part::Settle(shard), now, leader, space);
             }
         }
-        let due = self.openings.due(now);
+        let due = if is_quiet { Vec::new() } else { self.openings.due(now) };
         let mut open = Vec::new();
         for (tenant, offer) in due {
             let Some(catalog) = self.state.catalog().tenant(&tenant) else { continue };
@@ -330,31 +428,38 @@ impl MetaLeader {
             }
         }
         if !open.is_empty() {
-            self.form(MetaOp::Open(open), Part::Open { job: None }, now, leader, bytes);
+            self.form(MetaOp::Open(open), Part::Open { job: None }, now, leader, space);
         }
         if self.last_round.elapsed() >= Duration::from_millis(LEDGER_ROUND_MS) {
             self.last_round = Instant::now();
             self.tell_again();
             let over = |state: AccountState, until: Timestamp| state == AccountState::Open && until <= now;
-            if self.state.ledger().accounts().any(|(_, account)| over(account.state(), account.span().until)) {
-                self.form(MetaOp::EndPeriods, Part::Own, now, leader, bytes);
+            let mut accounts = self.state.ledger().accounts();
+            let ended = accounts.any(|(_, account)| over(account.state(), account.span().until));
+            drop(accounts);
+            if ended && !is_quiet {
+                self.form(MetaOp::EndPeriods, Part::Own, now, leader, space);
             }
         }
     }
 
-    fn form(&mut self, op: MetaOp, part: Part, now: Timestamp, leader: Leader, bytes: &mut usize) {
+    fn form(&mut self, op: MetaOp, part: Part, now: Timestamp, leader: Leader, space: &mut Space) {
         let command = Arc::new(MetaCommand::V1(MetaCommandV1 { now, leader, op }));
-        *bytes += codec::encode(&*command).len() + ENTRY_OVERHEAD_BYTES;
+        space.take(codec::encode(&*command).len() + ENTRY_OVERHEAD_BYTES);
         self.in_flight.push((command, part));
     }
 
-    /// Tries a job's commands, and forms what is accepted, as far as the entry has room.
-    #[expect(clippy::while_let_loop, reason = "the job is used again in the body, after what it was taken from")]
-    fn form_job(&mut self, id: u64, now: Timestamp, leader: Leader, bytes: &mut usize) {
+    /// Tries a job's commands, and forms what is accepted, as far as the entry has space. `true`: there are more.
+    fn form_job(&mut self, id: u64, now: Timestamp, leader: Leader, space: &mut Space) -> bool {
         let revision = Revision(self.applied.index + 1);
-        loop {
-            let Some(job) = self.jobs.get_mut(&id) else { break };
-            let Some((index, command)) = job.todo.pop_front() else { break };
+        while space.is_left() {
+            let Some(job) = self.jobs.get_mut(&id) else { return false };
+            if job.reply.is_closed() && job.answers.iter().all(Option::is_none) && job.todo.len() == job.answers.len() {
+                // Its caller is gone before any of it was begun.
+                self.jobs.remove(&id);
+                return false;
+            }
+            let Some((index, command)) = job.todo.pop_front() else { return false };
             let tried = &mut self.tried;
             let result = catch_unwind(AssertUnwindSafe(|| tried.apply(revision, &command)));
             match result {
@@ -362,24 +467,25 @@ impl MetaLeader {
                     tracing::error!(?command, "changing the catalogue panics; the change is refused");
                     job.answers[index] = Some(Err(Error::Poisonous));
                     self.try_again_from_committed(revision);
+                    space.take(0);
                 }
-                Ok(Err(refusal)) => job.answers[index] = Some(Err(Error::Refused(refusal))),
+                Ok(Err(refusal)) => {
+                    job.answers[index] = Some(Err(Error::Refused(refusal)));
+                    space.take(0);
+                }
                 Ok(Ok(changed)) => {
+                    let catalog::Command::V1(CommandV1 { tenant, .. }) = &command;
                     job.duties.fence |= is_exclusion(&command);
+                    job.duties.tenants.insert(tenant.clone());
                     let open = self.accounts_of(&command, &changed.effect, now);
-                    self.form(MetaOp::Change(command), Part::Change { job: id, index }, now, leader, bytes);
+                    self.form(MetaOp::Change(command), Part::Change { job: id, index }, now, leader, space);
                     for open in open.chunks(ESCROW_MESSAGES_MAX) {
-                        self.form(MetaOp::Open(open.to_vec()), Part::Open { job: Some(id) }, now, leader, bytes);
+                        self.form(MetaOp::Open(open.to_vec()), Part::Open { job: Some(id) }, now, leader, space);
                     }
                 }
             }
-            if *bytes >= ENTRY_BYTES_MAX || self.in_flight.len() >= ENTRY_COMMANDS_MAX {
-                break;
-            }
         }
-        if self.jobs.get(&id).is_none_or(|job| job.todo.is_empty()) {
-            self.open.pop_front();
-        }
+        self.jobs.get(&id).is_some_and(|job| !job.todo.is_empty())
     }
 
     /// The accounts that a tried change needs at once.
@@ -415,7 +521,8 @@ impl MetaLeader {
         }
     }
 
-    fn begin(&mut self, ask: MetaAsk) {
+    fn begin(&mut self, admitted: Admitted) {
+        let Admitted { ask, room } = admitted;
         match ask {
             MetaAsk::Change { commands, deadline, reply } => {
                 if deadline <= Instant::now() {
@@ -423,19 +530,17 @@ impl MetaLeader {
                     return;
                 }
                 let answers = commands.iter().map(|_| None).collect();
+                let urgent = commands.iter().all(is_exclusion);
                 let todo = commands.into_iter().enumerate().collect();
-                let job = Job { todo, answers, reply, tries: 0, duties: Duties::default() };
+                let job = Job { todo, answers, reply, tries: 0, duties: Duties::default(), urgent, room };
                 self.jobs.insert(self.next_job, job);
-                self.open.push_back(self.next_job);
+                let queue = if urgent { &mut self.urgent } else { &mut self.open };
+                queue.push_back(self.next_job);
                 self.next_job += 1;
             }
             MetaAsk::Validate { commands, reply } => {
-                let mut copy = self.state.catalog().clone();
-                let revision = Revision(self.applied.index + 1);
-                let answers = catch_unwind(AssertUnwindSafe(|| {
-                    commands.iter().map(|command| copy.apply(revision, command)).collect()
-                }));
-                let _ = reply.send(answers.map_err(|_| Error::Poisonous));
+                let (catalog, revision) = (self.state.catalog().clone(), Revision(self.applied.index + 1));
+                self.trials.push_back(Trial { catalog, revision, commands, reply, _room: room });
             }
             MetaAsk::Budget { tenant, offer, reply } => {
                 let _ = reply.send(Ok(self.rows(&tenant, offer)));
@@ -445,7 +550,6 @@ impl MetaLeader {
                 let over = accounts.iter().filter_map(|id| ledger.account(*id)).map(|account| account.over_by());
                 let _ = reply.send(Ok(over.sum()));
             }
-            MetaAsk::Settle { .. } => {}
         }
     }
 
@@ -551,8 +655,9 @@ impl MetaLeader {
             return;
         }
         job.todo.push_front((index, command.clone()));
-        if !self.open.contains(&id) {
-            self.open.push_front(id);
+        let queue = if job.urgent { &mut self.urgent } else { &mut self.open };
+        if !queue.contains(&id) {
+            queue.push_front(id);
         }
     }
 

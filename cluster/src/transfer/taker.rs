@@ -16,7 +16,6 @@ use proffer_engine::profile::shard::ShardState;
 use tokio::time::Instant;
 
 use crate::limits::{ESCROW_MESSAGES_MAX, LEDGER_ROUND_MS};
-use crate::meta::ask::MetaAsk;
 use crate::meta::door::MetaDoor;
 use crate::shard::ask::Notice;
 
@@ -242,9 +241,7 @@ impl Taker {
     }
 
     fn report(&self, meta: &MetaDoor, reports: &[EscrowReport]) {
-        for reports in reports.chunks(ESCROW_MESSAGES_MAX) {
-            meta.send_own(MetaAsk::Settle { shard: self.shard, reports: reports.to_vec() });
-        }
+        meta.report(self.shard, reports.to_vec());
     }
 
     /// Whatever is done to a profile first takes out what has lapsed.
