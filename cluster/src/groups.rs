@@ -13,7 +13,7 @@ use proffer_engine::profile::shard::ShardState;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::error::StartError;
-use crate::log::{GroupId, Log};
+use crate::log::{Durability, GroupId, Log};
 use crate::meta::command::{Founding, MetaCommand, MetaCommandV1, MetaOp, MetaOutcome};
 use crate::meta::leader::Command as MetaEntry;
 use crate::meta::state::MetaState;
@@ -64,6 +64,8 @@ pub(crate) trait Groups: Send + Sync + 'static {
     fn is_snapshot_due(&self, group: Group) -> bool;
     /// Keeps the state that `pieces` encodes, which has applied everything up to `applied`; what nobody needs any more goes.
     fn keep(&self, group: Group, applied: Position, pieces: Pieces) -> Pending<'_, Result<(), String>>;
+    /// What stands in the way of writing, if something does.
+    fn trouble(&self) -> Option<String>;
     /// Closes the log.
     fn close(&self) -> Pending<'_, ()>;
 }
@@ -115,6 +117,8 @@ impl LocalGroups {
         let closer = self.closers.lock().expect("no holder panics").remove(&group);
         if let Some(closer) = closer {
             closer.close().await;
+            // An entry of an actor that died may still be on its way to the disk: the log tells of it only afterwards.
+            self.log.settle().await.map_err(|error| error.to_string())?;
         }
         let snapshots = self.snapshots.clone();
         let load = move || -> Result<Option<(Position, Vec<Vec<u8>>)>, String> {
@@ -143,10 +147,32 @@ impl LocalGroups {
         mut apply: impl FnMut(Position, Vec<C>),
     ) -> Result<Position, String> {
         let id = group_id(group);
-        let Some(bounds) = self.log.bounds(id) else { return Ok(applied) };
+        let bounds = self.log.bounds(id);
+        let next = bounds.and_then(|bounds| bounds.next).unwrap_or(1);
+        if next <= applied.index {
+            // The snapshot was synced after all that is in it was written: the log has lost what followed as well.
+            match self.log.durability() {
+                Durability::Fsync => {
+                    let applied = applied.index;
+                    return Err(format!(
+                        "the snapshot ends at entry {applied}, and the log before entry {next}: a part of it is missing"
+                    ));
+                }
+                Durability::Memory => {
+                    tracing::warn!(%group, snapshot = applied.index, next, "the log lost its end with the power; the snapshot is newer");
+                    self.log.purge(id, applied.index).await.map_err(|error| error.to_string())?;
+                    return Ok(applied);
+                }
+            }
+        }
+        let Some(bounds) = bounds else { return Ok(applied) };
         let end = bounds.next.unwrap_or(bounds.first);
         if bounds.first > applied.index + 1 {
-            return Err(format!("the log begins at entry {}, the snapshot ends at {}", bounds.first, applied.index));
+            let (first, applied) = (bounds.first, applied.index);
+            return Err(match applied {
+                0 => format!("the log begins at entry {first}, and there is no sound snapshot of what was before"),
+                _ => format!("the log begins at entry {first}, the newest sound snapshot ends at {applied}"),
+            });
         }
         while applied.index + 1 < end {
             let entries = self.log.read(id, applied.index + 1, end).await.map_err(|error| error.to_string())?;
@@ -241,10 +267,21 @@ impl Groups for LocalGroups {
         Box::pin(async move {
             let _one = self.building.lock().await;
             let newest = self.newest.lock().expect("no holder panics").get(&group).copied();
-            if newest >= Some(applied.index) || applied.index == 0 {
+            if applied.index == 0 {
                 return Ok(());
             }
             let snapshots = self.snapshots.clone();
+            if let Some(newest) = newest.filter(|newest| *newest >= applied.index) {
+                let id = group_id(group);
+                if self.log.pins(id) {
+                    // Nothing happens in this group, and yet it keeps the log's oldest segment. Its newest snapshot holds
+                    // all there is: once that is known to be sound, the older one need not be reached any more.
+                    let verify = move || snapshots.verify(id, newest).map_err(|error| error.to_string());
+                    offload::call(&*self.offload, Lane::Bulk, verify).await.map_err(|lost| lost.to_string())??;
+                    self.log.purge(id, newest).await.map_err(|error| error.to_string())?;
+                }
+                return Ok(());
+            }
             let write = move || -> Result<Vec<u64>, String> {
                 let id = group_id(group);
                 let meta = codec::encode(&applied);
@@ -259,6 +296,12 @@ impl Groups for LocalGroups {
             }
             Ok(())
         })
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let status = self.log.status();
+        let full = status.disk_full.then(|| "the disk is full: nothing can be written".to_owned());
+        status.failed.map(|reason| format!("the log has failed: {reason}")).or(full)
     }
 
     fn close(&self) -> Pending<'_, ()> {

@@ -19,11 +19,14 @@ pub struct Identity {
     pub disk_id: u128,
     /// Starts so far, this one included. Synced before the start goes on, so no two starts of a disk have the same.
     pub boots: u64,
+    /// The write-ahead log that lies here, once there is one.
+    pub log: Option<u64>,
 }
 
 #[derive(Debug, PartialEq, Eq, Encode, Decode)]
 enum Stored {
     V1 { disk_id: u128, boots: u64 },
+    V2 { disk_id: u128, boots: u64, log: Option<u64> },
 }
 
 /// Why a disk's identity cannot be told.
@@ -50,25 +53,41 @@ pub enum IdentityError {
 pub fn start(disk: &dyn Disk, entropy: &dyn Entropy) -> Result<Identity, IdentityError> {
     let names = disk.list()?;
     let identity = if names.iter().any(|name| name == NAME) {
-        let Stored::V1 { disk_id, boots } = read(disk)?;
-        Identity { disk_id, boots: boots + 1 }
+        match read(disk)? {
+            Stored::V1 { disk_id, boots } => Identity { disk_id, boots: boots + 1, log: None },
+            Stored::V2 { disk_id, boots, log } => Identity { disk_id, boots: boots + 1, log },
+        }
     } else if let Some(data) = names.iter().find(|name| *name != TEMPORARY) {
         return Err(IdentityError::Missing(data.clone()));
     } else {
         let disk_id = u128::from(entropy.u64()) << 64 | u128::from(entropy.u64());
-        Identity { disk_id, boots: 1 }
+        Identity { disk_id, boots: 1, log: None }
     };
     if names.iter().any(|name| name == TEMPORARY) {
         disk.remove(TEMPORARY)?;
     }
-    let encoded = codec::encode(&Stored::V1 { disk_id: identity.disk_id, boots: identity.boots });
+    write(disk, identity)?;
+    Ok(identity)
+}
+
+/// Remembers which log lies on the disk, so that one that is gone is missed. Blocking.
+///
+/// # Errors
+/// What the disk says.
+pub fn remember_log(disk: &dyn Disk, identity: Identity, log: u64) -> Result<(), IdentityError> {
+    write(disk, Identity { log: Some(log), ..identity })
+}
+
+fn write(disk: &dyn Disk, identity: Identity) -> Result<(), IdentityError> {
+    let Identity { disk_id, boots, log } = identity;
+    let encoded = codec::encode(&Stored::V2 { disk_id, boots, log });
     let crc = crc32c::crc32c(&encoded).to_le_bytes();
     disk.create(TEMPORARY)?;
     disk.append(TEMPORARY, &[&crc[..], &encoded].concat())?;
     disk.sync_data(TEMPORARY)?;
     disk.rename(TEMPORARY, NAME)?;
     disk.sync_dir()?;
-    Ok(identity)
+    Ok(())
 }
 
 fn read(disk: &dyn Disk) -> Result<Stored, IdentityError> {
@@ -91,6 +110,33 @@ mod tests {
         let bytes = codec::encode(&Stored::V1 { disk_id: 0x0102, boots: 7 });
         assert_eq!(bytes, [0, 251, 2, 1, 7]);
         assert_eq!(codec::decode::<Stored>("identity", &bytes).unwrap(), Stored::V1 { disk_id: 0x0102, boots: 7 });
+        let stored = || Stored::V2 { disk_id: 0x0102, boots: 7, log: Some(300) };
+        let bytes = codec::encode(&stored());
+        assert_eq!(bytes, [1, 251, 2, 1, 7, 1, 251, 44, 1]);
+        assert_eq!(codec::decode::<Stored>("identity", &bytes).unwrap(), stored());
+    }
+
+    #[test]
+    fn the_log_is_remembered_from_start_to_start() {
+        let disk = MemoryDisk::new();
+        let entropy = SeededEntropy::new(1);
+        let first = start(&disk, &entropy).unwrap();
+        assert_eq!(first.log, None);
+        remember_log(&disk, first, 77).unwrap();
+        disk.cut_power(|_, _| 0);
+        for boots in 2..4 {
+            assert_eq!(start(&disk, &entropy).unwrap(), Identity { boots, log: Some(77), ..first });
+        }
+    }
+
+    #[test]
+    fn an_identity_of_an_older_release_is_read() {
+        let disk = MemoryDisk::new();
+        let encoded = codec::encode(&Stored::V1 { disk_id: 5, boots: 7 });
+        disk.create(NAME).unwrap();
+        disk.append(NAME, &[&crc32c::crc32c(&encoded).to_le_bytes()[..], &encoded].concat()).unwrap();
+        let identity = start(&disk, &SeededEntropy::new(1)).unwrap();
+        assert_eq!(identity, Identity { disk_id: 5, boots: 8, log: None });
     }
 
     #[test]

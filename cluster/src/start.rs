@@ -61,7 +61,7 @@ pub async fn start(config: Config, ports: Ports) -> Result<Handle, StartError> {
         .await
         .map_err(|error| failed("the disk's identity", error.to_string()))?
         .map_err(|error| failed("the disk's identity", error.to_string()))?;
-    let options = LogOptions { durability: config.durability, ..LogOptions::default() };
+    let options = LogOptions { durability: config.durability, expected: identity.log, ..LogOptions::default() };
     let log_ports = LogPorts {
         disk: Arc::clone(&ports.disk),
         offload: Arc::clone(&ports.offload),
@@ -70,6 +70,13 @@ pub async fn start(config: Config, ports: Ports) -> Result<Handle, StartError> {
     };
     let (log, recovery) =
         Log::open(options, log_ports).await.map_err(|error| failed("the write-ahead log", error.to_string()))?;
+    if identity.log.is_none() {
+        let (disk, log) = (Arc::clone(&ports.disk), log.id());
+        offload::call(&*ports.offload, Lane::Bulk, move || identity::remember_log(&*disk, identity, log))
+            .await
+            .map_err(|error| failed("the disk's identity", error.to_string()))?
+            .map_err(|error| failed("the disk's identity", error.to_string()))?;
+    }
     if let Some(dropped) = recovery.dropped {
         tracing::warn!(?dropped, "the log ended in the middle of a write that was never acknowledged");
     }
@@ -94,6 +101,8 @@ pub(crate) async fn assemble(config: Config, ports: Ports, groups: Arc<dyn Group
     if founding.shards != config.shards {
         tracing::warn!(asked = config.shards, shards = founding.shards, "the number of shards is fixed for ever");
     }
+    let trouble = Arc::clone(&groups);
+    let offload = Arc::clone(&ports.offload);
     let router = Router::new(founding.secret, founding.shards);
     let (views, meta) = (Arc::new(Views::new()), Arc::new(MetaDoor::default()));
     let doors: Vec<_> = (0..founding.shards).map(|_| Arc::new(ShardDoor::new())).collect();
@@ -136,7 +145,8 @@ pub(crate) async fn assemble(config: Config, ports: Ports, groups: Arc<dyn Group
         let _ = supervisor.cast(RootMsg::Drain);
     });
     let mut in_force = views.watch();
-    let inner = Inner { router, views, shards: doors, meta, closing: AtomicBool::new(false), drain, drained };
+    let closing = AtomicBool::new(false);
+    let inner = Inner { router, views, shards: doors, meta, groups: trouble, offload, closing, drain, drained };
     // The catalogue as recovered decides before anybody is let in.
     let _ = in_force.wait_for(|newest| *newest >= revision).await;
     Ok(Handle::new(inner))

@@ -82,6 +82,10 @@ impl Groups for HostileGroups {
         Box::pin(async { Ok(()) })
     }
 
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
     fn close(&self) -> Pending<'_, ()> {
         Box::pin(async {})
     }

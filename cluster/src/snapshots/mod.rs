@@ -65,9 +65,10 @@ impl fmt::Display for Rejected {
 /// What was found for a group.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The newest sound snapshot; `None` if the group never had one.
+    /// The newest sound snapshot; `None` if there is none.
     pub snapshot: Option<Snapshot>,
-    /// Newer files that were passed over. Not empty: say so loudly; the log must reach back to the older one.
+    /// Newer files that were passed over. Not empty: say so loudly; the log must reach back to the snapshot that was loaded,
+    /// or to its beginning.
     pub rejected: Vec<Rejected>,
 }
 
@@ -94,14 +95,6 @@ pub enum SnapshotError {
         name: String,
         /// What is wrong.
         what: String,
-    },
-    /// There are snapshots, and none is sound: the state is lost unless another replica has it.
-    #[error("all snapshots of group {group} are corrupt: {}", .rejected.iter().map(Rejected::to_string).collect::<Vec<_>>().join("; "))]
-    AllCorrupt {
-        /// Whose.
-        group: GroupId,
-        /// Each of them.
-        rejected: Vec<Rejected>,
     },
 }
 
@@ -180,7 +173,7 @@ impl Snapshots {
     /// for. Memory: one chunk.
     ///
     /// # Errors
-    /// [`SnapshotError::AllCorrupt`] if there are files and none is sound; what the disk says.
+    /// What the disk says.
     pub fn load(&self, group: GroupId) -> Result<Loaded, SnapshotError> {
         let mut rejected = Vec::new();
         for last_index in self.kept(group)? {
@@ -198,11 +191,21 @@ impl Snapshots {
                 Err(error) => return Err(error),
             }
         }
-        if rejected.is_empty() {
-            Ok(Loaded { snapshot: None, rejected })
-        } else {
-            Err(SnapshotError::AllCorrupt { group, rejected })
+        Ok(Loaded { snapshot: None, rejected })
+    }
+
+    /// Reads a snapshot file once and checks that it is what was written.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Corrupt`] if it is not; what the disk says.
+    pub fn verify(&self, group: GroupId, last_index: u64) -> Result<(), SnapshotError> {
+        let name = name(group, last_index);
+        let (header, ..) = format::open(&self.disk, &name)?;
+        if (header.group, header.last_index) == (group.0, last_index) {
+            return Ok(());
         }
+        let what = format!("it is of group {} up to entry {}", header.group, header.last_index);
+        Err(SnapshotError::Corrupt { name, what })
     }
 
     /// Keeps a corrupt file as evidence, out of the way of those that count as kept.
@@ -319,12 +322,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_sound_is_an_error_and_not_an_empty_state() {
+    fn nothing_sound_is_said_to_be_so() {
         let (disk, _, snapshots) = snapshots();
         snapshots.write(G, 10, b"", state(1)).unwrap();
+        snapshots.verify(G, 10).unwrap();
         disk.truncate(&name(G, 10), 50).unwrap();
-        let error = snapshots.load(G).unwrap_err();
-        assert!(matches!(&error, SnapshotError::AllCorrupt { rejected, .. } if rejected.len() == 1), "{error}");
+        assert!(matches!(snapshots.verify(G, 10), Err(SnapshotError::Corrupt { .. })));
+        let loaded = snapshots.load(G).unwrap();
+        assert!(loaded.snapshot.is_none());
+        assert_eq!(loaded.rejected.len(), 1);
     }
 
     #[test]
@@ -378,8 +384,8 @@ mod tests {
             disk.create(&name(G, 1)).unwrap();
             let magic: &[u8] = if magic { b"PROFSNAP" } else { b"" };
             disk.append(&name(G, 1), &[magic, &bytes].concat()).unwrap();
-            let rejected = matches!(snapshots.load(G), Err(SnapshotError::AllCorrupt { .. }));
-            prop_assert!(rejected);
+            let loaded = snapshots.load(G).unwrap();
+            prop_assert!(loaded.snapshot.is_none() && loaded.rejected.len() == 1);
         }
 
         #[test]
