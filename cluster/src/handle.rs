@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use proffer_engine::catalog::{Command, Refusal};
 use proffer_engine::decide::request::Request;
 use proffer_engine::keys::{CustomerId, OfferKey, Revision, SchemaKey, ShardId, TenantId};
-use proffer_engine::profile::command::{PutProfile, PutRow, Release, ShardOp};
+use proffer_engine::profile::command::{Counted, PutProfile, PutRow, Release, ShardOp};
+use proffer_engine::profile::state::Profile;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -17,9 +18,11 @@ use crate::calls::{
     ReleaseRequest, RespondRequest, Responded, ShardReport, Status,
 };
 use crate::error::Error;
+use crate::groups::Groups;
 use crate::limits::{BUDGET_READS_MAX, BULK_WAIT_MS, ENTRY_BYTES_MAX, RETRY_AFTER_START_MS};
 use crate::meta::ask::MetaAsk;
 use crate::meta::door::MetaDoor;
+use crate::ports::offload::{self, Offload};
 use crate::routing::Router;
 use crate::shard::ask::{Ask, DecideAsk, Lane, ReadAsk, Reply, RespondAsk, WriteAsk};
 use crate::shard::door::{Refused, ShardDoor};
@@ -37,6 +40,8 @@ pub(crate) struct Inner {
     pub(crate) views: Arc<Views>,
     pub(crate) shards: Vec<Arc<ShardDoor>>,
     pub(crate) meta: Arc<MetaDoor>,
+    pub(crate) groups: Arc<dyn Groups>,
+    pub(crate) offload: Arc<dyn Offload>,
     /// No call is admitted any more.
     pub(crate) closing: AtomicBool,
     /// Tells the supervisor to drain, and says when that is done.
@@ -295,13 +300,12 @@ impl Handle {
         self.known(tenant)?;
         for shard in &self.inner.shards {
             let (state, _) = self
-                .ask(shard, deadline, Lane::Request(tenant.clone()), |reply| Ask::Read(ReadAsk::State { reply }))
+                .ask(shard, deadline, Lane::Bulk(tenant.clone()), |reply| Ask::Read(ReadAsk::State { reply }))
                 .await?;
-            let found = state.profiles_of(tenant).any(|(_, profile)| {
-                profile.exposures.iter().any(|seen| seen.offer == offer)
-                    || profile.outcomes().iter().any(|outcome| outcome.offer == offer)
-            });
-            if found {
+            let tenant = tenant.clone();
+            let search = move || state.profiles_of(&tenant).any(|(_, profile)| has_seen(profile, offer));
+            let found = offload::call(&*self.inner.offload, offload::Lane::Bulk, search).await;
+            if found.map_err(|_lost| Error::Poisonous)? {
                 return Ok(true);
             }
         }
@@ -384,6 +388,10 @@ impl Handle {
             if !shard.is_up() {
                 reasons.push(format!("shard {index} is not recovered"));
             }
+        }
+        reasons.extend(self.inner.groups.trouble());
+        for (tenant, revision) in &self.inner.views.load().broken {
+            reasons.push(format!("the catalogue of tenant {tenant} at revision {revision} cannot be compiled"));
         }
         Status {
             ready: reasons.is_empty(),
@@ -488,6 +496,14 @@ impl Handle {
             Some(cause) => Err(Error::Partial { applied, asked, cause: Box::new(cause) }),
         }
     }
+}
+
+/// Whether a profile has an impression or outcome of the offer, also one of which only the count is left.
+fn has_seen(profile: &Profile, offer: OfferKey) -> bool {
+    let older = profile.dealings.iter().flat_map(|dealings| &dealings.older);
+    profile.exposures.iter().any(|seen| seen.offer == offer)
+        || profile.outcomes().iter().any(|outcome| outcome.offer == offer)
+        || older.into_iter().any(|(counted, _)| *counted == Counted::Offer(offer))
 }
 
 /// Sends one shard's share of a bulk write, waiting its turn while the shard is busy.

@@ -111,8 +111,10 @@ impl Actor for Root {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             RootMsg::Revive(recovered) => {
-                if !body.draining {
-                    body.revive(myself.get_cell(), *recovered).await?;
+                if !body.draining
+                    && let Err(error) = body.revive(myself.get_cell(), *recovered).await
+                {
+                    body.start.fatal.stop(&format!("an actor that died cannot be started again: {error}"));
                 }
             }
             RootMsg::Round => {
@@ -208,18 +210,22 @@ impl RootBody {
             Group::Meta => None,
             Group::Shard(shard) => Some(self.start.shards[usize::from(shard.0)].clone()),
         };
-        tokio::spawn(async move {
+        let recovery = tokio::spawn(async move {
             tokio::time::sleep(back_off).await;
-            let recovered = match around {
+            match around {
                 None => groups.recover_meta(founding).await.map(|(state, at)| Recovered::Meta(state, at)),
                 Some(around) => {
                     let recovered = groups.recover_shard(around.shard).await;
                     recovered.map(|(state, at)| Recovered::Shard(around, state, at))
                 }
-            };
-            match recovered {
-                Ok(recovered) => drop(myself.cast(RootMsg::Revive(Box::new(recovered)))),
-                Err(error) => fatal.stop(&error.to_string()),
+            }
+        });
+        tokio::spawn(async move {
+            match recovery.await {
+                Ok(Ok(recovered)) => drop(myself.cast(RootMsg::Revive(Box::new(recovered)))),
+                Ok(Err(error)) => fatal.stop(&error.to_string()),
+                // Entries that cannot be applied now cannot be applied after a back-off either.
+                Err(panicked) => fatal.stop(&format!("recovering {group} from its log: {panicked}")),
             }
         });
     }

@@ -1,5 +1,8 @@
 //! Whole nodes in one process, under paused time: what clients are promised, on good logs and on bad ones.
 
+mod catalogue;
+mod deaths;
+mod disks;
 mod hostile;
 mod node;
 mod turns;
