@@ -109,6 +109,10 @@ pub const OVER_READ_MS: u64 = 5;
 pub const SNAPSHOT_ROUND_MS: u64 = 1_000;
 /// How often a draining node looks whether it is idle, in milliseconds.
 pub const DRAIN_POLL_MS: u64 = 5;
+/// Profiles and accounts that have fallen due and are seen to by one entry.
+pub const TICK_DUE_MAX: usize = 2_048;
+/// How often a decision is made again because an offer in it was excluded before the answer left the node.
+pub const EXCLUDED_TRIES: u8 = 3;
 /// Commands formed and not yet proposed: beyond, callers wait in the door.
 pub const FORMING_BYTES_MAX: usize = 2 * ENTRY_BYTES_MAX;
 /// How soon a call that needs a newer catalogue looks again, in milliseconds.

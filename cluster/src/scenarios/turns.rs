@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::world::*;
 use crate::calls::{Call, CallKey, RespondRequest};
 use crate::error::Error;
-use crate::limits::{ENTRY_BYTES_MAX, OWN_RETRY_MS, PROPOSE_TRIES, WAITERS_SWEEP_MS};
+use crate::limits::{ENTRY_BYTES_MAX, OWN_RETRY_MS, PROPOSE_TRIES, TICK_DUE_MAX, WAITERS_SWEEP_MS};
 use crate::meta::command::{Founding, MetaCommand, MetaCommandV1, MetaOp, MetaOutcome};
 use crate::meta::compile::Compile;
 use crate::meta::door::MetaDoor;
@@ -408,4 +408,47 @@ async fn callers_that_are_gone_make_room_though_the_log_says_nothing() {
     bench.leader.wake();
     assert_eq!(bench.leader.waiting(), 0);
     drop(taking);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fell_due_in_a_downtime_lapses_in_parts() {
+    let mut bench = capped();
+    let customers = 2 * TICK_DUE_MAX + 500;
+    for batch in 0..customers.div_ceil(200) {
+        for number in 0..200.min(customers - batch * 200) {
+            drop(bench.decide(batch * 200 + number, Call::until(soon())));
+        }
+        bench.settle();
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    tokio::time::advance(Duration::from_secs(901)).await;
+    let mut lapses = 0;
+    let mut through = Timestamp(0);
+    loop {
+        bench.leader.wake();
+        let commands = bench.turn();
+        if commands.is_empty() {
+            break;
+        }
+        match op_of(&commands[0]) {
+            ShardOp::Lapse(part) => {
+                assert!(*part > through, "the oldest first");
+                through = *part;
+            }
+            op => assert_eq!((op, lapses), (&ShardOp::Tick, 2)),
+        }
+        lapses += 1;
+        // Between the parts, others have their turn.
+        let decided = bench.decide(customers + lapses, Call::until(soon()));
+        bench.commit(&commands);
+        let taken = bench.turn();
+        bench.commit(&taken);
+        assert_eq!(decided.await.unwrap().unwrap().decided.decision.propositions.len(), 1);
+    }
+    assert_eq!(lapses, 3);
+    for number in [0, TICK_DUE_MAX, customers - 1] {
+        let again = bench.decide(number, Call::until(soon()));
+        bench.settle();
+        assert_eq!(again.await.unwrap().unwrap().decided.decision.propositions.len(), 1, "customer {number}");
+    }
 }

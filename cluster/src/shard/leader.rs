@@ -21,7 +21,7 @@ use tokio::time::{Duration, Instant};
 use crate::error::Error;
 use crate::limits::{
     BEHIND_MS, ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, ENTRY_OVERHEAD_BYTES, FORMING_BYTES_MAX, OWN_RETRY_MS,
-    PROPOSE_TRIES, RETRY_AFTER_START_MS, TURN_ASKS_MAX, WAITERS_SWEEP_MS,
+    PROPOSE_TRIES, RETRY_AFTER_START_MS, TICK_DUE_MAX, TURN_ASKS_MAX, WAITERS_SWEEP_MS,
 };
 use crate::meta::door::MetaDoor;
 use crate::ports::clock::Clock;
@@ -307,7 +307,9 @@ impl ShardLeader {
         self.behind.retain(|(_, work)| !work.is_abandoned());
         if !self.tick_pending && self.quiet_until <= now && self.state.next_due().is_some_and(|due| due <= self.now()) {
             self.tick_pending = true;
-            self.redo.push_back(Work::Own(ShardOp::Tick));
+            // After a downtime much is due at once: the next part when this one is done.
+            let part = self.state.due_in_part(TICK_DUE_MAX, self.now());
+            self.redo.push_back(Work::Own(part.map_or(ShardOp::Tick, ShardOp::Lapse)));
         }
         if self.taker.round(&self.state, &self.around.meta, now) {
             self.redo.extend(self.taker.give_back_again(&self.state).map(Work::Own));
@@ -414,7 +416,7 @@ impl ShardLeader {
     pub(super) fn answer_decision(&mut self, until: Option<Sequence>, ask: Box<DecideAsk>, raw: Box<Raw>) {
         match until {
             Some(until) => self.waiting.push_back(Waiter { until, answer: Answer::Decide(ask, raw) }),
-            None => ask.reply.send(Ok(*raw)),
+            None => ask.answer(raw),
         }
     }
 
@@ -447,7 +449,7 @@ impl ShardLeader {
     fn release(&mut self, through: Sequence) {
         while let Some(waiter) = self.waiting.pop_front_if(|waiter| waiter.until <= through) {
             match waiter.answer {
-                Answer::Decide(ask, raw) => ask.reply.send(Ok(*raw)),
+                Answer::Decide(ask, raw) => ask.answer(raw),
                 Answer::Read(read) => self.read(read),
                 Answer::Refused(work, error) => self.refuse(work, error),
             }
@@ -495,7 +497,7 @@ impl ShardLeader {
         for mut deed in deeds {
             let ShardCommand::V1(ShardCommandV1 { op, .. }) = &*deed.command;
             let tries = deed.origin.count_try();
-            if *op == ShardOp::Tick {
+            if matches!(op, ShardOp::Tick | ShardOp::Lapse(_)) {
                 // It falls due again.
                 self.tick_pending = false;
             } else if tries > PROPOSE_TRIES {

@@ -13,6 +13,7 @@ use proffer_engine::profile::command::{
     AccountId, EscrowMessage, Recall, ShardCommand, ShardCommandV1, ShardOp, TakeAccount,
 };
 use proffer_engine::profile::shard::ShardState;
+use proffer_engine::time::Timestamp;
 use tokio::time::Instant;
 
 use crate::limits::{ESCROW_MESSAGES_MAX, LEDGER_ROUND_MS};
@@ -82,14 +83,8 @@ impl Taker {
             ShardOp::DeleteProfile { tenant, customer } | ShardOp::ClearOptOuts { tenant, customer } => {
                 self.note_held(state, tenant, customer);
             }
-            ShardOp::Tick => {
-                let due = state.due((*now).max(state.log_time()));
-                self.touched.extend(&due.accounts);
-                self.freed.extend(due.accounts);
-                for id in due.profiles {
-                    self.note_held(state, &id.tenant, &id.customer);
-                }
-            }
+            ShardOp::Tick => self.note_due(state, (*now).max(state.log_time())),
+            ShardOp::Lapse(through) => self.note_due(state, (*now).max(state.log_time()).min(*through)),
             ShardOp::Escrow(messages) => {
                 for message in messages {
                     self.touched.insert(message.account);
@@ -242,6 +237,16 @@ impl Taker {
 
     fn report(&self, meta: &MetaDoor, reports: &[EscrowReport]) {
         meta.report(self.shard, reports.to_vec());
+    }
+
+    /// Everything due by `through` lapses.
+    fn note_due(&mut self, state: &ShardState, through: Timestamp) {
+        let due = state.due(through);
+        self.touched.extend(&due.accounts);
+        self.freed.extend(due.accounts);
+        for id in due.profiles {
+            self.note_held(state, &id.tenant, &id.customer);
+        }
     }
 
     /// Whatever is done to a profile first takes out what has lapsed.

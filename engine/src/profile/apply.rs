@@ -127,7 +127,7 @@ fn run<L: Look>(draft: &mut Draft<'_, L>, position: Position, command: &ShardCom
         return Err(Refusal::WrongLeader);
     }
     let need = draft.look().fence();
-    let was_decided = !matches!(command.op, ShardOp::Tick | ShardOp::Fence(_) | ShardOp::Escrow(_));
+    let was_decided = !matches!(command.op, ShardOp::Tick | ShardOp::Lapse(_) | ShardOp::Fence(_) | ShardOp::Escrow(_));
     if was_decided && command.revision < need {
         return Err(Refusal::Fenced { need });
     }
@@ -164,17 +164,8 @@ fn run<L: Look>(draft: &mut Draft<'_, L>, position: Position, command: &ShardCom
             draft.store_profile(id, profile);
             Ok(Outcome::Done)
         }
-        ShardOp::Tick => {
-            let due = draft.look().due(draft.now());
-            for id in due.profiles {
-                let profile = draft.open_profile(&id);
-                draft.store_profile(id, profile);
-            }
-            for id in due.accounts {
-                draft.account(id);
-            }
-            Ok(Outcome::Done)
-        }
+        ShardOp::Tick => Ok(lapse(draft, draft.now())),
+        ShardOp::Lapse(through) => Ok(lapse(draft, draft.now().min(*through))),
         ShardOp::Fence(to) => {
             draft.writes().fence = Some(*to);
             Ok(Outcome::Done)
@@ -186,6 +177,19 @@ fn run<L: Look>(draft: &mut Draft<'_, L>, position: Position, command: &ShardCom
             Ok(Outcome::Done)
         }
     }
+}
+
+/// Takes out what has lapsed of all that fell due by `through`.
+fn lapse<L: Look>(draft: &mut Draft<'_, L>, through: Timestamp) -> Outcome {
+    let due = draft.look().due(through);
+    for id in due.profiles {
+        let profile = draft.open_profile(&id);
+        draft.store_profile(id, profile);
+    }
+    for id in due.accounts {
+        draft.account(id);
+    }
+    Outcome::Done
 }
 
 /// Takes in the ledger's totals of one account.

@@ -83,6 +83,8 @@ pub enum ShardOp {
     Fence(Revision),
     /// Escrow: the ledger's totals for accounts of this shard.
     Escrow(Vec<EscrowMessage>),
+    /// As [`ShardOp::Tick`], but only for what has fallen due by this instant: after a downtime, one entry does not do it all.
+    Lapse(Timestamp),
 }
 
 /// See [`ShardOp::PutProfile`].

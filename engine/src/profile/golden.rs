@@ -149,6 +149,13 @@ fn commands_keep_their_bytes() {
 }
 
 #[test]
+fn a_lapse_keeps_its_bytes() {
+    let lapse = ShardOp::Lapse(Timestamp(1_000));
+    assert_eq!(encode(&lapse), [10, 251, 208, 7]);
+    assert_eq!(decode::<ShardOp>("lapse", &[10, 251, 208, 7]).unwrap(), lapse);
+}
+
+#[test]
 fn a_stored_shard_keeps_its_bytes() {
     let mut state = ShardState::new();
     for (name, op) in commands() {

@@ -1,6 +1,7 @@
 //! The committed state of one shard.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -120,6 +121,26 @@ impl ShardState {
     pub fn next_due(&self) -> Option<Timestamp> {
         let profiles = self.chunks.iter().filter_map(|chunk| chunk.due.first_key_value()).map(|((at, _), _)| *at);
         profiles.chain(self.escrow.due.first_key_value().map(|((at, _), ())| *at)).min()
+    }
+
+    /// The instant by which `most` profiles and accounts have fallen due (or a few more, at that same instant); `None` if no
+    /// more than so many are due at `now`. O(chunks + most · log chunks).
+    pub fn due_in_part(&self, most: usize, now: Timestamp) -> Option<Timestamp> {
+        let profiles = self.chunks.iter().map(|chunk| {
+            let due = chunk.due.range(..=(now, u64::MAX)).map(|((at, _), _)| *at);
+            Box::new(due) as Box<dyn Iterator<Item = Timestamp>>
+        });
+        let accounts = self.escrow.due.keys().map(|(at, _)| *at).take_while(|at| *at <= now);
+        let mut sources: Vec<_> = profiles.chain(std::iter::once(Box::new(accounts) as Box<_>)).collect();
+        let firsts = sources.iter_mut().enumerate().filter_map(|(source, due)| Some(Reverse((due.next()?, source))));
+        let mut heap: BinaryHeap<_> = firsts.collect();
+        let mut through = None;
+        for _ in 0..most {
+            let Reverse((at, source)) = heap.pop()?;
+            through = Some(at);
+            heap.extend(sources[source].next().map(|next| Reverse((next, source))));
+        }
+        heap.pop().and(through)
     }
 
     /// All escrow accounts, by id.
