@@ -19,14 +19,14 @@ use crate::calls::{
 };
 use crate::error::Error;
 use crate::groups::Groups;
-use crate::limits::{BUDGET_READS_MAX, BULK_WAIT_MS, ENTRY_BYTES_MAX, RETRY_AFTER_START_MS};
+use crate::limits::{BUDGET_READS_MAX, BULK_WAIT_MS, ENTRY_BYTES_MAX, EXCLUDED_TRIES, RETRY_AFTER_START_MS};
 use crate::meta::ask::MetaAsk;
 use crate::meta::door::MetaDoor;
 use crate::ports::offload::{self, Offload};
 use crate::routing::Router;
 use crate::shard::ask::{Ask, DecideAsk, Lane, ReadAsk, Reply, RespondAsk, WriteAsk};
 use crate::shard::door::{Refused, ShardDoor};
-use crate::shard::trial::{Inputs, Raw};
+use crate::shard::trial::Inputs;
 use crate::view::{TenantView, Views};
 
 /// A way into a running node. Clones share it; the node runs until [`Handle::shutdown`].
@@ -89,16 +89,36 @@ impl Handle {
     ///
     /// # Errors
     /// See [`Error`]; [`Error::Unknown`] if the deadline passed while its units were being taken.
-    pub async fn decide(&self, request: Request, call: Call) -> Result<Decided, Error> {
+    pub async fn decide(&self, mut request: Request, mut call: Call) -> Result<Decided, Error> {
         self.known(&request.tenant)?;
         let shard = self.shard_of(&request.tenant, &request.customer);
-        let lane = Lane::Request(request.tenant.clone());
         if call.dry_run {
+            let lane = Lane::Request(request.tenant.clone());
             let ask = |reply| Ask::Read(ReadAsk::Inputs { request, reply });
             return self.ask(shard, call.deadline, lane, ask).await.map(Inputs::try_out);
         }
-        let ask = |reply| Ask::Decide(Box::new(DecideAsk::new(request, call, reply)));
-        self.ask(shard, call.deadline, lane, ask).await.map(Raw::finish)
+        let mut tries = 0;
+        loop {
+            let lane = Lane::Request(request.tenant.clone());
+            let ask = |reply| Ask::Decide(Box::new(DecideAsk::new(request, call, reply)));
+            let mut raw = self.ask(shard, call.deadline, lane, ask).await?;
+            match raw.request.take() {
+                Some(again) if tries < EXCLUDED_TRIES && self.excludes(&again.tenant, &raw.decided) => {
+                    // Excluded since it was decided: decided again, and what was taken for it is given back. A key leads to
+                    // the first answer, without the offer.
+                    (request, tries) = (*again, tries + 1);
+                    call.supersedes = Some(raw.decided.id);
+                }
+                Some(_) | None => return Ok(raw.finish()),
+            }
+        }
+    }
+
+    /// Whether the catalogue now in force excludes an offer that the answer proposes.
+    fn excludes(&self, tenant: &TenantId, decided: &Decided) -> bool {
+        let Some(newest) = self.inner.views.tenant(tenant) else { return false };
+        !Arc::ptr_eq(&newest, &decided.view)
+            && decided.decision.propositions.iter().any(|proposition| newest.snapshot.is_excluded(proposition.offer))
     }
 
     /// Records an outcome. `call.idempotency` is required.

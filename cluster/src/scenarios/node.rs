@@ -1,6 +1,7 @@
 //! One node on a disk: deciding, recording, changing, restarting.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use proffer_engine::catalog::Op;
@@ -211,5 +212,29 @@ async fn bulk_profiles_are_all_applied_and_visible() {
     for number in (0..2_000).step_by(97) {
         let profile = handle.get_profile(&tenant(), &customer(number), soon()).await.unwrap().unwrap();
         assert_eq!(profile.attributes[0].1, Value::Number(number as f64));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_an_exclusion_overtakes_is_decided_again() {
+    for (name, call) in [("overtaken", Call::until(soon())), ("overtaken-keyed", keyed(5))] {
+        let (_, handle) = with_tenant(name, 2).await;
+        change(&handle, offer("bad", 90, vec![profile_cap(1)])).await;
+        change(&handle, offer("good", 50, vec![])).await;
+        let mut deciding = Box::pin(handle.decide(request(customer(1)), call));
+        // It is on its way, and nobody looks at the answer until the offer is excluded.
+        let pending = std::future::poll_fn(|context| Poll::Ready(deciding.as_mut().poll(context).is_pending())).await;
+        assert!(pending);
+        change(&handle, update("bad", object([("emergencyExcluded", Value::Bool(true))]))).await;
+        let decided = deciding.await.unwrap();
+        let (bad, good) = (key_of(&handle, "bad"), key_of(&handle, "good"));
+        let offers: Vec<_> = decided.decision.propositions.iter().map(|proposition| proposition.offer).collect();
+        let profile = handle.get_profile(&tenant(), &customer(1), soon()).await.unwrap();
+        let held = profile.and_then(|profile| profile.dealings).map_or(0, |dealings| dealings.reservations.len());
+        if call.idempotency.is_some() {
+            assert!(decided.excluded && !offers.contains(&bad), "a key leads to the first answer: {offers:?}");
+        } else {
+            assert_eq!((offers, held), (vec![good], 0), "and what was taken is given back");
+        }
     }
 }

@@ -135,6 +135,11 @@ impl DecideAsk {
     pub(crate) fn new(request: Request, call: Call, reply: Reply<Raw>) -> Self {
         DecideAsk { request, call, reply, masked: Vec::new(), contended: 0, proposed: 0, waited: false }
     }
+
+    /// Answers, and gives the request back with it.
+    pub(crate) fn answer(self, raw: Box<Raw>) {
+        self.reply.send(Ok(Raw { request: Some(Box::new(self.request)), ..*raw }));
+    }
 }
 
 /// An outcome to record.

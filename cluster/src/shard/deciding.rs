@@ -216,6 +216,7 @@ impl ShardLeader {
                 decision,
             },
             inputs,
+            request: None,
         };
         Plan::Decided(Box::new(raw), take.map(Box::new))
     }
@@ -253,14 +254,14 @@ impl ShardLeader {
             Outcome::Took(took) if took.first_answer.is_some() => {
                 let view = Arc::clone(&raw.decided.view);
                 let raw = replayed(&ask.request, &view, took.decision, took.at, took.first_answer, raw.decided.seed);
-                ask.reply.send(Ok(raw));
+                ask.answer(Box::new(raw));
             }
             Outcome::Took(took) => {
                 (raw.decided.id, raw.decided.at) = (took.decision, took.at);
-                ask.reply.send(Ok(*raw));
+                ask.answer(raw);
             }
             Outcome::Released { .. } | Outcome::Responded(_) | Outcome::Done => {
-                ask.reply.send(Ok(*raw));
+                ask.answer(raw);
             }
             Outcome::Refused(refusal) => {
                 let op = ShardOp::Tick;
@@ -495,7 +496,7 @@ fn replayed(
     };
     let view = Arc::clone(view);
     let decided = Decided { decision, id, at, seed, duplicate: true, excluded, degraded: None, view, expires };
-    Raw { decided, inputs: None }
+    Raw { decided, inputs: None, request: None }
 }
 
 fn placement_of(view: &TenantView, target: SlotTarget) -> Option<PlacementKey> {

@@ -31,6 +31,8 @@ pub(crate) struct Raw {
     pub(crate) decided: Decided,
     /// What it was decided on, if it is still to be explained.
     pub(crate) inputs: Option<Box<Inputs>>,
+    /// What was asked, once it is answered.
+    pub(crate) request: Option<Box<Request>>,
 }
 
 impl Inputs {
@@ -65,7 +67,7 @@ impl Inputs {
 impl Raw {
     /// The decision, explained if that was asked for.
     pub(crate) fn finish(self) -> Decided {
-        let Raw { mut decided, inputs } = self;
+        let Raw { mut decided, inputs, .. } = self;
         if let Some(inputs) = inputs {
             decided.decision.explanation = inputs.decide().explanation;
         }
