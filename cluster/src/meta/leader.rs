@@ -64,8 +64,8 @@ pub(crate) struct MetaLeader {
     /// The other jobs with commands still to be proposed. One that fills an entry goes to the end.
     open: VecDeque<u64>,
     next_job: u64,
-    /// Catalogues to be tried off this thread, in order, and whether one is being tried.
-    trials: VecDeque<Trial>,
+    /// Questions what the catalogue would say, in order, and whether one is being tried off this thread.
+    trials: VecDeque<Question>,
     trying: bool,
     openings: Openings,
     /// What has changed since the last compile was begun.
@@ -78,19 +78,25 @@ pub(crate) struct MetaLeader {
     quiet_until: Instant,
 }
 
-/// A question what the catalogue would say, with a copy of it to try on.
-pub(crate) struct Trial {
-    catalog: Catalog,
-    revision: Revision,
+/// What would the catalogue say?
+struct Question {
     commands: Vec<catalog::Command>,
     reply: Reply<Vec<Result<catalog::Changed, catalog::Refusal>>>,
     _room: Room,
 }
 
+/// A question with a copy of the catalogue to try it on.
+pub(crate) struct Trial {
+    catalog: Catalog,
+    revision: Revision,
+    question: Question,
+}
+
 impl Trial {
     /// Tries and answers. O(commands): not to be run in a turn.
     pub(crate) fn run(self) {
-        let Trial { mut catalog, revision, commands, reply, _room } = self;
+        let Trial { mut catalog, revision, question } = self;
+        let Question { commands, reply, _room } = question;
         let tried = AssertUnwindSafe(|| {
             let results = commands.iter().map(|command| catalog.apply(revision, command));
             // A caller that is gone needs no more of it.
@@ -250,9 +256,10 @@ impl MetaLeader {
         if self.trying {
             return None;
         }
-        let trial = self.trials.pop_front()?;
+        let question = self.trials.pop_front()?;
         self.trying = true;
-        Some(trial)
+        let (catalog, revision) = (self.state.catalog().clone(), Revision(self.applied.index + 1));
+        Some(Trial { catalog, revision, question })
     }
 
     /// A trial has ended.
@@ -347,7 +354,9 @@ impl MetaLeader {
     /// Calls whose changes are in force.
     pub(crate) fn acknowledgements(&mut self) -> Vec<Acknowledgement> {
         let in_force = self.around.views.revision();
-        let done = |job: &Job| job.answers.iter().all(Option::is_some) && job.duties.revision <= in_force;
+        let done = |job: &Job| {
+            job.todo.is_empty() && job.duties.revision <= in_force && job.answers.iter().all(Option::is_some)
+        };
         let ids: Vec<u64> = self.jobs.iter().filter(|(_, job)| done(job)).map(|(id, _)| *id).collect();
         let broken = &self.around.views.load().broken;
         ids.into_iter()
@@ -454,7 +463,7 @@ impl MetaLeader {
         let revision = Revision(self.applied.index + 1);
         while space.is_left() {
             let Some(job) = self.jobs.get_mut(&id) else { return false };
-            if job.reply.is_closed() && job.answers.iter().all(Option::is_none) && job.todo.len() == job.answers.len() {
+            if job.todo.len() == job.answers.len() && job.reply.is_closed() {
                 // Its caller is gone before any of it was begun.
                 self.jobs.remove(&id);
                 return false;
@@ -539,8 +548,7 @@ impl MetaLeader {
                 self.next_job += 1;
             }
             MetaAsk::Validate { commands, reply } => {
-                let (catalog, revision) = (self.state.catalog().clone(), Revision(self.applied.index + 1));
-                self.trials.push_back(Trial { catalog, revision, commands, reply, _room: room });
+                self.trials.push_back(Question { commands, reply, _room: room });
             }
             MetaAsk::Budget { tenant, offer, reply } => {
                 let _ = reply.send(Ok(self.rows(&tenant, offer)));
