@@ -9,7 +9,8 @@ use tokio::sync::oneshot;
 
 use crate::limits::{ESCROW_MESSAGES_MAX, OVER_READ_MS, OVER_READS_MAX};
 use crate::meta::ask::MetaAsk;
-use crate::meta::leader::{Acknowledgement, Surroundings};
+use crate::meta::job::Acknowledgement;
+use crate::meta::leader::Surroundings;
 use crate::shard::ask::{Ask, Lane, Reply, WriteAsk};
 
 /// Does what is left to do, then answers. It does not give up: a change that is in force is never answered before its duties

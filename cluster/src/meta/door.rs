@@ -206,7 +206,7 @@ mod tests {
         let door = MetaDoor::default();
         door.open(Arc::new(|| {}));
         let mebibytes = |count: usize| {
-            let body = Value::map([("name", Value::text(&"x".repeat(count * 1024 * 1024)))]);
+            let body = Value::map([("name", Value::text("x".repeat(count * 1024 * 1024)))]);
             let op = Op::Create { kind: EntityKind::Offer, id: "one".to_owned(), body };
             let actor = Actor { name: "test".to_owned(), admin: true };
             let command = CommandV1 { tenant: TenantId::new("acme"), actor, at: Timestamp(0), op };

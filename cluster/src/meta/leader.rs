@@ -9,12 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proffer_engine::budget::ledger::AccountState;
-use proffer_engine::catalog::{self, Catalog, CommandV1, EntityKind, Op, Touched};
+use proffer_engine::catalog::{self, Catalog, CommandV1, Touched};
 use proffer_engine::codec;
 use proffer_engine::keys::{Revision, ShardId, TenantId};
 use proffer_engine::profile::command::{AccountId, EscrowMessage, Leader, Position};
 use proffer_engine::time::{Calendar, Timestamp};
-use proffer_engine::value::Value;
 use tokio::time::Instant;
 
 use crate::calls::Changed;
@@ -23,10 +22,11 @@ use crate::limits::{
     ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, ENTRY_OVERHEAD_BYTES, ESCROW_MESSAGES_MAX, LEDGER_ROUND_MS, OWN_RETRY_MS,
     PROPOSE_TRIES, RETRY_AFTER_START_MS,
 };
-use crate::meta::ask::{LedgerRow, MetaAsk, Reply};
+use crate::meta::ask::{LedgerRow, MetaAsk};
 use crate::meta::command::{MetaCommand, MetaCommandV1, MetaOp, MetaOutcome};
 use crate::meta::compile::{Compile, Compiled};
-use crate::meta::door::{Admitted, MetaDoor, Room};
+use crate::meta::door::{Admitted, MetaDoor};
+use crate::meta::job::{Acknowledgement, Duties, Job, Part, Question, Space, Trial, is_exclusion, told_of};
 use crate::meta::openings::{Openings, to_open};
 use crate::meta::state::{MetaState, touched_offers};
 use crate::ports::clock::Clock;
@@ -76,95 +76,6 @@ pub(crate) struct MetaLeader {
     last_round: Instant,
     /// The log took nothing: the cluster's own commands are not proposed again before.
     quiet_until: Instant,
-}
-
-/// What would the catalogue say?
-struct Question {
-    commands: Vec<catalog::Command>,
-    reply: Reply<Vec<Result<catalog::Changed, catalog::Refusal>>>,
-    _room: Room,
-}
-
-/// A question with a copy of the catalogue to try it on.
-pub(crate) struct Trial {
-    catalog: Catalog,
-    revision: Revision,
-    question: Question,
-}
-
-impl Trial {
-    /// Tries and answers. O(commands): not to be run in a turn.
-    pub(crate) fn run(self) {
-        let Trial { mut catalog, revision, question } = self;
-        let Question { commands, reply, _room } = question;
-        let tried = AssertUnwindSafe(|| {
-            let results = commands.iter().map(|command| catalog.apply(revision, command));
-            // A caller that is gone needs no more of it.
-            results.take_while(|_| !reply.is_closed()).collect()
-        });
-        let answers = catch_unwind(tried);
-        // The caller may have stopped waiting.
-        let _ = reply.send(answers.map_err(|_| Error::Poisonous));
-    }
-}
-
-/// What one entry may still take.
-struct Space {
-    bytes: usize,
-    commands: usize,
-}
-
-impl Space {
-    fn is_left(&self) -> bool {
-        self.bytes > 0 && self.commands > 0
-    }
-
-    fn take(&mut self, bytes: usize) {
-        self.bytes = self.bytes.saturating_sub(bytes);
-        self.commands = self.commands.saturating_sub(1);
-    }
-}
-
-/// Who waits for a command of the entry under way.
-enum Part {
-    Change { job: u64, index: usize },
-    Open { job: Option<u64> },
-    Settle(ShardId),
-    Own,
-}
-
-/// One call that changes the catalogue.
-struct Job {
-    todo: VecDeque<(usize, catalog::Command)>,
-    answers: Vec<Option<Result<Changed, Error>>>,
-    reply: Reply<Vec<Result<Changed, Error>>>,
-    tries: u8,
-    duties: Duties,
-    urgent: bool,
-    room: Room,
-}
-
-/// What is to be done before a call is acknowledged.
-#[derive(Default)]
-pub(crate) struct Duties {
-    /// The newest revision of its changes.
-    pub(crate) revision: Revision,
-    /// Whose catalogues they change.
-    tenants: BTreeSet<TenantId>,
-    /// Totals that shards must have.
-    pub(crate) told: Vec<(ShardId, EscrowMessage)>,
-    /// Every shard must refuse what was decided under an older revision.
-    pub(crate) fence: bool,
-    /// Accounts whose limit may be exceeded.
-    pub(crate) over: Vec<AccountId>,
-}
-
-/// A call whose changes are in force, with what is left to do.
-pub(crate) struct Acknowledgement {
-    pub(crate) answers: Vec<Result<Changed, Error>>,
-    pub(crate) reply: Reply<Vec<Result<Changed, Error>>>,
-    pub(crate) duties: Duties,
-    pub(crate) room: Room,
 }
 
 impl MetaLeader {
@@ -677,33 +588,5 @@ impl MetaLeader {
                 job.answers[index] = Some(Err(error.clone()));
             }
         }
-    }
-}
-
-/// The totals that an applied command has for shards.
-fn told_of(outcome: &MetaOutcome) -> &[(ShardId, EscrowMessage)] {
-    match outcome {
-        MetaOutcome::Changed(change) => &change.told,
-        MetaOutcome::Told(told) => told,
-        MetaOutcome::Refused(_) | MetaOutcome::WrongLeader => &[],
-    }
-}
-
-/// Whether a change may exclude an offer: then no shard may take under an older catalogue once it is acknowledged.
-fn is_exclusion(command: &catalog::Command) -> bool {
-    let catalog::Command::V1(CommandV1 { op, .. }) = command;
-    match op {
-        Op::Update { kind: EntityKind::Offer, patch, .. } => {
-            patch.as_map().and_then(|members| members.get("emergencyExcluded")) == Some(&Value::Bool(true))
-        }
-        Op::CreateTenant
-        | Op::PutApiKey { .. }
-        | Op::RevokeApiKey { .. }
-        | Op::Create { .. }
-        | Op::Update { .. }
-        | Op::Delete { .. }
-        | Op::PublishFlow { .. }
-        | Op::RollbackFlow { .. }
-        | Op::UpdateSettings { .. } => false,
     }
 }

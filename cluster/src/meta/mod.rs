@@ -4,6 +4,7 @@ pub(crate) mod ask;
 pub mod command;
 pub(crate) mod compile;
 pub(crate) mod door;
+pub(crate) mod job;
 pub(crate) mod leader;
 mod openings;
 pub mod state;

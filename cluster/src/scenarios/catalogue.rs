@@ -80,10 +80,10 @@ impl Bench {
 fn offer_of(command: &Command) -> &str {
     let MetaCommand::V1(MetaCommandV1 { op, .. }) = &**command;
     let MetaOp::Change(catalog::Command::V1(CommandV1 { op, .. })) = op else { panic!("no change: {op:?}") };
-    match op {
-        Op::Create { id, .. } | Op::Update { id, .. } => id,
-        op => panic!("neither created nor updated: {op:?}"),
+    if let Op::Create { id, .. } | Op::Update { id, .. } = op {
+        return id;
     }
+    panic!("neither created nor updated: {op:?}")
 }
 
 fn exclusion(id: &str) -> catalog::Command {

@@ -27,8 +27,9 @@ use crate::calls::{CallKey, Decided, Degraded, ProfileView, Responded};
 use crate::error::Error;
 use crate::limits::{CONTENTION_TRIES, DECISION_KEY_MS, ESCROW_WAIT_MS, MISSES_MAX, RESPONSE_KEY_MS};
 use crate::shard::ask::{Ask, DecideAsk, Held, ReadAsk, RespondAsk};
-use crate::shard::leader::{Origin, ShardLeader, Work};
+use crate::shard::leader::ShardLeader;
 use crate::shard::trial::{Inputs, Raw};
+use crate::shard::work::{Origin, Work};
 use crate::view::TenantView;
 
 /// What deciding keeps between decisions to be fast: nothing that changes an answer.

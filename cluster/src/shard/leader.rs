@@ -27,11 +27,12 @@ use crate::meta::door::MetaDoor;
 use crate::ports::clock::Clock;
 use crate::ports::entropy::Entropy;
 use crate::ports::propose::{Proposed, Reason};
-use crate::shard::ask::{Ask, DecideAsk, ReadAsk, RespondAsk, WriteAsk};
+use crate::shard::ask::{Ask, DecideAsk, ReadAsk, WriteAsk};
 use crate::shard::deciding::Frames;
 use crate::shard::door::ShardDoor;
 use crate::shard::tally::Tally;
 use crate::shard::trial::Raw;
+use crate::shard::work::{Answer, Deed, Origin, Waiter, Work};
 use crate::transfer::taker::Taker;
 use crate::view::Views;
 
@@ -74,68 +75,6 @@ pub(crate) struct ShardLeader {
     tick_pending: bool,
     /// The log did not take what the cluster itself wanted: it is not asked for a tick again before.
     quiet_until: Instant,
-}
-
-/// A command on its way into the log.
-struct Deed {
-    sequence: Sequence,
-    command: Command,
-    bytes: usize,
-    /// What the leader's own `apply` gave.
-    expected: Outcome,
-    origin: Origin,
-    /// Stands in the same entry as the one after it: one cannot be applied without the other.
-    joined: bool,
-}
-
-/// Who waits for a deed.
-pub(super) enum Origin {
-    Decide(Box<DecideAsk>, Box<Raw>),
-    Respond(Box<RespondAsk>),
-    Write(Arc<Tally>),
-    /// Nobody: ticks and escrow.
-    Own,
-}
-
-/// A finished answer that waits for what it has read to commit.
-struct Waiter {
-    until: Sequence,
-    answer: Answer,
-}
-
-enum Answer {
-    Decide(Box<DecideAsk>, Box<Raw>),
-    /// Read again when it is time: cheaper than to keep what it would have said.
-    Read(ReadAsk),
-    /// Refused for what is pending.
-    Refused(Work, Error),
-}
-
-impl Answer {
-    fn is_abandoned(&self) -> bool {
-        match self {
-            Answer::Decide(ask, _) => ask.reply.is_abandoned(),
-            Answer::Read(read) => read.is_abandoned(),
-            Answer::Refused(work, _) => work.is_abandoned(),
-        }
-    }
-}
-
-/// Something to do.
-pub(super) enum Work {
-    Ask(Ask),
-    Op(ShardOp, Arc<Tally>),
-    Own(ShardOp),
-}
-
-impl Work {
-    fn is_abandoned(&self) -> bool {
-        match self {
-            Work::Ask(ask) => ask.is_abandoned(),
-            Work::Op(_, tally) => tally.is_abandoned(),
-            Work::Own(_) => false,
-        }
-    }
 }
 
 impl ShardLeader {
@@ -602,50 +541,6 @@ impl ShardLeader {
                 let until = (!self.pending.is_empty()).then(|| self.pending.last());
                 self.refuse_when(until, origin.into_work(command), error);
             }
-        }
-    }
-}
-
-impl Origin {
-    /// Doing it twice does no harm: it names its result, or carries a key.
-    fn may_be_repeated(&self) -> bool {
-        match self {
-            Origin::Decide(ask, _) => ask.call.idempotency.is_some(),
-            Origin::Respond(ask) => ask.call.idempotency.is_some(),
-            Origin::Write(_) | Origin::Own => true,
-        }
-    }
-
-    /// Counts one more attempt and says how many there were.
-    fn count_try(&mut self) -> u8 {
-        let tries = match self {
-            Origin::Decide(ask, _) => &mut ask.proposed,
-            Origin::Respond(ask) => &mut ask.proposed,
-            Origin::Write(tally) => return tally.count_try(),
-            Origin::Own => return 1,
-        };
-        *tries = tries.saturating_add(1);
-        *tries
-    }
-
-    /// The same from the beginning.
-    fn into_work(self, command: &Command) -> Work {
-        let ShardCommand::V1(ShardCommandV1 { op, .. }) = &**command;
-        match self {
-            Origin::Decide(ask, _) => Work::Ask(Ask::Decide(ask)),
-            Origin::Respond(ask) => Work::Ask(Ask::Respond(ask)),
-            Origin::Write(tally) => Work::Op(op.clone(), tally),
-            Origin::Own => Work::Own(op.clone()),
-        }
-    }
-
-    /// It may have been applied, and is tried again.
-    fn doubt(&mut self) {
-        match self {
-            Origin::Decide(ask, _) => ask.reply.doubt(),
-            Origin::Respond(ask) => ask.reply.doubt(),
-            Origin::Write(tally) => tally.doubt(),
-            Origin::Own => {}
         }
     }
 }

@@ -6,3 +6,4 @@ pub(crate) mod door;
 pub(crate) mod leader;
 mod tally;
 pub(crate) mod trial;
+mod work;

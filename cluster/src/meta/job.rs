@@ -1,0 +1,132 @@
+//! What the catalogue's leader has in its hands: calls that change it, questions what it would say, and the space of an entry.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use proffer_engine::catalog::{self, Catalog, CommandV1, EntityKind, Op};
+use proffer_engine::keys::{Revision, ShardId, TenantId};
+use proffer_engine::profile::command::{AccountId, EscrowMessage};
+use proffer_engine::value::Value;
+
+use crate::calls::Changed;
+use crate::error::Error;
+use crate::meta::ask::Reply;
+use crate::meta::command::MetaOutcome;
+use crate::meta::door::Room;
+
+/// What would the catalogue say?
+pub(super) struct Question {
+    pub(super) commands: Vec<catalog::Command>,
+    pub(super) reply: Reply<Vec<Result<catalog::Changed, catalog::Refusal>>>,
+    pub(super) _room: Room,
+}
+
+/// A question with a copy of the catalogue to try it on.
+pub(crate) struct Trial {
+    pub(super) catalog: Catalog,
+    pub(super) revision: Revision,
+    pub(super) question: Question,
+}
+
+impl Trial {
+    /// Tries and answers. O(commands): not to be run in a turn.
+    pub(crate) fn run(self) {
+        let Trial { mut catalog, revision, question } = self;
+        let Question { commands, reply, _room } = question;
+        let tried = AssertUnwindSafe(|| {
+            let results = commands.iter().map(|command| catalog.apply(revision, command));
+            // A caller that is gone needs no more of it.
+            results.take_while(|_| !reply.is_closed()).collect()
+        });
+        let answers = catch_unwind(tried);
+        // The caller may have stopped waiting.
+        let _ = reply.send(answers.map_err(|_| Error::Poisonous));
+    }
+}
+
+/// What one entry may still take.
+pub(super) struct Space {
+    pub(super) bytes: usize,
+    pub(super) commands: usize,
+}
+
+impl Space {
+    pub(super) fn is_left(&self) -> bool {
+        self.bytes > 0 && self.commands > 0
+    }
+
+    pub(super) fn take(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.commands = self.commands.saturating_sub(1);
+    }
+}
+
+/// Who waits for a command of the entry under way.
+pub(super) enum Part {
+    Change { job: u64, index: usize },
+    Open { job: Option<u64> },
+    Settle(ShardId),
+    Own,
+}
+
+/// One call that changes the catalogue.
+pub(super) struct Job {
+    pub(super) todo: VecDeque<(usize, catalog::Command)>,
+    pub(super) answers: Vec<Option<Result<Changed, Error>>>,
+    pub(super) reply: Reply<Vec<Result<Changed, Error>>>,
+    pub(super) tries: u8,
+    pub(super) duties: Duties,
+    pub(super) urgent: bool,
+    pub(super) room: Room,
+}
+
+/// What is to be done before a call is acknowledged.
+#[derive(Default)]
+pub(crate) struct Duties {
+    /// The newest revision of its changes.
+    pub(crate) revision: Revision,
+    /// Whose catalogues they change.
+    pub(super) tenants: BTreeSet<TenantId>,
+    /// Totals that shards must have.
+    pub(crate) told: Vec<(ShardId, EscrowMessage)>,
+    /// Every shard must refuse what was decided under an older revision.
+    pub(crate) fence: bool,
+    /// Accounts whose limit may be exceeded.
+    pub(crate) over: Vec<AccountId>,
+}
+
+/// A call whose changes are in force, with what is left to do.
+pub(crate) struct Acknowledgement {
+    pub(crate) answers: Vec<Result<Changed, Error>>,
+    pub(crate) reply: Reply<Vec<Result<Changed, Error>>>,
+    pub(crate) duties: Duties,
+    pub(crate) room: Room,
+}
+
+/// The totals that an applied command has for shards.
+pub(super) fn told_of(outcome: &MetaOutcome) -> &[(ShardId, EscrowMessage)] {
+    match outcome {
+        MetaOutcome::Changed(change) => &change.told,
+        MetaOutcome::Told(told) => told,
+        MetaOutcome::Refused(_) | MetaOutcome::WrongLeader => &[],
+    }
+}
+
+/// Whether a change may exclude an offer: then no shard may take under an older catalogue once it is acknowledged.
+pub(super) fn is_exclusion(command: &catalog::Command) -> bool {
+    let catalog::Command::V1(CommandV1 { op, .. }) = command;
+    match op {
+        Op::Update { kind: EntityKind::Offer, patch, .. } => {
+            patch.as_map().and_then(|members| members.get("emergencyExcluded")) == Some(&Value::Bool(true))
+        }
+        Op::CreateTenant
+        | Op::PutApiKey { .. }
+        | Op::RevokeApiKey { .. }
+        | Op::Create { .. }
+        | Op::Update { .. }
+        | Op::Delete { .. }
+        | Op::PublishFlow { .. }
+        | Op::RollbackFlow { .. }
+        | Op::UpdateSettings { .. } => false,
+    }
+}
