@@ -82,13 +82,17 @@ impl<L: Look> Draft<'_, L> {
     }
 
     /// Turns what the proposition holds for this event into use, and takes a fresh unit of each of the offer's caps that
-    /// it holds none of.
+    /// it holds none of. A unit of a cap that is not the answered offer's is not this outcome's to use, whatever rank it is
+    /// held for: it lapses.
     fn settle(&mut self, profile: &mut Profile, respond: &Respond, event: CountEvent, responded: &mut Responded) {
         let now = self.now();
         let mut confirmed = Vec::new();
         if let Some((decision, rank)) = respond.proposition {
             let dealings = profile.dealings.get_or_insert_default();
-            let mine = |held: &Reservation| (held.decision, held.rank, held.count_on) == (decision, rank, event);
+            let is_counted = |cap| respond.counts.iter().any(|unit| unit.cap == cap);
+            let mine = |held: &Reservation| {
+                (held.decision, held.rank, held.count_on) == (decision, rank, event) && is_counted(held.cap)
+            };
             let held: Vec<_> = dealings.reservations.iter().copied().filter(mine).collect();
             dealings.reservations.retain(|held| !mine(held));
             for unit in held {

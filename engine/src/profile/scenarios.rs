@@ -207,6 +207,20 @@ fn a_refused_decision_takes_nothing_at_all() {
 }
 
 #[test]
+fn an_outcome_uses_no_unit_that_is_held_for_another_offers_cap() {
+    let mut world = World::new();
+    world.grant(1, Span::ALWAYS, false);
+    let own = world.own(1, Window::Lifetime);
+    let unit = world.global(CountEvent::Impression);
+    took(world.taking(world.take(1, vec![proposition(2, vec![unit])])));
+    let mistaken = world.outcome(Some((1, 1)), IMPRESSION, vec![own]);
+    world.responding(mistaken);
+    let account = world.state.account(ACCOUNT).unwrap();
+    assert_eq!((account.spent(), account.reserved()), (0, 1), "rank 1 is another offer's");
+    assert_eq!(world.ann().cap_used(CAP, Window::Lifetime, world.now), 1);
+}
+
+#[test]
 fn a_retried_decision_gets_the_first_answer_for_its_time() {
     let mut world = World::new();
     let key = Idempotency { key: 4, body: 9, until: world.now.plus_ms(15 * 60_000) };
