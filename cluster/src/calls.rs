@@ -63,10 +63,11 @@ pub struct Decided {
     pub at: Timestamp,
     /// The seed of its random draws: with it, the same inputs give the same bytes.
     pub seed: u64,
-    /// An idempotency key was seen before: these are the propositions of then.
+    /// An idempotency key was seen before: this is the decision of then, without its explanation.
     pub duplicate: bool,
-    /// A repeated answer left out offers that have been excluded since.
-    pub excluded: bool,
+    /// Ranks (from 1) of a repeated answer's propositions whose offers have been excluded since: not to be shown, but the
+    /// others keep their ranks.
+    pub excluded: Vec<u16>,
     /// Less than it could have been.
     pub degraded: Option<Degraded>,
     /// The catalogue it was decided under (of a duplicate: the newest one).

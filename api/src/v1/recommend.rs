@@ -1,6 +1,6 @@
 //! `POST /recommend`, `/decisions`, `/simulate`.
 
-use axum::http::StatusCode;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use proffer_cluster::calls::{Call, Decided, Degraded};
 use proffer_engine::calendar::iso;
@@ -19,6 +19,9 @@ use crate::routes::Answered;
 use crate::v1::json;
 use crate::wire::answer::{Answer, Meta, Trace, Words};
 use crate::wire::recommend::Recommend;
+
+/// Says that an answer is the first one to its idempotency key again. Not a member of the body: that has the first one's bytes.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// `POST /api/v1/recommend`.
 pub async fn recommend(asked: Asked) -> Answered {
@@ -57,7 +60,11 @@ async fn answer(asked: Asked, slots: Slots, dry_run: bool) -> Answered {
     let channel = request.channel;
     let decided = asked.handle().decide(request, call).await?;
     let id = if dry_run { None } else { Some(seal(&asked, &decided, &body)) };
-    Ok(write(&decided, &body, channel, &slots, &funnels, id.as_deref()))
+    let mut answer = write(&decided, &body, channel, &slots, &funnels, id.as_deref());
+    if decided.duplicate {
+        answer.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(answer)
 }
 
 fn superseded(asked: &Asked, id: &str, customer: &CustomerId) -> Result<DecisionId, Problem> {
@@ -120,10 +127,13 @@ fn write(
     let catalog = &*decided.view.catalog;
     let words = Words { catalog, compact: decision.flow.compact };
     let explanation = decision.explanation.as_deref();
-    let entries = decision.propositions.iter().enumerate().filter_map(|(index, chosen)| {
+    // What has been excluded since a first answer is left out here and only here: ranks and id are those of the first.
+    let ranked = decision.propositions.iter().zip(1..).filter(|(_, rank)| !decided.excluded.contains(rank));
+    let entries = ranked.filter_map(|(chosen, rank)| {
+        let index = usize::from(rank) - 1;
         let factors = explanation.and_then(|explanation| explanation.factors.get(index));
         let expires = decided.expires.get(index).copied().flatten();
-        words.entry(index + 1, chosen, expires, factors)
+        words.entry(usize::from(rank), chosen, expires, factors)
     });
     let entries: Vec<_> = entries.collect();
     let slot_entries = (!slots.is_empty()).then(|| {
@@ -139,8 +149,7 @@ fn write(
         degraded: decided.degraded.map(|degraded| match degraded {
             Degraded::Contention => "contention",
         }),
-        duplicate: decided.duplicate,
-        excluded: decided.excluded,
+        excluded: !decided.excluded.is_empty(),
         trace: body.trace.then(|| Trace {
             seed: format!("{:016x}", decided.seed),
             decided_at: iso(decided.at),

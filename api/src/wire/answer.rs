@@ -204,9 +204,6 @@ pub struct Meta<'a> {
     /// Why the answer is less than it could have been.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub degraded: Option<&'static str>,
-    /// The idempotency key was seen before.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub duplicate: bool,
     /// A repeated answer left out offers excluded since.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub excluded: bool,

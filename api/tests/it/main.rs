@@ -8,4 +8,5 @@ mod crud;
 mod decide;
 mod node;
 mod problems;
+mod retries;
 mod tutorial;

@@ -6,16 +6,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use proffer_engine::decide::decision::{Decision, FlowChoice, Funnel, Proposition, PropositionKind, SlotOutcome};
-use proffer_engine::decide::request::{Explain, Request, SlotTarget};
+use proffer_engine::decide::decision::{EmptyReason, Proposition};
+use proffer_engine::decide::request::{Explain, Request};
 use proffer_engine::decide::view::{EscrowView, Free, Instant as Moment};
 use proffer_engine::decide::{Scratch, Taking, decide, take_of};
-use proffer_engine::keys::{CapKey, PlacementKey, TenantId};
-use proffer_engine::profile::apply::{Outcome, Refusal};
+use proffer_engine::keys::{CapKey, TenantId};
+use proffer_engine::profile::apply::{Outcome, Refusal, Took};
 use proffer_engine::profile::cells::{Look, ProfileId};
-use proffer_engine::profile::command::{
-    AccountId, DecisionId, Idempotency, Leader, Release, ShardOp, Take, TakenProposition,
-};
+use proffer_engine::profile::command::{AccountId, DecisionId, FirstAnswer, Idempotency, Leader, Release, ShardOp, Take};
 use proffer_engine::profile::planning::{self, plan_respond};
 use proffer_engine::profile::state::{Keyed, KeyedAnswer};
 use proffer_engine::snapshot::Binding;
@@ -195,6 +193,7 @@ impl ShardLeader {
             decision: decision_id,
             idempotency: ask.call.idempotency.map(|key| idempotency(key, now.plus_ms(DECISION_KEY_MS))),
             supersedes: ask.call.supersedes,
+            contended: barren,
         };
         let take = take_of(&view.snapshot, look.subject(id), binding, &request, &decision, &at, taking);
         let inputs = (explain != Explain::Off).then(|| {
@@ -202,16 +201,14 @@ impl ShardLeader {
             let request = Request { explain, ..request };
             Box::new(Inputs { state, pending, view: Arc::clone(view), request, at, seed })
         });
-        let expires =
-            decision.propositions.iter().map(|proposition| proposition.takes.iter().map(|take| take.expires_at).min());
         let raw = Raw {
             decided: Decided {
-                expires: expires.collect(),
+                expires: decision.propositions.iter().map(expiry).collect(),
                 id: decision_id,
                 at: now,
                 seed,
                 duplicate: false,
-                excluded: false,
+                excluded: Vec::new(),
                 degraded: barren.then_some(Degraded::Contention),
                 view: Arc::clone(view),
                 decision,
@@ -242,9 +239,9 @@ impl ShardLeader {
         let found = look.profile(id)?.dealings.as_ref()?.keyed.iter().find(known)?;
         let (body, answer) = (found.body, found.answer.clone());
         Some(match answer {
-            KeyedAnswer::Took { decision, at, propositions } if body == key.body => {
+            KeyedAnswer::Took { decision, at, answer } if body == key.body => {
                 let seed = xxh3_64(&key.key.to_le_bytes());
-                Ok(Box::new(replayed(&ask.request, view, decision, at, Some(propositions), seed)))
+                Ok(Box::new(replayed(view, decision, at, &answer, seed)))
             }
             KeyedAnswer::Took { .. } | KeyedAnswer::Responded { .. } => Err(Error::KeyReused),
         })
@@ -252,13 +249,12 @@ impl ShardLeader {
 
     pub(super) fn settle_decision(&mut self, ask: Box<DecideAsk>, mut raw: Box<Raw>, outcome: Outcome) {
         match outcome {
-            Outcome::Took(took) if took.first_answer.is_some() => {
-                let view = Arc::clone(&raw.decided.view);
-                let raw = replayed(&ask.request, &view, took.decision, took.at, took.first_answer, raw.decided.seed);
+            Outcome::Took(Took { decision, at, first_answer: Some(first) }) => {
+                let raw = replayed(&raw.decided.view, decision, at, &first, raw.decided.seed);
                 ask.answer(Box::new(raw));
             }
-            Outcome::Took(took) => {
-                (raw.decided.id, raw.decided.at) = (took.decision, took.at);
+            Outcome::Took(Took { decision, at, first_answer: None }) => {
+                (raw.decided.id, raw.decided.at) = (decision, at);
                 ask.answer(raw);
             }
             Outcome::Released { .. } | Outcome::Responded(_) | Outcome::Done => {
@@ -436,76 +432,31 @@ fn decision_id(seed: u64, now: Timestamp, tries: u8) -> DecisionId {
     DecisionId(xxh3_64(&bytes))
 }
 
-/// The first answer to a keyed decision, again: its propositions and scores, without those excluded since.
-fn replayed(
-    request: &Request,
-    view: &Arc<TenantView>,
-    id: DecisionId,
-    at: Timestamp,
-    first: Option<Vec<TakenProposition>>,
-    seed: u64,
-) -> Raw {
-    let first = first.unwrap_or_default();
-    let taken = first.len();
-    let mut slots = vec![SlotOutcome { count: 0, fallback: false, empty: None }; request.slots.len()];
-    let mut propositions = Vec::new();
-    let mut expires = Vec::new();
-    for of in first {
-        let slot = slots.iter().zip(&request.slots).position(|(filled, slot)| {
-            filled.count < slot.limit && placement_of(view, slot.target) == Some(of.placement)
-        });
-        if view.snapshot.is_excluded(of.offer) {
+/// The first answer to a keyed decision, again. All of its propositions keep their ranks: outcomes name them. Those that have
+/// been excluded since are only not to be shown.
+fn replayed(view: &Arc<TenantView>, id: DecisionId, at: Timestamp, first: &FirstAnswer, seed: u64) -> Raw {
+    let mut decision = first.decision.clone();
+    let mut excluded = Vec::new();
+    for (proposition, rank) in decision.propositions.iter().zip(1..) {
+        if !view.snapshot.is_excluded(proposition.offer) {
             continue;
         }
-        let activity = slot.and_then(|slot| match request.slots[slot].target {
-            SlotTarget::Activity(activity) => Some(activity),
-            SlotTarget::Placement(_) => None,
-        });
-        if let Some(slot) = slot {
-            slots[slot].count += 1;
-            slots[slot].fallback |= of.fallback;
+        excluded.push(rank);
+        let Some(slot) = proposition.slot.and_then(|slot| decision.slots.get_mut(usize::from(slot))) else { continue };
+        slot.count = slot.count.saturating_sub(1);
+        if slot.count == 0 {
+            let reason = if slot.fallback { EmptyReason::FallbackUnavailable } else { EmptyReason::NoCandidate };
+            (slot.fallback, slot.empty) = (false, Some(reason));
         }
-        expires.push(of.takes.iter().map(|take| take.expires_at).min());
-        propositions.push(Proposition {
-            offer: of.offer,
-            creative: of.creative,
-            channel: of.channel,
-            placement: of.placement,
-            activity,
-            slot: slot.and_then(|slot| u16::try_from(slot).ok()),
-            score: of.score,
-            kind: match (of.mandatory, of.fallback) {
-                (_, true) => PropositionKind::Fallback,
-                (true, false) => PropositionKind::Mandatory,
-                (false, false) => PropositionKind::Regular,
-            },
-            takes: of.takes,
-            computed: Vec::new(),
-        });
     }
-    let excluded = propositions.len() < taken;
-    let decision = Decision {
-        revision: view.revision,
-        flow: FlowChoice { key: request.flow, version: 0, compact: false },
-        propositions,
-        slots,
-        funnel: Funnel::default(),
-        arm: None,
-        ghosts: Vec::new(),
-        budget_limited: false,
-        explanation: None,
-    };
+    let expires = decision.propositions.iter().map(expiry).collect();
+    let degraded = first.contended.then_some(Degraded::Contention);
     let view = Arc::clone(view);
-    let decided = Decided { decision, id, at, seed, duplicate: true, excluded, degraded: None, view, expires };
+    let decided = Decided { decision, id, at, seed, duplicate: true, excluded, degraded, view, expires };
     Raw { decided, inputs: None, request: None }
 }
 
-fn placement_of(view: &TenantView, target: SlotTarget) -> Option<PlacementKey> {
-    match target {
-        SlotTarget::Placement(placement) => Some(placement),
-        SlotTarget::Activity(activity) => {
-            let activity = view.catalog.activities().get(activity)?;
-            view.catalog.placements().key_of(&activity.body.placement_id.0)
-        }
-    }
+/// When the first of a proposition's units lapses.
+fn expiry(proposition: &Proposition) -> Option<Timestamp> {
+    proposition.takes.iter().map(|take| take.expires_at).min()
 }

@@ -56,7 +56,7 @@ impl Inputs {
             at: self.at.now,
             seed: self.seed,
             duplicate: false,
-            excluded: false,
+            excluded: Vec::new(),
             degraded: None,
             view: self.view,
             expires,

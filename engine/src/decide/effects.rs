@@ -1,5 +1,7 @@
 //! What a decision takes: units of caps, holds of strict policies, mandatory counts, ghosts, implied impressions.
 
+use std::sync::Arc;
+
 use crate::decide::case::{Case, Spot, look_back};
 use crate::decide::contact::Candidate;
 use crate::decide::counting::cap_window;
@@ -11,7 +13,7 @@ use crate::decide::view::{EscrowView, Instant, Subject};
 use crate::keys::{CapKey, ChannelKey};
 use crate::model::offer::CapScope;
 use crate::profile::command::{
-    CapTake, Counted, DecisionId, Idempotency, PolicyTake, Take, TakeAccount, TakenProposition,
+    CapTake, Counted, DecisionId, FirstAnswer, Idempotency, PolicyTake, Take, TakeAccount, TakenProposition,
 };
 use crate::snapshot::policies::{Limit, Policy, Restraint};
 use crate::snapshot::{Binding, Snapshot};
@@ -53,6 +55,8 @@ pub struct Taking {
     pub idempotency: Option<Idempotency>,
     /// An earlier decision that this one replaces.
     pub supersedes: Option<DecisionId>,
+    /// Others took its units again and again: see [`FirstAnswer::contended`].
+    pub contended: bool,
 }
 
 /// No shard's escrow: what a decision takes of global caps was settled when it was made.
@@ -115,6 +119,7 @@ pub fn take_of(
             .then_some((at.frame.day, snapshot.shared.mandatory_per_day)),
         policies,
         answerable_until: at.now.plus_ms(i64::from(snapshot.shared.outcome_window_days) * DAY_MS),
+        answer: taking.idempotency.map(|_| Arc::new(FirstAnswer::of(decision, taking.contended))),
     })
 }
 

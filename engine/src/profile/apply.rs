@@ -13,7 +13,7 @@ use crate::limits::{
 };
 use crate::profile::cells::{Cells, Look, ProfileId};
 use crate::profile::command::{
-    DecisionId, EscrowMessage, Position, PutProfile, PutRow, ShardCommand, ShardCommandV1, ShardOp, TakenProposition,
+    DecisionId, EscrowMessage, FirstAnswer, Position, PutProfile, PutRow, ShardCommand, ShardCommandV1, ShardOp,
 };
 use crate::profile::draft::Draft;
 use crate::profile::state::{Named, Profile};
@@ -46,8 +46,8 @@ pub struct Took {
     pub decision: DecisionId,
     /// When that was.
     pub at: Timestamp,
-    /// Of a retry: the first answer's propositions. `None`: the command's own were taken.
-    pub first_answer: Option<Vec<TakenProposition>>,
+    /// Of a retry: the first answer. `None`: the command's own was taken.
+    pub first_answer: Option<Arc<FirstAnswer>>,
 }
 
 /// See [`Outcome::Responded`]; fields as on the wire (domain.md §5). `recorded` is always true.

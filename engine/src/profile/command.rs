@@ -1,13 +1,16 @@
 //! Commands of a shard: everything `apply` needs, times, limits and calendar spans included, so that replicas need neither
 //! clock nor catalogue (architecture.md §3, §4).
 
+use std::sync::Arc;
+
 use bincode::{Decode, Encode};
 
-use crate::decide::decision::Ghost;
+use crate::decide::decision::{Decision, Ghost};
 use crate::keys::{
     CapKey, CategoryKey, ChannelKey, CreativeKey, CustomerId, Micros, OfferKey, OutcomeKey, PlacementKey, Revision,
     SchemaKey, TenantId,
 };
+use crate::limits::KEPT_ANSWER_BYTES;
 use crate::model::settings::Sentiment;
 use crate::time::{Span, Timestamp};
 use crate::value::Value;
@@ -137,7 +140,7 @@ pub struct Take {
     pub customer: CustomerId,
     /// The decision.
     pub decision: DecisionId,
-    /// Key of a retry, with the answer to give it.
+    /// Key of a retry.
     pub idempotency: Option<Idempotency>,
     /// An earlier decision whose unshown units are given back in the same turn.
     pub supersedes: Option<DecisionId>,
@@ -151,6 +154,50 @@ pub struct Take {
     pub policies: Vec<PolicyTake>,
     /// Until when the propositions may be answered.
     pub answerable_until: Timestamp,
+    /// With an idempotency key: what a retry is answered.
+    pub answer: Option<Arc<FirstAnswer>>,
+}
+
+/// The answer to a keyed decision, kept so that a retry gets all of it again.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct FirstAnswer {
+    /// What was decided, whole but for its explanation (and its computed fields, if it is larger than
+    /// [`KEPT_ANSWER_BYTES`] with them).
+    pub decision: Decision,
+    /// What takes units of global caps was left out, because others kept taking them first.
+    pub contended: bool,
+}
+
+impl FirstAnswer {
+    /// Keeps of `decision` what a retry is to get.
+    pub fn of(decision: &Decision, contended: bool) -> Self {
+        let mut kept = FirstAnswer { decision: Decision { explanation: None, ..decision.clone() }, contended };
+        if kept.bytes() > KEPT_ANSWER_BYTES {
+            kept.decision.propositions.iter_mut().for_each(|proposition| proposition.computed.clear());
+        }
+        kept
+    }
+
+    /// Bytes it takes in memory, roughly. O(propositions and their computed fields).
+    pub fn bytes(&self) -> usize {
+        let Decision { propositions, slots, ghosts, arm, .. } = &self.decision;
+        let computed = |(_, value): &(u16, Value)| match value {
+            Value::Text(text) => text.len(),
+            Value::List(items) => size_of_val(&**items),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Map(_) => 0,
+        };
+        let inside = propositions.iter().map(|proposition| {
+            size_of_val(proposition.takes.as_slice())
+                + size_of_val(proposition.computed.as_slice())
+                + proposition.computed.iter().map(computed).sum::<usize>()
+        });
+        size_of::<FirstAnswer>()
+            + size_of_val(propositions.as_slice())
+            + inside.sum::<usize>()
+            + size_of_val(slots.as_slice())
+            + size_of_val(ghosts.as_slice())
+            + arm.as_ref().map_or(0, |arm| arm.experiment.len())
+    }
 }
 
 /// One proposition of a [`Take`].
@@ -166,7 +213,7 @@ pub struct TakenProposition {
     pub placement: PlacementKey,
     /// Category at decision time.
     pub category: Option<CategoryKey>,
-    /// exp of its log-sum score, kept for idempotent retries.
+    /// exp of its log-sum score.
     pub score: f64,
     /// Counts against the mandatory limit.
     pub mandatory: bool,

@@ -1,9 +1,10 @@
 //! Bytes on disk and on the wire: a change here needs a new version variant, never a new snapshot of these.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use crate::codec::{decode, encode};
-use crate::decide::decision::Ghost;
+use crate::decide::decision::{Arm, Decision, FlowChoice, Funnel, Ghost, Proposition, PropositionKind, SlotOutcome};
 use crate::keys::*;
 use crate::model::settings::Sentiment;
 use crate::profile::apply::{Outcome, apply};
@@ -23,6 +24,34 @@ fn hex(bytes: &[u8]) -> String {
 
 fn idempotency(key: u128) -> Idempotency {
     Idempotency { key, body: 77, until: Timestamp(86_400_000) }
+}
+
+/// What a retry of the one decision is answered.
+fn answer(takes: Vec<CapTake>) -> FirstAnswer {
+    let proposition = Proposition {
+        offer: OfferKey(70),
+        creative: CreativeKey(71),
+        channel: ChannelKey(7),
+        placement: PlacementKey(8),
+        activity: Some(ActivityKey(3)),
+        slot: Some(0),
+        score: 0.75,
+        kind: PropositionKind::Mandatory,
+        takes,
+        computed: vec![(2, Value::text("gold"))],
+    };
+    let decision = Decision {
+        revision: Revision(300),
+        flow: FlowChoice { key: Some(FlowKey(1)), version: 4, compact: true },
+        propositions: vec![proposition],
+        slots: vec![SlotOutcome { count: 1, fallback: false, empty: None }],
+        funnel: Funnel { total_candidates: 4, after_qualification: 3, after_suppression: 2, after_contact_policy: 1 },
+        arm: Some(Arm { experiment: "e".to_owned(), control: true }),
+        ghosts: vec![Ghost { offer: OfferKey(72), creative: CreativeKey::NONE }],
+        budget_limited: true,
+        explanation: None,
+    };
+    FirstAnswer { decision, contended: false }
 }
 
 /// One of each, in the order in which they make a small state.
@@ -96,6 +125,7 @@ fn commands() -> Vec<(&'static str, ShardOp)> {
             expires_at: Timestamp(901_000),
         }],
         answerable_until: Timestamp(7_776_000_000),
+        answer: Some(Arc::new(answer(vec![global, own]))),
     };
     let respond = Respond {
         tenant: tenant.clone(),

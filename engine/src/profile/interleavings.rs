@@ -223,6 +223,7 @@ impl World {
                     mandatory: None,
                     policies: Vec::new(),
                     answerable_until: self.now.plus_ms(90 * DAY_MS),
+                    answer: None,
                 };
                 let decision = take.decision;
                 let outcome = self.propose(shard, ShardOp::Take(Box::new(take)));

@@ -1,9 +1,11 @@
 //! One rule of the semantics a test.
 
-use crate::decide::decision::Ghost;
+use std::sync::Arc;
+
+use crate::decide::decision::{Decision, FlowChoice, Funnel, Ghost, Proposition, PropositionKind};
 use crate::decide::view::EscrowView;
 use crate::keys::*;
-use crate::limits::{EXPOSURES_PER_PROFILE, RETENTION_MS};
+use crate::limits::{EXPOSURES_PER_PROFILE, KEPT_ANSWER_BYTES, RETENTION_MS};
 use crate::model::settings::Sentiment;
 use crate::profile::apply::{Outcome, Refusal, Responded, Took, apply};
 use crate::profile::cells::{Look, ProfileId};
@@ -71,6 +73,7 @@ impl World {
             mandatory: None,
             policies: Vec::new(),
             answerable_until: self.now.plus_ms(90 * DAY_MS),
+            answer: None,
         }
     }
 
@@ -206,6 +209,46 @@ fn a_refused_decision_takes_nothing_at_all() {
     assert_eq!(world.state.escrow(1).free(ACCOUNT.cap, world.now).unwrap().amount, 1);
 }
 
+/// An empty decision over so many candidates.
+fn said(candidates: u32) -> Decision {
+    Decision {
+        revision: Revision(5),
+        flow: FlowChoice { key: None, version: 0, compact: false },
+        propositions: Vec::new(),
+        slots: Vec::new(),
+        funnel: Funnel { total_candidates: candidates, ..Funnel::default() },
+        arm: None,
+        ghosts: Vec::new(),
+        budget_limited: false,
+        explanation: None,
+    }
+}
+
+#[test]
+fn an_answer_is_kept_for_retries_without_computed_fields_that_no_log_entry_could_hold() {
+    let with = |bytes: usize| {
+        let computed = vec![(0, Value::text("x".repeat(bytes)))];
+        let chosen = Proposition {
+            offer: OfferKey(1),
+            creative: CreativeKey::NONE,
+            channel: ChannelKey::NONE,
+            placement: PlacementKey::NONE,
+            activity: None,
+            slot: None,
+            score: 0.5,
+            kind: PropositionKind::Regular,
+            takes: Vec::new(),
+            computed,
+        };
+        Decision { propositions: vec![chosen; 100], explanation: Some(Box::default()), ..said(1) }
+    };
+    let kept = FirstAnswer::of(&with(1_000), false);
+    assert_eq!(kept.decision, Decision { explanation: None, ..with(1_000) });
+    let kept = FirstAnswer::of(&with(2_000), false);
+    assert!(kept.bytes() < KEPT_ANSWER_BYTES && kept.decision.propositions[99].computed.is_empty());
+    assert_eq!(kept.decision.propositions.len(), 100);
+}
+
 #[test]
 fn an_outcome_uses_no_unit_that_is_held_for_another_offers_cap() {
     let mut world = World::new();
@@ -225,11 +268,12 @@ fn a_retried_decision_gets_the_first_answer_for_its_time() {
     let mut world = World::new();
     let key = Idempotency { key: 4, body: 9, until: world.now.plus_ms(15 * 60_000) };
     let own = world.own(9, Window::Lifetime);
-    let first = Take { idempotency: Some(key), ..world.take(1, vec![proposition(1, vec![own])]) };
-    let again = Take { idempotency: Some(key), ..world.take(2, vec![proposition(2, vec![own])]) };
-    assert_eq!(took(world.taking(first.clone())).first_answer, None);
-    let answer = took(world.taking(again.clone()));
-    assert_eq!((answer.decision, answer.first_answer), (DecisionId(1), Some(first.propositions)));
+    let answer = |funnel| Some(Arc::new(FirstAnswer { decision: said(funnel), contended: false }));
+    let first = Take { idempotency: Some(key), answer: answer(1), ..world.take(1, vec![proposition(1, vec![own])]) };
+    let again = Take { idempotency: Some(key), answer: answer(2), ..world.take(2, vec![proposition(2, vec![own])]) };
+    assert_eq!(took(world.taking(first)).first_answer, None);
+    let repeated = took(world.taking(again.clone()));
+    assert_eq!((repeated.decision, repeated.first_answer), (DecisionId(1), answer(1)));
     let other = Take { idempotency: Some(Idempotency { body: 8, ..key }), ..again.clone() };
     assert_eq!(world.taking(other), Outcome::Refused(Refusal::IdempotencyConflict));
     assert_eq!(world.taking(world.take(1, Vec::new())), Outcome::Refused(Refusal::DecisionRepeated));

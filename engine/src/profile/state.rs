@@ -4,13 +4,15 @@
 //! Fatigue, recency and every contact policy read the one [`Profile::exposures`] history (docs/adr/0007): there is no second
 //! counter that could disagree with it.
 
+use std::sync::Arc;
+
 use bincode::{Decode, Encode};
 
 use crate::decide::decision::Ghost;
 use crate::keys::{
     CapKey, CategoryKey, ChannelKey, CreativeKey, Micros, OfferKey, OutcomeKey, PlacementKey, SchemaKey, Symbol,
 };
-use crate::profile::command::{CountEvent, Counted, DecisionId, OptOut, TakeAccount, Window};
+use crate::profile::command::{CountEvent, Counted, DecisionId, FirstAnswer, OptOut, TakeAccount, Window};
 use crate::time::{Span, Timestamp};
 use crate::value::Value;
 
@@ -259,8 +261,8 @@ pub enum KeyedAnswer {
         decision: DecisionId,
         /// When.
         at: Timestamp,
-        /// Its propositions with their scores.
-        propositions: Vec<crate::profile::command::TakenProposition>,
+        /// What it said.
+        answer: Arc<FirstAnswer>,
     },
 }
 

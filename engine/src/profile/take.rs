@@ -1,5 +1,7 @@
 //! Taking what a decision proposed: every unit is checked again, and all are taken or none.
 
+use std::sync::Arc;
+
 use crate::keys::{CapKey, OfferKey};
 use crate::limits::PROPOSITIONS_PER_TAKE;
 use crate::profile::apply::{Outcome, Refusal, Took, check_bounds};
@@ -46,12 +48,7 @@ impl Profile {
     pub(crate) fn keyed_bytes(&self) -> u64 {
         let size = |keyed: &Keyed| match &keyed.answer {
             KeyedAnswer::Responded { .. } => size_of::<Keyed>(),
-            KeyedAnswer::Took { propositions, .. } => {
-                let takes = |proposition: &TakenProposition| size_of_val(proposition.takes.as_slice());
-                size_of::<Keyed>()
-                    + size_of_val(propositions.as_slice())
-                    + propositions.iter().map(takes).sum::<usize>()
-            }
+            KeyedAnswer::Took { answer, .. } => size_of::<Keyed>() + answer.bytes(),
         };
         self.dealings.iter().flat_map(|dealings| &dealings.keyed).map(|keyed| size(keyed) as u64).sum()
     }
@@ -63,12 +60,15 @@ impl<L: Look> Draft<'_, L> {
         if sizes.into_iter().any(|len| len > PROPOSITIONS_PER_TAKE) {
             return Err(Refusal::Malformed("too many propositions".to_owned()));
         }
+        if take.idempotency.is_some() != take.answer.is_some() {
+            return Err(Refusal::Malformed("a key comes with the answer to a retry, and only then".to_owned()));
+        }
         let id = ProfileId { tenant: take.tenant.clone(), customer: take.customer.clone() };
         let mut profile = self.open_profile(&id);
         if let Some(key) = &take.idempotency {
             match profile.answered(key)? {
-                Some(KeyedAnswer::Took { decision, at, propositions }) => {
-                    let took = Took { decision: *decision, at: *at, first_answer: Some(propositions.clone()) };
+                Some(KeyedAnswer::Took { decision, at, answer }) => {
+                    let took = Took { decision: *decision, at: *at, first_answer: Some(Arc::clone(answer)) };
                     self.store_profile(id, profile);
                     return Ok(Outcome::Took(took));
                 }
@@ -247,12 +247,12 @@ impl<L: Look> Draft<'_, L> {
                 dealings.ghosts.push((*ghost, now));
             }
         }
-        if let Some(key) = &take.idempotency {
+        if let Some((key, answer)) = take.idempotency.zip(take.answer.as_ref()) {
             dealings.keyed.push(Keyed {
                 key: key.key,
                 body: key.body,
                 until: key.until,
-                answer: KeyedAnswer::Took { decision: take.decision, at: now, propositions: take.propositions.clone() },
+                answer: KeyedAnswer::Took { decision: take.decision, at: now, answer: Arc::clone(answer) },
             });
         }
     }
