@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
+use proffer_cluster::calls::Changed;
 use proffer_engine::catalog::{EntityKind, Filter, Op};
 use proffer_engine::keys::Revision;
 use proffer_engine::model::Status;
@@ -123,11 +124,19 @@ struct List<'a> {
 /// Makes a change and answers with the entity as it is then.
 pub async fn change(asked: &Asked, kind: EntityKind, status: StatusCode, op: Op) -> Answered {
     let changed = asked.handle().change(asked.command(op), asked.deadline).await?;
-    let view = asked.handle().tenant(asked.tenant()).ok_or_else(|| Problem::not_found("the tenant"))?;
-    let entity = view.catalog.get(kind, &changed.id).ok_or_else(|| unknown(kind, &changed.id))?;
+    let view = asked.handle().tenant(asked.tenant());
+    Ok(describe_changed(&changed, view.and_then(|view| view.catalog.get(kind, &changed.id)), status))
+}
+
+/// The answer to a change that was made, whatever has become of the entity since: it may be deleted again.
+fn describe_changed(changed: &Changed, entity: Option<Value>, status: StatusCode) -> Response {
+    let entity = entity.unwrap_or_else(|| {
+        let revision = Value::Number(changed.revision.0 as f64);
+        Value::map([("id", Value::text(&changed.id)), ("revision", revision)])
+    });
     let entity = if changed.over_by > 0 { over_limit(entity, changed.over_by) } else { entity };
     let status = if changed.over_by > 0 { StatusCode::ACCEPTED } else { status };
-    Ok(at_revision(entity_response(status, &entity), changed.revision))
+    at_revision(entity_response(status, &entity), changed.revision)
 }
 
 /// A lowered limit that shards still hold more of: accepted, in force when they have given back.
@@ -142,7 +151,8 @@ pub fn unknown(kind: EntityKind, id: &str) -> Problem {
     Problem::not_found(format!("{} {id:?}", kind.noun()))
 }
 
-fn entity_response(status: StatusCode, entity: &Value) -> Response {
+/// An entity with the tag that guards its updates.
+pub fn entity_response(status: StatusCode, entity: &Value) -> Response {
     let mut response = json(status, &Json(entity));
     let revision = entity.as_map().and_then(|members| members.get("revision")?.as_number());
     if let Some(revision) = revision {
@@ -173,4 +183,26 @@ pub fn if_match(headers: &HeaderMap) -> Result<Option<Revision>, Problem> {
     }
     let revision = text.trim_matches('"').parse().map(Revision);
     revision.map(Some).map_err(|_| Problem::invalid("/headers/If-Match", "must be the revision that ETag gave"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_that_was_made_is_told_as_made_though_the_entity_is_gone_again() {
+        let change = proffer_engine::catalog::Changed {
+            id: "chn_1".to_owned(),
+            kind: Some(EntityKind::Channel),
+            also: Vec::new(),
+            effect: Vec::new(),
+        };
+        let changed = Changed { revision: Revision(7), id: "chn_1".to_owned(), change, over_by: 0 };
+        let answer = describe_changed(&changed, None, StatusCode::CREATED);
+        assert_eq!(answer.status(), StatusCode::CREATED);
+        assert_eq!(
+            (&answer.headers()["etag"], &answer.headers()["x-catalog-revision"]),
+            (&"\"7\"".parse().unwrap(), &"7".parse().unwrap())
+        );
+    }
 }
