@@ -33,6 +33,8 @@ pub struct Route {
     pub access: Access,
     /// How much.
     pub weight: Weight,
+    /// Whether it honours `If-Match`. Others refuse the header: one that is ignored guards nothing.
+    pub conditional: bool,
 }
 
 /// Deciding and answering.
@@ -47,11 +49,16 @@ const LOAD: Access = Access::Roles(&[Role::Channel, Role::Editor, Role::Admin]);
 const ADMIN: Access = Access::Roles(&[Role::Admin]);
 
 const fn route(method: &'static str, path: &'static str, access: Access) -> Route {
-    Route { method, path, access, weight: Weight::Ordinary }
+    Route { method, path, access, weight: Weight::Ordinary, conditional: false }
+}
+
+/// An update that honours `If-Match`.
+const fn update(path: &'static str) -> Route {
+    Route { method: "PUT", path, access: WRITE, weight: Weight::Ordinary, conditional: true }
 }
 
 const fn bulk(method: &'static str, path: &'static str, access: Access) -> Route {
-    Route { method, path, access, weight: Weight::Bulk }
+    Route { method, path, access, weight: Weight::Bulk, conditional: false }
 }
 
 macro_rules! table {
@@ -61,10 +68,10 @@ macro_rules! table {
             $(
                 route("GET", concat!("/api/v1/", $kind), READ),
                 route("POST", concat!("/api/v1/", $kind), WRITE),
-                route("PUT", concat!("/api/v1/", $kind), WRITE),
+                update(concat!("/api/v1/", $kind)),
                 route("DELETE", concat!("/api/v1/", $kind), WRITE),
                 route("GET", concat!("/api/v1/", $kind, "/{id}"), READ),
-                route("PUT", concat!("/api/v1/", $kind, "/{id}"), WRITE),
+                update(concat!("/api/v1/", $kind, "/{id}")),
                 route("DELETE", concat!("/api/v1/", $kind, "/{id}"), WRITE),
             )+
             $($other,)+
@@ -79,10 +86,10 @@ table! {
     route("GET", "/readyz", Access::Open),
     route("GET", "/api/v1/categories/{id}/sub-categories", READ),
     route("POST", "/api/v1/categories/{id}/sub-categories", WRITE),
-    route("PUT", "/api/v1/categories/{id}/sub-categories", WRITE),
+    update("/api/v1/categories/{id}/sub-categories"),
     route("DELETE", "/api/v1/categories/{id}/sub-categories", WRITE),
     route("GET", "/api/v1/categories/{id}/sub-categories/{subId}", READ),
-    route("PUT", "/api/v1/categories/{id}/sub-categories/{subId}", WRITE),
+    update("/api/v1/categories/{id}/sub-categories/{subId}"),
     route("DELETE", "/api/v1/categories/{id}/sub-categories/{subId}", WRITE),
     route("GET", "/api/v1/offers/{id}/budget", READ),
     bulk("POST", "/api/v1/schemas/{id}/rows", LOAD),
@@ -102,6 +109,7 @@ table! {
     route("PUT", "/api/v1/profiles/{customerId}", CHANNEL),
     route("DELETE", "/api/v1/profiles/{customerId}", CHANNEL),
     route("DELETE", "/api/v1/profiles/{customerId}/opt-outs", CHANNEL),
+    bulk("POST", "/api/v1/import", LOAD),
     bulk("POST", "/api/v1/import/{kind}", LOAD),
 }
 

@@ -4,12 +4,18 @@ use std::time::Duration;
 
 /// Largest body of an ordinary request.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Deepest nesting of a body that holds a whole catalogue: its lines lie in a list in an object.
+pub const CATALOGUE_DEPTH_MAX: usize = JSON_DEPTH_MAX + 2;
 /// Largest body of a bulk request: rows of a schema, an import.
 pub const BULK_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Deepest nesting of lists and objects in a body.
 pub const JSON_DEPTH_MAX: usize = 32;
 /// Time an ordinary request may take, unless configured.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_millis(2_000);
+/// Time that a profile which has been written may take to be read back for the answer.
+pub const READ_BACK_TIMEOUT: Duration = Duration::from_millis(200);
+/// When a node that is recovering is worth another try.
+pub const STARTING_RETRY_AFTER_MS: u64 = 1_000;
 /// Time a bulk request may take.
 pub const BULK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest `customerId`, in bytes.
@@ -42,7 +48,3 @@ pub const BAD_LINES_MAX: usize = 100;
 pub const BULK_LINES_MAX: usize = 500_000;
 /// How far ahead of the cluster's clock the time stamp of an outcome may lie.
 pub const TIMESTAMP_AHEAD_MS_MAX: i64 = 5 * 60 * 1_000;
-/// How long the idempotency key of a decision is kept.
-pub const DECISION_KEY_MS: i64 = 15 * 60 * 1_000;
-/// How long the idempotency key of an outcome is kept.
-pub const OUTCOME_KEY_MS: i64 = 24 * 60 * 60 * 1_000;

@@ -78,16 +78,16 @@ pub enum Problem {
         /// Whether it may have taken effect.
         outcome: Outcome,
     },
-    /// A bulk write stopped on the way.
+    /// A bulk write was not applied wholly.
     Partial {
-        /// Why.
-        message: String,
-        /// How many items, from the first, were applied.
+        /// Why; gives status and retryability.
+        cause: Box<Problem>,
+        /// How many items are known to be applied.
         applied: usize,
         /// How many were asked for.
         asked: usize,
-        /// Milliseconds after which a retry is worth it.
-        retry_after_ms: u64,
+        /// The first of the lines that were refused.
+        lines: Vec<BadLine>,
     },
     /// The time for the request ran out.
     Timeout,
@@ -98,6 +98,9 @@ pub enum Problem {
 /// A line of a bulk body with what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BadLine {
+    /// In a body of several kinds: which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
     /// From 1.
     pub line: usize,
     /// What is wrong with it.
@@ -130,6 +133,17 @@ impl Problem {
         Problem::NotFound(format!("{what} does not exist"))
     }
 
+    /// What of it is to be said of the line it is about.
+    pub fn into_faults(self) -> Vec<Fault> {
+        let detail = self.detail();
+        if let Problem::Invalid(faults) | Problem::Conflict { faults, .. } = self
+            && !faults.is_empty()
+        {
+            return faults;
+        }
+        vec![Fault { pointer: String::new(), message: detail }]
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         match self {
@@ -144,7 +158,8 @@ impl Problem {
             Problem::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Problem::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Problem::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Problem::Unavailable { .. } | Problem::Partial { .. } | Problem::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+            Problem::Unavailable { .. } | Problem::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+            Problem::Partial { cause, .. } => cause.status(),
             Problem::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -191,7 +206,7 @@ impl Problem {
             Problem::UnsupportedMediaType { .. } => "The body is of a type that is not supported.",
             Problem::Busy { .. } => "Too much is waiting; try again later.",
             Problem::Unavailable { .. } => "The node cannot do this now; try again later.",
-            Problem::Partial { .. } => "Only the first part was applied; repeating the request is harmless.",
+            Problem::Partial { .. } => "Only a part was applied; repeating the request is harmless.",
             Problem::Timeout => "The time for the request ran out.",
             Problem::Internal => "The server failed; the fault is in its log.",
         }
@@ -219,7 +234,9 @@ impl Problem {
             Problem::TooLarge { limit } => format!("at most {limit} bytes are taken"),
             Problem::UnsupportedMediaType { accepted } => format!("the content type must be {accepted}"),
             Problem::Busy { message, .. } | Problem::Unavailable { message, .. } => message.clone(),
-            Problem::Partial { message, applied, asked, .. } => format!("{applied} of {asked} applied: {message}"),
+            Problem::Partial { cause, applied, asked, .. } => {
+                format!("{applied} of {asked} applied: {}", cause.detail())
+            }
             Problem::Timeout => "whether it took effect is not known".to_owned(),
             Problem::Internal => "unexpected".to_owned(),
         }
@@ -229,6 +246,7 @@ impl Problem {
     pub fn outcome(&self) -> Outcome {
         match self {
             Problem::Unavailable { outcome, .. } => *outcome,
+            Problem::Partial { applied: 0, cause, .. } => cause.outcome(),
             Problem::Timeout | Problem::Internal | Problem::Partial { .. } => Outcome::Unknown,
             Problem::Malformed { .. }
             | Problem::Invalid(_)
@@ -250,9 +268,8 @@ impl Problem {
     /// Milliseconds after which the same request may succeed; `None` if it will not.
     pub fn retry_after_ms(&self) -> Option<u64> {
         match self {
-            Problem::Busy { retry_after_ms, .. }
-            | Problem::Unavailable { retry_after_ms, .. }
-            | Problem::Partial { retry_after_ms, .. } => Some(*retry_after_ms),
+            Problem::Busy { retry_after_ms, .. } | Problem::Unavailable { retry_after_ms, .. } => Some(*retry_after_ms),
+            Problem::Partial { cause, .. } => cause.retry_after_ms(),
             Problem::Timeout => Some(1_000),
             Problem::Malformed { .. }
             | Problem::Invalid(_)
@@ -303,7 +320,10 @@ impl Problem {
                 document.errors = faults.iter().cloned().map(FaultDocument::from).collect();
             }
             Problem::InvalidLines { lines, .. } => document.lines = lines.clone(),
-            Problem::Partial { applied, .. } => document.applied = Some(*applied),
+            Problem::Partial { applied, lines, .. } => {
+                document.applied = Some(*applied);
+                document.lines = lines.clone();
+            }
             Problem::Unauthenticated
             | Problem::Forbidden(_)
             | Problem::NotFound(_)
@@ -388,8 +408,8 @@ impl From<Error> for Problem {
             Error::Unavailable { .. } | Error::Expired | Error::Unknown => {
                 Problem::Unavailable { message, retry_after_ms: retry, outcome }
             }
-            Error::Partial { applied, asked, cause } => {
-                Problem::Partial { message: cause.to_string(), applied, asked, retry_after_ms: retry }
+            Error::Partial { applied, asked, cause, .. } => {
+                Problem::Partial { cause: Box::new((*cause).into()), applied, asked, lines: Vec::new() }
             }
             Error::Poisonous => {
                 tracing::error!(%message, "a command cannot be applied");

@@ -54,14 +54,17 @@ pub enum Error {
     /// The deadline passed, or the leader was lost, while the call was under way.
     #[error("it is not known whether the call took effect")]
     Unknown,
-    /// A bulk write stopped on the way.
+    /// A bulk write was not applied wholly.
     #[error("applied {applied} of {asked}: {cause}")]
     Partial {
-        /// How many items, from the first, were applied.
+        /// How many items are known to be applied: any, not the first ones.
         applied: usize,
         /// How many were asked for.
         asked: usize,
-        /// Why the next one was not (or may not have been).
+        /// Items that were refused, by their index in what was asked, each with its reason. The rest was not tried, or it is not
+        /// known what became of it.
+        refused: Vec<(usize, Error)>,
+        /// Why not all were: what a retry can cure, if there is such a reason, else the first refusal.
         cause: Box<Error>,
     },
     /// The command cannot be applied: applying it panics. It did not enter the log.
@@ -94,7 +97,8 @@ impl Error {
     pub fn outcome(&self) -> Outcome {
         match self {
             Error::Unknown => Outcome::Unknown,
-            Error::Partial { cause, .. } => cause.outcome(),
+            Error::Partial { applied: 0, cause, .. } => cause.outcome(),
+            Error::Partial { .. } => Outcome::Unknown,
             Error::Refused(_)
             | Error::UnknownTenant(_)
             | Error::NotFound(_)

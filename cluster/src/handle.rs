@@ -165,7 +165,7 @@ impl Handle {
     /// Replaces many profiles of one tenant, in bulk. Later ones of the same customer win.
     ///
     /// # Errors
-    /// [`Error::Partial`] says how many were applied; repeating is harmless.
+    /// [`Error::Partial`] says how many were applied and which were refused; repeating is harmless.
     pub async fn put_profiles(
         &self,
         tenant: &TenantId,
@@ -234,7 +234,7 @@ impl Handle {
     /// Upserts rows of a customer schema, each whole. The caller has validated all of them. Answers how many were applied.
     ///
     /// # Errors
-    /// [`Error::Partial`] says how many were applied; repeating is harmless.
+    /// [`Error::Partial`] says how many were applied and which were refused; repeating is harmless.
     pub async fn put_rows(
         &self,
         tenant: &TenantId,
@@ -504,16 +504,56 @@ impl Handle {
             let door = Arc::clone(&self.inner.shards[usize::from(shard.0)]);
             tasks.push(tokio::spawn(write_chunks(door, tenant.clone(), ops, deadline)));
         }
-        let mut applied = 0;
-        let mut failed: Option<Error> = None;
+        let mut whole = Written::default();
         for task in tasks {
-            let (done, error) = task.await.unwrap_or((0, Some(Error::Unknown)));
-            applied += done;
-            failed = failed.or(error);
+            let part = task.await.unwrap_or(Written { stopped: Some(Error::Unknown), ..Written::default() });
+            whole.applied += part.applied;
+            whole.refused.extend(part.refused);
+            whole.stopped = whole.stopped.or(part.stopped);
         }
-        match failed {
+        let Written { applied, mut refused, stopped } = whole;
+        refused.sort_by_key(|(index, _)| *index);
+        match stopped.or_else(|| refused.first().map(|(_, error)| error.clone())) {
             None => Ok(applied),
-            Some(cause) => Err(Error::Partial { applied, asked, cause: Box::new(cause) }),
+            Some(cause) => Err(Error::Partial { applied, asked, refused, cause: Box::new(cause) }),
+        }
+    }
+}
+
+/// What became of one shard's share of a bulk write.
+#[derive(Default)]
+struct Written {
+    applied: usize,
+    /// By index in the whole.
+    refused: Vec<(usize, Error)>,
+    /// Why the rest was not tried, or is not known of: a retry may cure it.
+    stopped: Option<Error>,
+}
+
+impl Written {
+    /// Counts what became of a chunk. `false`: to go on is no use now.
+    fn count(&mut self, chunk: &[usize], result: Result<usize, Error>) -> bool {
+        match result {
+            Ok(applied) => self.applied += applied,
+            Err(Error::Partial { applied, refused, .. }) => {
+                self.applied += applied;
+                for (index, error) in refused {
+                    self.refuse(chunk[index], error);
+                }
+            }
+            Err(error) => match chunk {
+                [only] => self.refuse(*only, error),
+                _ => self.stopped = Some(error),
+            },
+        }
+        self.stopped.is_none()
+    }
+
+    fn refuse(&mut self, index: usize, error: Error) {
+        if error.retryable() {
+            self.stopped.get_or_insert(error);
+        } else {
+            self.refused.push((index, error));
         }
     }
 }
@@ -532,23 +572,23 @@ async fn write_chunks(
     tenant: TenantId,
     ops: Vec<(usize, ShardOp)>,
     deadline: Instant,
-) -> (usize, Option<Error>) {
-    let mut applied = 0;
-    let mut ops = ops.into_iter().map(|(_, op)| op).peekable();
+) -> Written {
+    let mut written = Written::default();
+    let mut ops = ops.into_iter().peekable();
     while ops.peek().is_some() {
-        let mut chunk = Vec::new();
+        let (mut indices, mut chunk) = (Vec::new(), Vec::new());
         let mut bytes = 0;
-        while let Some(op) = ops.next_if(|op| {
+        while let Some((index, op)) = ops.next_if(|(_, op)| {
             let size = proffer_engine::codec::encode(op).len();
-            let fits = chunk.is_empty() || bytes + size <= ENTRY_BYTES_MAX / 4;
+            let fits = bytes == 0 || bytes + size <= ENTRY_BYTES_MAX / 4;
             if fits {
                 bytes += size;
             }
             fits
         }) {
+            indices.push(index);
             chunk.push(op);
         }
-        let count = chunk.len();
         let result = loop {
             let (reply, answer) = oneshot::channel();
             let ask = Ask::Write(WriteAsk { ops: chunk, deadline: Some(deadline), reply: Reply::new(reply) });
@@ -564,12 +604,11 @@ async fn write_chunks(
             }
             tokio::time::sleep(std::time::Duration::from_millis(BULK_WAIT_MS)).await;
         };
-        match result {
-            Ok(_) => applied += count,
-            Err(error) => return (applied, Some(error)),
+        if !written.count(&indices, result) {
+            break;
         }
     }
-    (applied, None)
+    written
 }
 
 /// Waits for an answer. A reply port dropped unanswered, or none in time, leaves the outcome unknown.

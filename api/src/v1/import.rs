@@ -1,27 +1,84 @@
-//! `POST /import/{kind}`: NDJSON of entities or profiles. The whole file is validated on a clone of the catalogue before the
-//! first write; a line whose id or name exists updates it, so that a rerun is harmless.
+//! `POST /import` and `POST /import/{kind}`: entities, profiles and rows in bulk. All of it is tried on a copy of the catalogue
+//! before the first write, kind by kind in the order in which they refer to each other; a line whose id or name exists updates
+//! it, so that a rerun is harmless.
 
 use std::collections::BTreeSet;
 
 use axum::http::StatusCode;
 use proffer_cluster::calls::ProfileWrite;
 use proffer_engine::catalog::table::{Resolved, Table, TableKey};
-use proffer_engine::catalog::{Command, EntityKind, Op, Role, TenantCatalog};
-use proffer_engine::keys::CustomerId;
+use proffer_engine::catalog::{Catalog, Command, EntityKind, Op, Role, TenantCatalog};
+use proffer_engine::keys::{CustomerId, Revision};
 use proffer_engine::model::Ref;
 use proffer_engine::model::fault::{Fault, Faults};
 use proffer_engine::model::record::Field;
+use proffer_engine::value::Value;
 
 use crate::access::{Access, allows};
 use crate::asked::{Accepted, Asked};
 use crate::ids::entity_id;
+use crate::limits::{BULK_LINES_MAX, CATALOGUE_DEPTH_MAX};
 use crate::problem::Problem;
 use crate::routes::Answered;
-use crate::v1::{at_revision, json, profiles};
+use crate::v1::{at_revision, json, profiles, rows};
 use crate::wire::lines::{self, BadLines, Line};
 use crate::wire::profile::PutProfile;
+use crate::wire::value;
 
 const AUTHORS: Access = Access::Roles(&[Role::Editor, Role::Admin]);
+
+/// Every kind of entity, after those that it may refer to.
+const REFERRED_FIRST: [EntityKind; 12] = [
+    EntityKind::Channel,
+    EntityKind::Placement,
+    EntityKind::Category,
+    EntityKind::SubCategory,
+    EntityKind::Schema,
+    EntityKind::Offer,
+    EntityKind::Creative,
+    EntityKind::Collection,
+    EntityKind::Rule,
+    EntityKind::Policy,
+    EntityKind::Flow,
+    EntityKind::Activity,
+];
+
+/// What lines say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    Entity(EntityKind),
+    Profiles,
+    /// Rows of the schema of this id or name.
+    Rows(String),
+}
+
+impl Kind {
+    /// `offers`, `profiles`, `rows:customer`.
+    fn parse(word: &str) -> Option<Kind> {
+        match word.strip_prefix("rows:") {
+            Some("") => None,
+            Some(schema) => Some(Kind::Rows(schema.to_owned())),
+            None if word == "profiles" => Some(Kind::Profiles),
+            None => EntityKind::parse(word).map(Kind::Entity),
+        }
+    }
+
+    /// Place in the order of writing.
+    fn place(&self) -> usize {
+        match self {
+            Kind::Entity(kind) => REFERRED_FIRST.iter().position(|known| known == kind).unwrap_or(REFERRED_FIRST.len()),
+            Kind::Profiles => REFERRED_FIRST.len() + 1,
+            Kind::Rows(_) => REFERRED_FIRST.len() + 2,
+        }
+    }
+}
+
+/// Lines of one kind.
+struct Batch {
+    name: String,
+    kind: Kind,
+    lines: Vec<Line>,
+}
 
 #[derive(Debug, Default, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -33,103 +90,306 @@ struct Imported {
     updated: usize,
 }
 
-/// `POST /api/v1/import/{kind}?dryRun=`.
+#[derive(Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ImportedCatalogue {
+    dry_run: bool,
+    kinds: Vec<Imported>,
+}
+
+/// `POST /api/v1/import/{kind}?dryRun=`: NDJSON of one kind.
 pub async fn import(asked: Asked) -> Answered {
     asked.query.only(&["dryRun"])?;
     let dry_run = asked.query.flag("dryRun")?;
-    let kind = asked.param("kind").to_owned();
-    if kind == "profiles" {
-        return import_profiles(asked, kind, dry_run).await;
-    }
-    let Some(entity) = EntityKind::parse(&kind) else {
-        return Err(Problem::not_found(format!("kind {kind:?}")));
-    };
-    if !allows(AUTHORS, &asked.identity.roles) {
-        return Err(Problem::Forbidden("importing what is authored needs the role editor or admin".to_owned()));
-    }
-    let body = asked.bytes(Accepted::Lines)?;
+    let name = asked.param("kind").to_owned();
+    let kind = Kind::parse(&name).ok_or_else(|| Problem::not_found(format!("kind {name:?}")))?;
+    check_role(&asked, std::slice::from_ref(&kind))?;
     let mut bad = BadLines::default();
-    let lines = lines::read(body, &mut bad);
-    let (commands, imported) = plan(&asked, entity, &lines, &mut bad);
-    bad.into_result()?;
-    let imported = Imported { kind, dry_run, lines: lines.len(), ..imported };
-    let mut bad = BadLines::default();
-    let verdicts = asked.handle().validate(commands.clone(), asked.deadline).await?;
-    for (line, verdict) in lines.iter().zip(verdicts) {
-        if let Err(refusal) = verdict {
-            bad.add(line.number, faults_of(refusal.into()));
-        }
-    }
-    bad.into_result()?;
-    if dry_run {
-        return Ok(json(StatusCode::OK, &imported));
-    }
-    let mut revision = asked.handle().revision();
-    let asked_for = commands.len();
-    for (applied, change) in asked.handle().change_many(commands, asked.deadline).await?.into_iter().enumerate() {
-        match change {
-            Ok(changed) => revision = revision.max(changed.revision),
-            // Somebody else wrote between the check and the write.
-            Err(error) => {
-                let message = format!("line {}: {error}", lines[applied].number);
-                return Err(Problem::Partial { message, applied, asked: asked_for, retry_after_ms: 1_000 });
-            }
-        }
-    }
+    let lines = lines::read(asked.bytes(Accepted::Lines)?, &mut bad);
+    let batches = [Batch { name, kind, lines }];
+    let (mut imported, revision) = carry_out(&asked, &batches, dry_run, Naming::Lines, bad).await?;
+    let imported = imported.pop().expect("one batch has one result");
     Ok(at_revision(json(StatusCode::OK, &imported), revision))
 }
 
-/// What of a problem is to be said of its line.
-fn faults_of(problem: Problem) -> Vec<Fault> {
-    let detail = problem.detail();
-    if let Problem::Invalid(faults) | Problem::Conflict { faults, .. } = problem
-        && !faults.is_empty()
-    {
-        return faults;
-    }
-    vec![whole(detail)]
+/// `POST /api/v1/import?dryRun=`: an object of lists by kind, which may refer to each other.
+pub async fn import_catalogue(asked: Asked) -> Answered {
+    asked.query.only(&["dryRun"])?;
+    let dry_run = asked.query.flag("dryRun")?;
+    let mut bad = BadLines::default();
+    let batches = read_catalogue(asked.bytes(Accepted::Json)?, &mut bad)?;
+    check_role(&asked, batches.iter().map(|batch| &batch.kind))?;
+    let (kinds, revision) = carry_out(&asked, &batches, dry_run, Naming::KindsAndLines, bad).await?;
+    Ok(at_revision(json(StatusCode::OK, &ImportedCatalogue { dry_run, kinds }), revision))
 }
 
-/// One command a line: an update of what has the line's id or name, else a create.
-fn plan(asked: &Asked, kind: EntityKind, lines: &[Line], bad: &mut BadLines) -> (Vec<Command>, Imported) {
-    let catalog = &*asked.view.catalog;
-    let mut commands = Vec::with_capacity(lines.len());
-    let mut imported = Imported::default();
-    let mut seen = BTreeSet::new();
-    for line in lines {
-        let text = |member: &str| line.members().get(member).and_then(|value| value.as_text());
-        let (id, name) = (text("id"), text(if kind == EntityKind::Flow { "key" } else { "name" }));
-        if let Some(identity) = id.or(name)
-            && !seen.insert((id.is_some(), identity.to_owned()))
-        {
-            bad.add(line.number, vec![whole(format!("{identity:?} appears twice in this file"))]);
-            continue;
+fn check_role<'a>(asked: &Asked, kinds: impl IntoIterator<Item = &'a Kind>) -> Result<(), Problem> {
+    let is_authored = |kind: &Kind| matches!(kind, Kind::Entity(_));
+    if kinds.into_iter().any(is_authored) && !allows(AUTHORS, &asked.identity.roles) {
+        return Err(Problem::Forbidden("importing what is authored needs the role editor or admin".to_owned()));
+    }
+    Ok(())
+}
+
+/// The batches of a body, in the order of writing.
+fn read_catalogue(body: &[u8], bad: &mut BadLines) -> Result<Vec<Batch>, Problem> {
+    let body = value::read_nested(body, CATALOGUE_DEPTH_MAX)?;
+    let Value::Map(members) = &body else {
+        return Err(Problem::invalid("", format!("must be an object of lists by kind, not {}", body.kind())));
+    };
+    let mut faults = Faults::new();
+    let mut batches = Vec::with_capacity(members.len());
+    for (name, items) in members.iter() {
+        match (Kind::parse(name), items) {
+            (Some(kind), Value::List(items)) => {
+                bad.of_kind(name);
+                batches.push(Batch { name: name.to_string(), kind, lines: read_items(items, bad) });
+            }
+            (Some(_), other) => faults.add_at(name, format!("must be a list, not {}", other.kind())),
+            (None, _) => faults.add_at(name, "unknown kind"),
         }
-        let existing = match existing(catalog, kind, id, name) {
-            Ok(existing) => existing,
-            Err(message) => {
-                bad.add(line.number, vec![whole(message)]);
+    }
+    if batches.iter().map(|batch| batch.lines.len()).sum::<usize>() > BULK_LINES_MAX {
+        faults.add(format!("must have at most {BULK_LINES_MAX} lines"));
+    }
+    batches.sort_by_key(|batch| batch.kind.place());
+    if faults.is_empty() { Ok(batches) } else { Err(Problem::Invalid(faults.into_vec())) }
+}
+
+fn read_items(items: &[Value], bad: &mut BadLines) -> Vec<Line> {
+    let mut lines = Vec::with_capacity(items.len());
+    for (item, number) in items.iter().zip(1..) {
+        match item {
+            Value::Map(_) => lines.push(Line { number, value: item.clone() }),
+            other => bad.add(number, vec![whole(&format!("must be an object, not {}", other.kind()))]),
+        }
+    }
+    lines
+}
+
+/// What a batch will write.
+enum Writes {
+    Entities(Vec<Command>),
+    Profiles(Vec<ProfileWrite>),
+    /// Of this schema; checked again when it is written, because the schema may just have been made.
+    Rows(String),
+}
+
+/// How places in the body are named.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Naming {
+    Lines,
+    KindsAndLines,
+}
+
+/// Tries all of it, then writes it.
+async fn carry_out(
+    asked: &Asked,
+    batches: &[Batch],
+    dry_run: bool,
+    naming: Naming,
+    mut bad: BadLines,
+) -> Result<(Vec<Imported>, Revision), Problem> {
+    let mut trial = Trial::of(asked);
+    let (mut imported, mut planned) = (Vec::new(), Vec::new());
+    for batch in batches {
+        if naming == Naming::KindsAndLines {
+            bad.of_kind(&batch.name);
+        }
+        let (writes, created) = trial.plan(batch, &mut bad)?;
+        let lines = batch.lines.len();
+        let updated = lines.saturating_sub(created);
+        imported.push(Imported { kind: batch.name.clone(), dry_run, lines, created, updated });
+        planned.push(writes);
+    }
+    bad.into_result()?;
+    let mut revision = asked.handle().revision();
+    if dry_run {
+        return Ok((imported, revision));
+    }
+    let asked_for = imported.iter().map(|of| of.lines).sum();
+    let mut applied = 0;
+    for (batch, writes) in batches.iter().zip(planned) {
+        let name = (naming == Naming::KindsAndLines).then_some(batch.name.as_str());
+        let written = match writes {
+            Writes::Entities(commands) => write_entities(asked, commands, name, &batch.lines, &mut revision).await,
+            Writes::Profiles(writes) => {
+                let written = asked.handle().put_profiles(asked.tenant(), writes, asked.deadline).await;
+                written.map_err(|error| part_written(error, name, &batch.lines))
+            }
+            Writes::Rows(schema) => write_rows(asked, &schema, name, &batch.lines).await,
+        };
+        match written {
+            Ok(count) => applied += count,
+            Err(Problem::Partial { cause, applied: part, lines, .. }) => {
+                return Err(Problem::Partial { cause, applied: applied + part, asked: asked_for, lines });
+            }
+            Err(cause) if applied > 0 => {
+                return Err(Problem::Partial { cause: Box::new(cause), applied, asked: asked_for, lines: Vec::new() });
+            }
+            Err(problem) => return Err(problem),
+        }
+    }
+    Ok((imported, revision))
+}
+
+/// Writes what was tried. Somebody else may have written in between: then a line may be refused, and those after it are not.
+async fn write_entities(
+    asked: &Asked,
+    commands: Vec<Command>,
+    kind: Option<&str>,
+    lines: &[Line],
+    revision: &mut Revision,
+) -> Result<usize, Problem> {
+    let asked_for = commands.len();
+    let mut applied = 0;
+    let (mut refused, mut cause) = (Vec::new(), None);
+    for (index, change) in asked.handle().change_many(commands, asked.deadline).await?.into_iter().enumerate() {
+        match change {
+            Ok(changed) => {
+                applied += 1;
+                *revision = (*revision).max(changed.revision);
+            }
+            Err(error) => {
+                let is_better = |known: &proffer_cluster::Error| !known.retryable() && error.retryable();
+                if cause.as_ref().is_none_or(is_better) {
+                    cause = Some(error.clone());
+                }
+                refused.push((index, error));
+            }
+        }
+    }
+    match cause {
+        None => Ok(applied),
+        Some(cause) => {
+            let error = proffer_cluster::Error::Partial { applied, asked: asked_for, refused, cause: Box::new(cause) };
+            Err(part_written(error, kind, lines))
+        }
+    }
+}
+
+async fn write_rows(asked: &Asked, schema: &str, kind: Option<&str>, lines: &[Line]) -> Result<usize, Problem> {
+    let view = asked.handle().tenant(asked.tenant());
+    let catalog = &view.as_ref().unwrap_or(&asked.view).catalog;
+    let schema = rows::schema(catalog, schema)?;
+    let mut bad = BadLines::default();
+    let rows = rows::check(catalog, schema, lines, &mut bad);
+    bad.into_result()?;
+    let written = asked.handle().put_rows(asked.tenant(), schema, rows, asked.deadline).await;
+    written.map_err(|error| part_written(error, kind, lines))
+}
+
+/// What is said of a bulk write that failed, with the lines that were refused.
+pub fn part_written(error: proffer_cluster::Error, kind: Option<&str>, lines: &[Line]) -> Problem {
+    let proffer_cluster::Error::Partial { applied, asked, refused, cause } = error else { return error.into() };
+    let mut bad = BadLines::default();
+    if let Some(kind) = kind {
+        bad.of_kind(kind);
+    }
+    for (index, error) in refused {
+        bad.add(lines.get(index).map_or(index + 1, |line| line.number), Problem::from(error).into_faults());
+    }
+    Problem::Partial { cause: Box::new((*cause).into()), applied, asked, lines: bad.into_listed() }
+}
+
+/// A fault of a whole line.
+pub fn whole(message: &str) -> Fault {
+    Fault { pointer: String::new(), message: message.to_owned() }
+}
+
+/// A copy of the tenant's catalogue that takes every line first: what refers to an earlier line finds it there.
+struct Trial<'a> {
+    asked: &'a Asked,
+    catalog: Catalog,
+    revision: Revision,
+}
+
+impl<'a> Trial<'a> {
+    fn of(asked: &'a Asked) -> Self {
+        let view = &asked.view;
+        let catalog = Catalog::trial(view.tenant.clone(), TenantCatalog::clone(&view.catalog));
+        Trial { asked, catalog, revision: Revision(view.revision.0 + 1) }
+    }
+
+    fn tenant(&self) -> &TenantCatalog {
+        self.catalog.tenant(self.asked.tenant()).expect("the trial is of this tenant")
+    }
+
+    /// What a batch writes, and how many entities it makes.
+    fn plan(&mut self, batch: &Batch, bad: &mut BadLines) -> Result<(Writes, usize), Problem> {
+        Ok(match &batch.kind {
+            Kind::Entity(kind) => {
+                let (commands, created) = self.plan_entities(*kind, &batch.lines, bad);
+                (Writes::Entities(commands), created)
+            }
+            Kind::Profiles => (Writes::Profiles(plan_profiles(self.asked, &batch.lines, bad)), 0),
+            Kind::Rows(schema) => {
+                let key = rows::schema(self.tenant(), schema)?;
+                rows::check(self.tenant(), key, &batch.lines, bad);
+                (Writes::Rows(schema.clone()), 0)
+            }
+        })
+    }
+
+    /// One command a line: an update of what has the line's id or name, else a create.
+    fn plan_entities(&mut self, kind: EntityKind, lines: &[Line], bad: &mut BadLines) -> (Vec<Command>, usize) {
+        let mut commands = Vec::with_capacity(lines.len());
+        let mut created = 0;
+        let mut seen = BTreeSet::new();
+        for line in lines {
+            let text = |member: &str| line.members().get(member).and_then(|value| value.as_text());
+            let (id, name) = (text("id"), text(if kind == EntityKind::Flow { "key" } else { "name" }));
+            if let Some(identity) = id.or(name)
+                && !seen.insert((id.is_some(), identity.to_owned()))
+            {
+                bad.add(line.number, vec![whole(&format!("{identity:?} appears twice"))]);
                 continue;
             }
-        };
-        let op = match existing {
-            Some(id) => {
-                imported.updated += 1;
-                Op::Update { kind, id, patch: line.value.clone(), expected: None }
+            let existing = match existing(self.tenant(), kind, id, name) {
+                Ok(existing) => existing,
+                Err(message) => {
+                    bad.add(line.number, vec![whole(&message)]);
+                    continue;
+                }
+            };
+            let op = match existing {
+                Some(id) => Op::Update { kind, id, patch: line.value.clone(), expected: None },
+                None => {
+                    created += 1;
+                    let fresh = || entity_id(kind.id_prefix(), self.asked.now(), &*self.asked.app.config.entropy);
+                    Op::Create { kind, id: id.map_or_else(fresh, str::to_owned), body: line.value.clone() }
+                }
+            };
+            let command = self.asked.command(op);
+            match self.catalog.apply(self.revision, &command) {
+                Ok(_) => commands.push(command),
+                Err(refusal) => bad.add(line.number, Problem::from(refusal).into_faults()),
             }
-            None => {
-                imported.created += 1;
-                let fresh = || entity_id(kind.id_prefix(), asked.now(), &*asked.app.config.entropy);
-                Op::Create { kind, id: id.map_or_else(fresh, str::to_owned), body: line.value.clone() }
-            }
-        };
-        commands.push(asked.command(op));
+        }
+        (commands, created)
     }
-    (commands, imported)
 }
 
-fn whole(message: String) -> Fault {
-    Fault { pointer: String::new(), message }
+fn plan_profiles(asked: &Asked, lines: &[Line], bad: &mut BadLines) -> Vec<ProfileWrite> {
+    let mut writes = Vec::with_capacity(lines.len());
+    for line in lines {
+        let body = bad.check(line.number, |faults: &mut Faults| {
+            if !line.members().contains_key("customerId") {
+                faults.add_at("customerId", "is required");
+            }
+            PutProfile::read(&line.value, faults)
+        });
+        let Some(body) = body else { continue };
+        let Some(customer) = body.customer_id.clone() else {
+            bad.add(line.number, vec![whole("customerId must not be null")]);
+            continue;
+        };
+        match profiles::profile_write(asked, CustomerId(customer.0), &line.value, body) {
+            Ok(write) => writes.push(write),
+            Err(problem) => bad.add(line.number, problem.into_faults()),
+        }
+    }
+    writes
 }
 
 /// The id of the entity that a line means: by id, else by name (flows: by key).
@@ -173,34 +433,4 @@ fn existing(
             Ok(found.map(|flow| flow.id.clone()))
         }
     }
-}
-
-async fn import_profiles(asked: Asked, kind: String, dry_run: bool) -> Answered {
-    let body = asked.bytes(Accepted::Lines)?;
-    let mut bad = BadLines::default();
-    let lines = lines::read(body, &mut bad);
-    let mut writes: Vec<ProfileWrite> = Vec::with_capacity(lines.len());
-    for line in &lines {
-        let body = bad.check(line.number, |faults: &mut Faults| {
-            if !line.members().contains_key("customerId") {
-                faults.add_at("customerId", "is required");
-            }
-            PutProfile::read(&line.value, faults)
-        });
-        let Some(body) = body else { continue };
-        let Some(customer) = body.customer_id.clone() else {
-            bad.add(line.number, vec![whole("customerId must not be null".to_owned())]);
-            continue;
-        };
-        match profiles::profile_write(&asked, CustomerId(customer.0), &line.value, body) {
-            Ok(write) => writes.push(write),
-            Err(problem) => bad.add(line.number, faults_of(problem)),
-        }
-    }
-    bad.into_result()?;
-    let updated = writes.len();
-    if !dry_run {
-        asked.handle().put_profiles(asked.tenant(), writes, asked.deadline).await?;
-    }
-    Ok(json(StatusCode::OK, &Imported { kind, dry_run, lines: lines.len(), created: 0, updated }))
 }

@@ -17,7 +17,7 @@ mod budget;
 mod entities;
 mod flows;
 mod import;
-mod probes;
+pub mod probes;
 mod profiles;
 mod recommend;
 mod respond;
@@ -74,6 +74,7 @@ pub fn routes() -> Router<Arc<App>> {
         .on(Method::PUT, "/api/v1/profiles/{customerId}", profiles::put)
         .on(Method::DELETE, "/api/v1/profiles/{customerId}", profiles::delete)
         .on(Method::DELETE, "/api/v1/profiles/{customerId}/opt-outs", profiles::clear_opt_outs)
+        .on(Method::POST, "/api/v1/import", import::import_catalogue)
         .on(Method::POST, "/api/v1/import/{kind}", import::import)
         .finish()
 }

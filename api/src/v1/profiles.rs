@@ -5,13 +5,18 @@ use proffer_cluster::calls::{ProfileView, ProfileWrite};
 use proffer_engine::calendar::iso;
 use proffer_engine::catalog::TenantCatalog;
 use proffer_engine::keys::CustomerId;
+use proffer_engine::limits::ATTRIBUTE_BYTES;
+use proffer_engine::model::fault::Faults;
+use proffer_engine::profile::apply::{are_segments_storable, are_values_storable};
 use proffer_engine::profile::command::OptOut;
 use proffer_engine::value::Value;
 use serde::ser::{Serialize, SerializeMap, Serializer};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 use crate::asked::{Asked, typed};
-use crate::limits::CUSTOMER_ID_BYTES_MAX;
+use crate::limits::{CUSTOMER_ID_BYTES_MAX, READ_BACK_TIMEOUT};
 use crate::problem::Problem;
 use crate::routes::Answered;
 use crate::v1::{json, no_content};
@@ -33,8 +38,50 @@ pub async fn put(asked: Asked) -> Answered {
     let value = asked.json()?;
     let body: PutProfile = typed(&value)?;
     let write = profile_write(&asked, customer, &value, body)?;
-    asked.handle().put_profile(write, asked.deadline).await?;
-    read(&asked).await
+    asked.handle().put_profile(write.clone(), asked.deadline).await?;
+    // It is written: that it cannot be read now (a full shard, a deadline) makes that no failure.
+    let patience = Instant::now() + READ_BACK_TIMEOUT.min(asked.deadline.saturating_duration_since(Instant::now()) / 2);
+    let read = asked.handle().get_profile(asked.tenant(), &write.customer, patience).await;
+    Ok(match read {
+        Ok(Some(profile)) => json(StatusCode::OK, &describe(&write.customer, &profile, &asked.view.catalog)),
+        // Nothing is stored of a customer of whom nothing is known, or it has been deleted since.
+        Ok(None) => json(StatusCode::OK, &describe(&write.customer, &alone(&write), &asked.view.catalog)),
+        Err(_) => json(StatusCode::OK, &Given::of(&write)),
+    })
+}
+
+/// A profile of which only what was written is known to be there.
+fn alone(write: &ProfileWrite) -> ProfileView {
+    let attributes = write.attributes.iter().flatten();
+    ProfileView {
+        attributes: attributes.map(|(name, value)| (Arc::from(name.as_str()), value.clone())).collect(),
+        segments: write.segments.iter().flatten().map(|name| Arc::from(name.as_str())).collect(),
+        rows: Vec::new(),
+        exposures: Vec::new(),
+        dealings: None,
+    }
+}
+
+/// The parts of a profile that a write gave: all that can be said of one that cannot be read back.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Given<'a> {
+    customer_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attributes: Option<BTreeMap<&'a str, Json<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    segments: Option<&'a [String]>,
+}
+
+impl<'a> Given<'a> {
+    fn of(write: &'a ProfileWrite) -> Self {
+        let attributes = write.attributes.as_deref();
+        Given {
+            customer_id: &write.customer.0,
+            attributes: attributes.map(|of| of.iter().map(|(name, value)| (name.as_str(), Json(value))).collect()),
+            segments: write.segments.as_deref(),
+        }
+    }
 }
 
 /// A member that is null empties its part; one that is absent leaves it alone.
@@ -47,17 +94,28 @@ pub fn profile_write(
     if body.customer_id.is_some_and(|given| given.0 != customer.0) {
         return Err(Problem::invalid("/customerId", "differs from the path's"));
     }
+    let mut faults = Faults::new();
     let given = |member: &str| value.as_map().is_some_and(|members| members.contains_key(member));
     let attributes = body.attributes.map(|attributes| attributes.0).unwrap_or_default();
     let segments = body.segments.map(|segments| segments.0).unwrap_or_default();
-    Ok(ProfileWrite {
-        tenant: asked.tenant().clone(),
-        customer,
-        attributes: given("attributes")
-            .then(|| attributes.into_iter().map(|(name, value)| (name.to_string(), value)).collect()),
-        segments: given("segments").then(|| segments.iter().map(ToString::to_string).collect()),
-    })
+    let attributes: Option<Vec<_>> =
+        given("attributes").then(|| attributes.into_iter().map(|(name, value)| (name.to_string(), value)).collect());
+    let segments: Option<Vec<_>> = given("segments").then(|| segments.iter().map(ToString::to_string).collect());
+    if !attributes.as_deref().is_none_or(are_values_storable) {
+        faults.add_at("attributes", TOO_LARGE);
+    }
+    if !segments.as_deref().is_none_or(are_segments_storable) {
+        faults.add_at("segments", TOO_LARGE);
+    }
+    if !faults.is_empty() {
+        return Err(Problem::Invalid(faults.into_vec()));
+    }
+    Ok(ProfileWrite { tenant: asked.tenant().clone(), customer, attributes, segments })
 }
+
+/// What is said of attributes, segments or a row that a shard would refuse.
+pub const TOO_LARGE: &str = "is larger than 64 KiB as stored";
+const _: () = assert!(ATTRIBUTE_BYTES == 64 * 1024, "the sentence above says so");
 
 /// `GET`.
 pub async fn get(asked: Asked) -> Answered {

@@ -26,16 +26,23 @@ impl Line {
 /// Bad lines found so far.
 #[derive(Debug, Default)]
 pub struct BadLines {
+    kind: Option<String>,
     listed: Vec<BadLine>,
     count: usize,
 }
 
 impl BadLines {
+    /// What is added from now on is of this kind.
+    pub fn of_kind(&mut self, kind: &str) {
+        self.kind = Some(kind.to_owned());
+    }
+
     /// Adds a line with what is wrong with it.
     pub fn add(&mut self, line: usize, faults: Vec<Fault>) {
         self.count += 1;
         if self.listed.len() < BAD_LINES_MAX {
-            self.listed.push(BadLine { line, errors: faults.into_iter().map(Into::into).collect() });
+            let errors = faults.into_iter().map(Into::into).collect();
+            self.listed.push(BadLine { kind: self.kind.clone(), line, errors });
         }
     }
 
@@ -50,16 +57,19 @@ impl BadLines {
         None
     }
 
+    /// Those to be listed.
+    pub fn into_listed(mut self) -> Vec<BadLine> {
+        self.listed.sort_by(|a, b| (&a.kind, a.line).cmp(&(&b.kind, b.line)));
+        self.listed
+    }
+
     /// Fine if no line is bad.
     ///
     /// # Errors
     /// [`Problem::InvalidLines`].
-    pub fn into_result(mut self) -> Result<(), Problem> {
-        if self.count == 0 {
-            return Ok(());
-        }
-        self.listed.sort_by_key(|bad| bad.line);
-        Err(Problem::InvalidLines { lines: self.listed, count: self.count })
+    pub fn into_result(self) -> Result<(), Problem> {
+        let count = self.count;
+        if count == 0 { Ok(()) } else { Err(Problem::InvalidLines { lines: self.into_listed(), count }) }
     }
 }
 

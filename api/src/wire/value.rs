@@ -17,8 +17,16 @@ use crate::problem::Problem;
 /// # Errors
 /// [`Problem::Malformed`] with line and column.
 pub fn read(bytes: &[u8]) -> Result<Value, Problem> {
+    read_nested(bytes, JSON_DEPTH_MAX)
+}
+
+/// As [`read`], with another limit of nesting.
+///
+/// # Errors
+/// [`Problem::Malformed`] with line and column.
+pub fn read_nested(bytes: &[u8], levels: usize) -> Result<Value, Problem> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let read = Nested { left: JSON_DEPTH_MAX }.deserialize(&mut reader).and_then(|value| {
+    let read = Nested { left: levels, most: levels }.deserialize(&mut reader).and_then(|value| {
         reader.end()?;
         Ok(value)
     });
@@ -36,12 +44,14 @@ fn malformed(error: &serde_json::Error) -> Problem {
 #[derive(Clone, Copy)]
 struct Nested {
     left: usize,
+    most: usize,
 }
 
 impl Nested {
     fn inner<E: serde::de::Error>(self) -> Result<Self, E> {
         let left = self.left.checked_sub(1);
-        left.map(|left| Nested { left }).ok_or_else(|| E::custom(format!("nested deeper than {JSON_DEPTH_MAX} levels")))
+        let inner = left.map(|left| Nested { left, ..self });
+        inner.ok_or_else(|| E::custom(format!("nested deeper than {} levels", self.most)))
     }
 }
 

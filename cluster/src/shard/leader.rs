@@ -293,9 +293,9 @@ impl ShardLeader {
                     reply.send(Err(Error::Expired));
                     return;
                 }
-                let tally = Tally::new(ops.len(), reply);
-                for op in ops {
-                    self.write(op, Origin::Write(Arc::clone(&tally)), leader);
+                let tallies = Tally::of_each(ops.len(), reply);
+                for (op, tally) in ops.into_iter().zip(tallies) {
+                    self.write(op, Origin::Write(tally), leader);
                 }
             }
             Work::Ask(Ask::Read(read)) => self.read(read),

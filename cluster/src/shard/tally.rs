@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex};
 use crate::error::Error;
 use crate::shard::ask::Reply;
 
-/// Counts a call's deeds.
+/// One deed's part in the count of its call.
 pub(crate) struct Tally {
     // Shared by the deeds of one call, all of them in one actor's hands: never contended.
-    count: Mutex<Count>,
+    count: Arc<Mutex<Count>>,
+    /// Which of the call's deeds.
+    index: usize,
 }
 
 struct Count {
@@ -16,20 +18,19 @@ struct Count {
     applied: usize,
     open: usize,
     tries: u32,
-    error: Option<Error>,
+    refused: Vec<(usize, Error)>,
     reply: Option<Reply<usize>>,
 }
 
 impl Tally {
-    /// A call of `asked` deeds. One of none is answered at once.
-    pub(crate) fn new(asked: usize, reply: Reply<usize>) -> Arc<Self> {
-        let tally = Tally {
-            count: Mutex::new(Count { asked, applied: 0, open: asked, tries: 0, error: None, reply: Some(reply) }),
-        };
+    /// The parts of a call's `asked` deeds, in order. A call of none is answered at once.
+    pub(crate) fn of_each(asked: usize, reply: Reply<usize>) -> impl Iterator<Item = Arc<Self>> {
+        let mut count = Count { asked, applied: 0, open: asked, tries: 0, refused: Vec::new(), reply: Some(reply) };
         if asked == 0 {
-            tally.count.lock().expect("no holder panics").answer();
+            count.answer();
         }
-        Arc::new(tally)
+        let count = Arc::new(Mutex::new(count));
+        (0..asked).map(move |index| Arc::new(Tally { count: Arc::clone(&count), index }))
     }
 
     pub(crate) fn applied(&self) {
@@ -40,7 +41,7 @@ impl Tally {
 
     pub(crate) fn refused(&self, error: Error) {
         let mut count = self.count.lock().expect("no holder panics");
-        count.error.get_or_insert(error);
+        count.refused.push((self.index, error));
         count.close_one();
     }
 
@@ -75,13 +76,37 @@ impl Count {
 
     fn answer(&mut self) {
         let Some(reply) = self.reply.take() else { return };
-        let result = match self.error.take() {
+        let mut refused = std::mem::take(&mut self.refused);
+        refused.sort_by_key(|(index, _)| *index);
+        let result = match refused.first() {
             None => Ok(self.applied),
-            Some(cause) if self.asked > 1 => {
-                Err(Error::Partial { applied: self.applied, asked: self.asked, cause: Box::new(cause) })
+            Some((_, cause)) if self.asked > 1 => {
+                let cause = Box::new(cause.clone());
+                Err(Error::Partial { applied: self.applied, asked: self.asked, refused, cause })
             }
-            Some(cause) => Err(cause),
+            Some((_, cause)) => Err(cause.clone()),
         };
         reply.send(result);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[test]
+    fn a_call_of_many_deeds_is_answered_once_and_says_which_of_them_were_refused() {
+        let (reply, mut answer) = oneshot::channel();
+        let deeds: Vec<_> = Tally::of_each(3, reply).collect();
+        let invalid = Error::Invalid("too large".to_owned());
+        deeds[2].refused(Error::KeysFull);
+        deeds[0].refused(invalid.clone());
+        assert!(answer.try_recv().is_err(), "one is open");
+        deeds[1].applied();
+        let refused = vec![(0, invalid.clone()), (2, Error::KeysFull)];
+        let expected = Error::Partial { applied: 1, asked: 3, refused, cause: Box::new(invalid) };
+        assert_eq!(answer.try_recv().expect("all are settled"), Err(expected));
     }
 }

@@ -59,6 +59,11 @@ impl Catalog {
         Self::default()
     }
 
+    /// A catalogue of one tenant to try commands on: it says what the whole would, API keys aside.
+    pub fn trial(tenant: TenantId, catalog: TenantCatalog) -> Self {
+        Catalog { tenants: BTreeMap::from([(tenant, catalog)]), keys_by_hash: BTreeMap::new() }
+    }
+
     /// A tenant's catalogue.
     pub fn tenant(&self, id: &TenantId) -> Option<&TenantCatalog> {
         self.tenants.get(id)

@@ -211,14 +211,20 @@ fn receive<L: Look>(draft: &mut Draft<'_, L>, message: &EscrowMessage) {
     }
 }
 
+/// Whether a profile can hold these attributes, or a row these columns. For callers that must know before they write.
+pub fn are_values_storable(values: &[(String, Value)]) -> bool {
+    values.len() <= ATTRIBUTES_PER_PROFILE && encode(&values).len() <= ATTRIBUTE_BYTES
+}
+
+/// Whether a profile can hold these segments.
+pub fn are_segments_storable(segments: &[String]) -> bool {
+    segments.len() <= SEGMENTS_PER_PROFILE && encode(&segments).len() <= ATTRIBUTE_BYTES
+}
+
 fn put_profile<L: Look>(draft: &mut Draft<'_, L>, put: &PutProfile) -> Result<Outcome, Refusal> {
-    let too_many = put.attributes.as_ref().is_some_and(|attributes| {
-        attributes.len() > ATTRIBUTES_PER_PROFILE || encode(attributes).len() > ATTRIBUTE_BYTES
-    }) || put
-        .segments
-        .as_ref()
-        .is_some_and(|segments| segments.len() > SEGMENTS_PER_PROFILE || encode(segments).len() > ATTRIBUTE_BYTES);
-    if too_many {
+    let is_storable = put.attributes.as_deref().is_none_or(are_values_storable)
+        && put.segments.as_deref().is_none_or(are_segments_storable);
+    if !is_storable {
         return Err(Refusal::ProfileTooLarge);
     }
     let mut names = Names::of(draft.look(), &put.tenant);
@@ -241,7 +247,7 @@ fn put_profile<L: Look>(draft: &mut Draft<'_, L>, put: &PutProfile) -> Result<Ou
 }
 
 fn put_row<L: Look>(draft: &mut Draft<'_, L>, put: &PutRow) -> Result<Outcome, Refusal> {
-    if put.columns.len() > ATTRIBUTES_PER_PROFILE || encode(&put.columns).len() > ATTRIBUTE_BYTES {
+    if !are_values_storable(&put.columns) {
         return Err(Refusal::ProfileTooLarge);
     }
     let mut names = Names::of(draft.look(), &put.tenant);
