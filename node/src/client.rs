@@ -43,16 +43,28 @@ impl Problem {
         listed(&self.problem["errors"])
     }
 
-    /// The faults of an NDJSON body by line, counted from 1.
-    pub fn line_faults(&self) -> Vec<(usize, String)> {
+    /// The faults of a bulk body by line.
+    pub fn line_faults(&self) -> Vec<LineFault> {
         let lines = self.problem["lines"].as_array().into_iter().flatten();
         lines
-            .flat_map(|line| {
-                let number = line["line"].as_u64().unwrap_or(1) as usize;
-                listed(&line["errors"]).into_iter().map(move |fault| (number, fault))
+            .flat_map(|bad| {
+                let line = bad["line"].as_u64().unwrap_or(1) as usize;
+                let kind = bad["kind"].as_str().map(str::to_owned);
+                listed(&bad["errors"]).into_iter().map(move |fault| LineFault { kind: kind.clone(), line, fault })
             })
             .collect()
     }
+}
+
+/// What is wrong with a line of a bulk body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LineFault {
+    /// Of a body of several kinds: which.
+    pub kind: Option<String>,
+    /// From 1.
+    pub line: usize,
+    /// As `pointer: detail`.
+    pub fault: String,
 }
 
 fn listed(errors: &Value) -> Vec<String> {
