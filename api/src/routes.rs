@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
-use axum::http::{HeaderMap, Method};
+use axum::http::{HeaderMap, Method, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 use proffer_cluster::calls::Identity;
@@ -138,6 +138,10 @@ async fn pass(
     let identity = authenticate(&app, &parts.headers)?;
     if !access::allows(route.access, &identity.roles) {
         return Err(Problem::Forbidden(format!("the key {:?} has no role that allows this", identity.name)));
+    }
+    if !route.conditional && parts.headers.contains_key(header::IF_MATCH) {
+        let message = "is honoured by PUT of an entity only: without it this would do what it was to prevent";
+        return Err(Problem::invalid("/headers/If-Match", message));
     }
     let params = params.map_err(|_| Problem::invalid("/path", "must be UTF-8"))?;
     let path = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();

@@ -8,9 +8,7 @@ use crate::asked::Asked;
 use crate::ids::entity_id;
 use crate::problem::Problem;
 use crate::routes::Answered;
-use crate::v1::entities::{change, delete_one, id_of_write, if_match, page, unknown};
-use crate::v1::json;
-use crate::wire::value::Json;
+use crate::v1::entities::{change, delete_one, entity_response, id_of_write, if_match, page, unknown};
 
 const KIND: EntityKind = EntityKind::SubCategory;
 
@@ -45,7 +43,7 @@ pub async fn get(asked: Asked) -> Answered {
     let id = asked.param("subId");
     check_parent(&asked, &parent(&asked)?, id)?;
     let entity = asked.view.catalog.get(KIND, id).ok_or_else(|| unknown(KIND, id))?;
-    Ok(json(StatusCode::OK, &Json(&entity)))
+    Ok(entity_response(StatusCode::OK, &entity))
 }
 
 /// `POST`: the path names the parent.
