@@ -35,7 +35,10 @@ impl ServeArgs {
     fn access(&self) -> anyhow::Result<Access> {
         match (&self.admin_key_file, self.dev) {
             (None, true) => Ok(Access::Dev),
-            (Some(file), _) => {
+            (Some(_), true) => bail!(
+                "--dev opens the node to everyone who knows the well-known key, an administrator key closes it: leave out --dev, or --admin-key-file (and unset PROFFER_ADMIN_KEY_FILE)"
+            ),
+            (Some(file), false) => {
                 let secret =
                     std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
                 let secret = secret.trim();
@@ -87,4 +90,25 @@ pub async fn stop_signal() -> anyhow::Result<()> {
         _ = terminate.recv() => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(dev: bool, admin_key_file: Option<PathBuf>) -> anyhow::Result<Access> {
+        let listen = ([127, 0, 0, 1], 0).into();
+        ServeArgs { listen, data: PathBuf::new(), ephemeral: true, dev, admin_key_file }.access()
+    }
+
+    #[test]
+    fn a_node_is_open_or_closed_but_never_said_to_be_what_it_is_not() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "0123456789abcdef0123456789abcdef\n").unwrap();
+        let key = Some(file.path().to_owned());
+        assert!(matches!(access(true, None), Ok(Access::Dev)));
+        assert!(matches!(access(false, key.clone()), Ok(Access::AdminKey(key)) if key.len() == 32));
+        assert!(access(true, key).unwrap_err().to_string().contains("PROFFER_ADMIN_KEY_FILE"));
+        assert!(access(false, None).is_err());
+    }
 }
