@@ -8,7 +8,7 @@
 //! handler; nothing here knows of actors, Raft or files.
 //!
 //! Map: [`access`] is the table of routes and roles, [`routes`] the gate before each handler, [`layers`] what surrounds all
-//! responses, `v1` the handlers, [`wire`] readers and writers, [`resolve`] names to keys, [`recommendation`] the signed
+//! responses, [`starting`] what answers before there is a cluster, `v1` the handlers, [`wire`] readers and writers, [`resolve`] names to keys, [`recommendation`] the signed
 //! `recommendationId`, [`problem`] everything that can go wrong, [`limits`] every limit.
 
 pub mod access;
@@ -22,6 +22,7 @@ pub mod problem;
 pub mod recommendation;
 pub mod resolve;
 mod routes;
+pub mod starting;
 mod v1;
 pub mod wire;
 

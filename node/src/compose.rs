@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::Router;
+use axum::extract::Request;
 use proffer_api as api;
 use proffer_api::recommendation::{TokenKey, TokenKeys};
+use proffer_api::starting::Starting;
 use proffer_cluster as cluster;
 use proffer_cluster::Handle;
 use proffer_cluster::ports::clock::Clock;
@@ -19,6 +22,7 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tower::Service;
 
 use crate::adapters::clock::SystemClock;
 use crate::adapters::disk::FileDisk;
@@ -60,6 +64,38 @@ pub enum Access {
     AdminKey(String),
 }
 
+/// What answers at a node's address: first that it is recovering, then the node.
+#[derive(Clone)]
+struct Front {
+    starting: Arc<Starting>,
+    router: Arc<OnceLock<Router>>,
+}
+
+impl Front {
+    fn new(starting: Starting) -> Self {
+        Front { starting: Arc::new(starting), router: Arc::new(OnceLock::new()) }
+    }
+
+    /// From now on the node answers.
+    fn open(&self, router: Router) {
+        // There is one node behind it, and it opens once.
+        let _ = self.router.set(router);
+    }
+
+    fn into_router(self) -> Router {
+        Router::new().fallback(move |request: Request| {
+            let front = self.clone();
+            async move {
+                match front.router.get() {
+                    // Routers are infallible services that are always ready.
+                    Some(router) => router.clone().call(request).await.unwrap_or_else(|never| match never {}),
+                    None => front.starting.answer(&request),
+                }
+            }
+        })
+    }
+}
+
 /// A running node.
 pub struct Node {
     address: SocketAddr,
@@ -72,7 +108,7 @@ pub struct Node {
 const TOKEN_KEY_CONTEXT: &[u8] = b"proffer recommendation id v1";
 
 impl Node {
-    /// Starts a node and returns once it decides.
+    /// Starts a node and returns once it decides. Its probes answer from the first.
     ///
     /// # Errors
     /// When the address is taken, the directory is in use or cannot be recovered, or a part does not start.
@@ -81,33 +117,18 @@ impl Node {
         let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
         let address = listener.local_addr()?;
         let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
-        let disk: Arc<dyn Disk> = match storage {
-            Storage::Directory(path) => {
-                Arc::new(FileDisk::open(&path).with_context(|| format!("cannot use {}", path.display()))?)
+        let front = Front::new(Starting::new(&*entropy));
+        let (drain, server) = serve(listener, front.clone());
+        match recover(storage, access, clock, entropy).await {
+            Ok((handle, router)) => {
+                front.open(router);
+                Ok(Node { address, handle, drain, server })
             }
-            Storage::Ephemeral => Arc::new(MemoryDisk::default()),
-        };
-        let ports = cluster::Ports {
-            disk,
-            clock: clock.clone(),
-            entropy: entropy.clone(),
-            offload: Arc::new(Threads::start(tokio::runtime::Handle::current())?),
-            fatal: Arc::new(AbortProcess),
-        };
-        let handle = cluster::start(cluster::Config::default(), ports).await?;
-        admit(&handle, clock.as_ref(), &access).await?;
-        let signing = Sha256::new().chain_update(TOKEN_KEY_CONTEXT).chain_update(handle.secret()).finalize().into();
-        let token_keys = TokenKeys::new(TokenKey::new(1, &signing), Vec::new());
-        let router = api::router(handle.clone(), api::Config::new(clock, entropy, token_keys));
-        let (drain, drained) = oneshot::channel::<()>();
-        let server = tokio::spawn(async move {
-            let until = async {
-                // A dropped sender means stop as well.
-                let _ = drained.await;
-            };
-            axum::serve(listener, router).with_graceful_shutdown(until).await
-        });
-        Ok(Node { address, handle, drain, server })
+            Err(error) => {
+                server.abort();
+                Err(error)
+            }
+        }
     }
 
     /// Where it listens.
@@ -129,6 +150,46 @@ impl Node {
         self.handle.shutdown().await;
         Ok(())
     }
+}
+
+fn serve(listener: TcpListener, front: Front) -> (oneshot::Sender<()>, JoinHandle<std::io::Result<()>>) {
+    let (drain, drained) = oneshot::channel::<()>();
+    let server = tokio::spawn(async move {
+        let until = async {
+            // A dropped sender means stop as well.
+            let _ = drained.await;
+        };
+        axum::serve(listener, front.into_router()).with_graceful_shutdown(until).await
+    });
+    (drain, server)
+}
+
+/// Brings the cluster's part of this node up, and what answers for it.
+async fn recover(
+    storage: Storage,
+    access: Access,
+    clock: Arc<SystemClock>,
+    entropy: Arc<SystemEntropy>,
+) -> anyhow::Result<(Handle, Router)> {
+    let disk: Arc<dyn Disk> = match storage {
+        Storage::Directory(path) => {
+            Arc::new(FileDisk::open(&path).with_context(|| format!("cannot use {}", path.display()))?)
+        }
+        Storage::Ephemeral => Arc::new(MemoryDisk::default()),
+    };
+    let ports = cluster::Ports {
+        disk,
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+        offload: Arc::new(Threads::start(tokio::runtime::Handle::current())?),
+        fatal: Arc::new(AbortProcess),
+    };
+    let handle = cluster::start(cluster::Config::default(), ports).await?;
+    admit(&handle, clock.as_ref(), &access).await?;
+    let signing = Sha256::new().chain_update(TOKEN_KEY_CONTEXT).chain_update(handle.secret()).finalize().into();
+    let token_keys = TokenKeys::new(TokenKey::new(1, &signing), Vec::new());
+    let router = api::router(handle.clone(), api::Config::new(clock, entropy, token_keys));
+    Ok((handle, router))
 }
 
 /// Longest wait for calls under way when the node stops.
@@ -160,5 +221,27 @@ async fn admit(handle: &Handle, clock: &dyn Clock, access: &Access) -> anyhow::R
     match handle.change(command(Op::RevokeApiKey { id: other.to_owned() }), deadline).await {
         Ok(_) | Err(cluster::Error::Refused(Refusal::NotFound(_))) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::StatusCode;
+    use axum::routing::get;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn probes_answer_before_the_node_and_the_node_from_then_on() {
+        let front = Front::new(Starting::new(&SystemEntropy));
+        let ask = async |path: &str| {
+            let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+            front.clone().into_router().call(request).await.unwrap().status()
+        };
+        assert_eq!((ask("/livez").await, ask("/readyz").await), (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE));
+        assert_eq!(ask("/api/v1/offers").await, StatusCode::SERVICE_UNAVAILABLE);
+        front.open(Router::new().route("/api/v1/offers", get(|| async { "all of them" })));
+        assert_eq!((ask("/api/v1/offers").await, ask("/elsewhere").await), (StatusCode::OK, StatusCode::NOT_FOUND));
     }
 }

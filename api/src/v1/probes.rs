@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::http::StatusCode;
+use axum::response::Response;
 
 use crate::App;
 use crate::asked::Queried;
@@ -20,16 +21,34 @@ struct Health {
 
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Details {
+/// With `?verbose`.
+pub struct Details {
     reasons: Vec<String>,
     catalog_revision: u64,
     shards: u16,
     panics: u64,
 }
 
+impl Details {
+    /// Of a node that has no cluster to ask yet.
+    pub fn unready(reason: &str) -> Self {
+        Details { reasons: vec![reason.to_owned()], catalog_revision: 0, shards: 0, panics: 0 }
+    }
+}
+
+/// What a probe says.
+pub fn health(code: StatusCode, status: &'static str, details: Option<Details>) -> Response {
+    json(code, &Health { status, details })
+}
+
+/// The process answers.
+pub fn alive() -> Response {
+    health(StatusCode::OK, "live", None)
+}
+
 /// The process answers.
 pub async fn live(_: Arc<App>, _: Queried) -> Answered {
-    Ok(json(StatusCode::OK, &Health { status: "live", details: None }))
+    Ok(alive())
 }
 
 /// The node decides: 200, else 503. `?verbose` says why not.
@@ -45,5 +64,5 @@ pub async fn ready(app: Arc<App>, query: Queried) -> Answered {
         shards: status.shards,
         panics: app.panics.load(Ordering::Relaxed),
     });
-    Ok(json(code, &Health { status: word, details }))
+    Ok(health(code, word, details))
 }
