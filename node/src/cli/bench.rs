@@ -1,10 +1,12 @@
-//! `proffer bench`: an open-loop load on a running node, beside the ceiling of this machine's HTTP stack.
+//! `proffer bench`: full and half load on a node, beside the ceiling of this machine's HTTP stack.
 //!
-//! Open loop: requests start on a fixed schedule, whether or not earlier ones are back, and latency counts from the scheduled
-//! start, so that a stall shows in every request it delayed (no coordinated omission). The ceiling is an axum handler in this
-//! own process that parses the same request and serialises an answer of the same size; both are asked by the same bare
-//! HTTP/1.1 connections, one per client.
+//! Full load: every client asks again as soon as it is answered; latencies are corrected for the requests that a stalled client
+//! would have sent meanwhile. Half load: requests start on a fixed schedule, whether or not earlier ones are back, and latency
+//! counts from the scheduled start. In both a stall shows in every request it delayed (no coordinated omission). The ceiling
+//! is an axum handler in a process of its own that parses the same request and serialises an answer of the same size; both
+//! are asked by the same bare HTTP/1.1 connections, one per client.
 
+use std::fmt;
 use std::io::Write;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -22,14 +24,20 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
+use tokio::process::Child;
 use tokio::time::Instant;
 
 use crate::client::{Client, Target};
+use crate::compose::{DEV_KEY, DEV_TENANT};
+use crate::demo::generated;
 
 /// Arguments of `proffer bench`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct BenchArgs {
-    /// Requests a second in the open-loop run. Default: half of what the closed loop reached.
+    /// Start a node in memory with so many offers, and load that one in place of the one at --url.
+    #[arg(long, value_name = "NUMBER")]
+    offers: Option<usize>,
+    /// Requests a second at half load. Default: half of what the node reached at full load.
     #[arg(long)]
     rate: Option<u64>,
     /// Seconds of each run.
@@ -65,11 +73,25 @@ fn histogram() -> Histogram<u64> {
     Histogram::new_with_max(LATENCY_US_MAX, 3).expect("bounds are valid")
 }
 
-/// Runs the command: closed loop and open loop against the node, closed loop against the ceiling, as one table.
+impl Measured {
+    /// With the requests that clients would have sent while they waited, had they gone on at their usual pace.
+    fn corrected(self, clients: usize) -> Measured {
+        let pace_us = clients as f64 * 1e6 / self.rate.max(1.0);
+        Measured { latency_us: self.latency_us.clone_correct(pace_us.max(1.0) as u64), ..self }
+    }
+}
+
+/// Runs the command: full load on ceiling and node, then half of what the node reached on both, as one table.
 ///
 /// # Errors
 /// When the node cannot be reached or refuses the body.
 pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
+    let own = match args.offers {
+        Some(offers) => Some(OwnNode::start(offers).await?),
+        None => None,
+    };
+    let target = own.as_ref().map_or(args.target.clone(), |own| own.target.clone());
+    let args = BenchArgs { target, ..args };
     let client = Client::new(args.target.clone())?;
     let sample = client.post(&args.path, &serde_json::from_str(&args.body.replace("{n}", "0"))?).await?;
     let answer = serde_json::to_string(&sample)?;
@@ -82,17 +104,20 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
     let stdout = ceiling_process.stdout.take().context("stdout is piped")?;
     let ceiling_url = BufReader::new(stdout).lines().next_line().await?.context("the ceiling did not start")?;
 
-    // Interleaved, so that a noisy machine is noisy for both.
-    let node_target = args.target.clone();
     let ceiling_target = Target { url: ceiling_url, ..args.target.clone() };
     closed_loop(&ceiling_target, &args, 1).await?;
-    closed_loop(&node_target, &args, 1).await?;
-    let ceiling = closed_loop(&ceiling_target, &args, args.seconds).await?;
-    let node = closed_loop(&node_target, &args, args.seconds).await?;
+    closed_loop(&args.target, &args, 1).await?;
+    let full_ceiling = closed_loop(&ceiling_target, &args, args.seconds).await?;
+    let full_node = closed_loop(&args.target, &args, args.seconds).await?;
+    let rate = args.rate.unwrap_or((full_node.rate / 2.0) as u64).max(1);
+    let half_ceiling = open_loop(&ceiling_target, &args, rate).await?;
+    let half_node = open_loop(&args.target, &args, rate).await?;
     ceiling_process.kill().await?;
-    let rate = args.rate.unwrap_or((node.rate / 2.0) as u64).max(1);
-    let open = open_loop(&node_target, &args, rate).await?;
-
+    let runs = Runs {
+        full: [full_ceiling.corrected(args.clients), full_node.corrected(args.clients)],
+        half: [half_ceiling, half_node],
+        rate,
+    };
     let mut out = std::io::stdout().lock();
     writeln!(
         out,
@@ -102,27 +127,88 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
         args.body.len(),
         answer.len()
     )?;
-    writeln!(
-        out,
-        "{:34} {:>10} {:>8} {:>8} {:>8} {:>8} {:>8}",
-        "run", "req/s", "p50", "p99", "p99.9", "max", "errors"
-    )?;
-    let open_name = format!("node, open loop at {rate}/s");
-    for (name, run) in [("ceiling, closed loop", &ceiling), ("node, closed loop", &node), (&open_name, &open)] {
-        let at = |quantile| run.latency_us.value_at_quantile(quantile);
-        writeln!(
-            out,
-            "{name:34} {:>10.0} {:>8} {:>8} {:>8} {:>8} {:>8}",
-            run.rate,
-            at(0.5),
-            at(0.99),
-            at(0.999),
-            run.latency_us.max(),
-            run.errors
-        )?;
+    write!(out, "{runs}")?;
+    if let Some(own) = own {
+        own.stop().await?;
     }
-    writeln!(out, "node / ceiling: {:.0} %", 100.0 * node.rate / ceiling.rate)?;
     Ok(())
+}
+
+/// Everything measured: ceiling and node each.
+struct Runs {
+    full: [Measured; 2],
+    half: [Measured; 2],
+    /// Requests a second asked for at half load.
+    rate: u64,
+}
+
+impl fmt::Display for Runs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [full_ceiling, full_node] = &self.full;
+        let [half_ceiling, half_node] = &self.half;
+        let half = format!("half load, {}/s", self.rate);
+        writeln!(
+            f,
+            "{:34} {:>10} {:>8} {:>8} {:>8} {:>8} {:>8}",
+            "run", "req/s", "p50", "p99", "p99.9", "max", "errors"
+        )?;
+        for (load, who, run) in [
+            ("full load", "ceiling", full_ceiling),
+            ("full load", "node", full_node),
+            (&half, "ceiling", half_ceiling),
+            (&half, "node", half_node),
+        ] {
+            let at = |quantile| run.latency_us.value_at_quantile(quantile);
+            writeln!(
+                f,
+                "{:34} {:>10.0} {:>8} {:>8} {:>8} {:>8} {:>8}",
+                format!("{load}: {who}"),
+                run.rate,
+                at(0.5),
+                at(0.99),
+                at(0.999),
+                run.latency_us.max(),
+                run.errors
+            )?;
+        }
+        let times = |quantile| {
+            let of = |run: &Measured| run.latency_us.value_at_quantile(quantile).max(1) as f64;
+            of(half_node) / of(half_ceiling)
+        };
+        writeln!(f, "full load: node / ceiling = {:.0} % of the requests", 100.0 * full_node.rate / full_ceiling.rate)?;
+        writeln!(f, "half load: node / ceiling = {:.2} × p50, {:.2} × p99", times(0.5), times(0.99))
+    }
+}
+
+/// A node in a process of its own, with a generated catalogue.
+struct OwnNode {
+    process: Child,
+    target: Target,
+}
+
+impl OwnNode {
+    async fn start(offers: usize) -> anyhow::Result<Self> {
+        let mut process = tokio::process::Command::new(std::env::current_exe()?)
+            .args(["serve", "--dev", "--ephemeral", "--listen", "127.0.0.1:0"])
+            .env_remove("PROFFER_ADMIN_KEY_FILE")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        let stdout = process.stdout.take().context("stdout is piped")?;
+        let line = BufReader::new(stdout).lines().next_line().await?.context("the node did not start")?;
+        let url = line.strip_prefix("listening on ").context("the node says where it listens")?.to_owned();
+        let target = Target { url, key: DEV_KEY.to_owned(), tenant: DEV_TENANT.to_owned() };
+        let client = Client::new(target.clone())?;
+        let begin = Instant::now();
+        generated::load(&client, offers).await?;
+        eprintln!("{offers} offers loaded in {:.1} s", begin.elapsed().as_secs_f64());
+        Ok(OwnNode { process, target })
+    }
+
+    async fn stop(mut self) -> anyhow::Result<()> {
+        Ok(self.process.kill().await?)
+    }
 }
 
 /// Arguments of the hidden `proffer ceiling`: the process that a bench compares the node with.
@@ -272,5 +358,43 @@ mod tests {
         let args = Line::parse_from(["bench", "--body", r#"{"customerId":"c{n}"}"#, "--customers", "10"]).args;
         assert_eq!(body(&args, 23), br#"{"customerId":"c3"}"#);
         assert_eq!(serde_json::from_slice::<Value>(&body(&args, 5)).unwrap(), json!({"customerId": "c5"}));
+    }
+
+    fn measured(rate: f64, latencies_us: &[u64]) -> Measured {
+        let mut latency_us = histogram();
+        for latency in latencies_us {
+            latency_us.saturating_record(*latency);
+        }
+        Measured { rate, errors: 0, latency_us }
+    }
+
+    #[test]
+    fn latencies_are_kept_to_three_digits_and_no_stall_is_cut_off() {
+        let run = measured(1.0, &[1, 1_500, 5_000_000, 2 * LATENCY_US_MAX]);
+        let recorded: Vec<u64> = run.latency_us.iter_recorded().map(|at| at.value_iterated_to()).collect();
+        let near = |value: u64, wanted: u64| value.abs_diff(wanted) * 500 <= wanted;
+        assert!(near(recorded[1], 1_500) && near(recorded[2], 5_000_000), "{recorded:?}");
+        assert!(recorded[0] == 1 && recorded[3] >= LATENCY_US_MAX, "{recorded:?}");
+    }
+
+    #[test]
+    fn a_stall_of_a_closed_loop_counts_for_every_request_it_held_up() {
+        // Two clients at 1,000 requests a second: one each 2 ms.
+        let run = measured(1_000.0, &[[1_000; 99].as_slice(), &[200_000]].concat()).corrected(2);
+        assert_eq!(run.latency_us.len(), 99 + 100);
+        assert!(run.latency_us.value_at_quantile(0.9) > 100_000);
+    }
+
+    #[test]
+    fn the_table_has_both_loads_and_their_ratios() {
+        let runs = Runs {
+            full: [measured(4_000.0, &[100]), measured(1_000.0, &[400])],
+            half: [measured(500.0, &[100]), measured(500.0, &[150])],
+            rate: 500,
+        };
+        let table = runs.to_string();
+        assert!(table.contains("full load: node / ceiling = 25 % of the requests"), "{table}");
+        assert!(table.contains("half load: node / ceiling = 1.50 × p50, 1.50 × p99"), "{table}");
+        assert_eq!(table.lines().count(), 7);
     }
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::client::Client;
 
 pub mod coffee;
+pub mod generated;
 pub mod open_bandit;
 
 /// Creates an entity and returns its id.
