@@ -226,3 +226,22 @@ fn describe_opt_out(opt_out: OptOut, catalog: &TenantCatalog) -> OptOutEntry<'_>
         OptOut::All => OptOutEntry { scope: "all", id: None },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proffer_engine::keys::TenantId;
+
+    use super::*;
+
+    #[test]
+    fn of_a_profile_that_cannot_be_read_back_only_what_was_given_is_told() {
+        let write = ProfileWrite {
+            tenant: TenantId::new("default"),
+            customer: CustomerId::new("c"),
+            attributes: Some(vec![("b".to_owned(), Value::Number(1.0)), ("a".to_owned(), Value::Null)]),
+            segments: None,
+        };
+        let told = serde_json::to_string(&Given::of(&write)).unwrap();
+        assert_eq!(told, r#"{"customerId":"c","attributes":{"a":null,"b":1}}"#);
+    }
+}

@@ -1,10 +1,11 @@
 //! `GET` and `PUT /settings`, `GET /tags`.
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 use proffer_engine::catalog::Op;
 
 use crate::asked::Asked;
-use crate::problem::Problem;
 use crate::routes::Answered;
 use crate::v1::{at_revision, json};
 use crate::wire::value::Json;
@@ -20,7 +21,8 @@ pub async fn put(asked: Asked) -> Answered {
     asked.query.only(&[])?;
     let patch = asked.json()?;
     let changed = asked.handle().change(asked.command(Op::UpdateSettings { patch }), asked.deadline).await?;
-    let view = asked.handle().tenant(asked.tenant()).ok_or_else(|| Problem::not_found("the tenant"))?;
+    // Tenants stay; were this one gone, the change would still have been made.
+    let view = asked.handle().tenant(asked.tenant()).unwrap_or_else(|| Arc::clone(&asked.view));
     Ok(at_revision(json(StatusCode::OK, &Json(&view.catalog.settings_value())), changed.revision))
 }
 
