@@ -64,6 +64,8 @@ pub const CAPS_MAX: usize = 50;
 pub const SCOPES_MAX: usize = 100;
 /// Custom fields of one category.
 pub const CUSTOM_FIELDS_MAX: usize = 500;
+/// How many computed fields may build on each other, each reading the one before.
+pub const COMPUTED_DEPTH_MAX: usize = 64;
 /// Explicit members of one collection.
 pub const COLLECTION_OFFERS_MAX: usize = 10_000;
 /// Columns of one schema.

@@ -11,7 +11,7 @@ pub(crate) fn compute(case: &Case<'_>, track: &Track<'_>, global: u32) -> Vec<(u
         return Vec::new();
     };
     let (part, position) = case.locate(global);
-    let at = OfferWorld { world: &track.world, shared: case.shared, segment: &part.segment, position };
+    let at = OfferWorld::new(&track.world, case.shared, &part.segment, position);
     let wanted = &track.flow.computed;
     let asked = numbers.iter().map(|number| (*number, &case.shared.computed[*number as usize]));
     asked

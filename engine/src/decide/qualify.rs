@@ -87,7 +87,7 @@ impl<'a> Track<'a> {
     /// Whether a rule holds for the offer at `global`.
     pub(crate) fn holds(&self, case: &Case<'_>, question: &Question, global: u32) -> bool {
         let (part, position) = case.locate(global);
-        let at = OfferWorld { world: &self.world, shared: case.shared, segment: &part.segment, position };
+        let at = OfferWorld::new(&self.world, case.shared, &part.segment, position);
         question.holds(&at, case.profile)
     }
 

@@ -432,7 +432,7 @@ fn fields(shared: &Shared, names: &Names, offers: &[OfferRow], categories: &[Opt
 fn index_rules(segment: &Segment, shared: &Shared, selector: &Selector<RuleKey>) -> RuleColumns {
     let world = World { facts: Vec::new(), segments: Vec::new(), now: Timestamp(0) };
     debug_assert!(NULL.is_null());
-    let at = |position| OfferWorld { world: &world, shared, segment, position };
+    let at = |position| OfferWorld::new(&world, shared, segment, position);
     let mut index = Builder::new(segment.len);
     let mut late = Bits::none(segment.len);
     let mut soft = Bits::none(segment.len);

@@ -1,6 +1,6 @@
 //! What a snapshot holds of a tenant beside its offers: channels, slots, flows, wide rules, policies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::flows::{Flow, Parts, Plan};
@@ -93,6 +93,8 @@ pub struct ComputedField {
     pub program: Program,
     /// Of which type.
     pub output: Option<OutputType>,
+    /// Whether another computed field of its category reads it.
+    pub is_built_on: bool,
 }
 
 /// A route: channel, placement, flow.
@@ -241,6 +243,7 @@ fn activities(
 fn compute(catalog: &TenantCatalog, names: &mut Names) -> (Vec<ComputedField>, BTreeMap<CategoryKey, Vec<u32>>) {
     let (mut fields, mut of) = (Vec::new(), BTreeMap::<CategoryKey, Vec<u32>>::new());
     for category in catalog.categories().iter() {
+        let first = fields.len();
         for (index, field) in category.body.custom_fields.iter().enumerate() {
             let Some(formula) = field.formula.as_deref().filter(|_| field.field_type == CustomFieldType::Computed)
             else {
@@ -253,8 +256,13 @@ fn compute(catalog: &TenantCatalog, names: &mut Names) -> (Vec<ComputedField>, B
                 name: field.name.clone(),
                 program,
                 output: field.output_type,
+                is_built_on: false,
             });
         }
+        let own: &mut [ComputedField] = &mut fields[first..];
+        let read: BTreeSet<u16> = own.iter().flat_map(|field| field.program.offer_fields()).copied().collect();
+        let read: BTreeSet<&str> = read.iter().map(|field| names.fields()[usize::from(*field)].name.as_str()).collect();
+        own.iter_mut().for_each(|field| field.is_built_on = read.contains(field.name.as_str()));
     }
     (fields, of)
 }

@@ -1,7 +1,9 @@
 //! What checks and programs read at decision time: facts by slot, segments, and the offer at hand.
 
+use std::cell::RefCell;
+
 use super::segment::Segment;
-use super::shared::Shared;
+use super::shared::{ComputedField, Shared};
 use crate::expr::Environment;
 use crate::expr::compare;
 use crate::keys::Slot;
@@ -62,18 +64,48 @@ impl Environment for World<'_> {
 }
 
 /// A request's facts together with one offer's fields.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct OfferWorld<'a, 'b> {
     pub(crate) world: &'b World<'a>,
     pub(crate) shared: &'b Shared,
     pub(crate) segment: &'b Segment,
     pub(crate) position: u32,
+    /// Values of computed fields that others read, by number: without them a chain of fields, each reading the one before
+    /// twice, costs two to the power of its length.
+    known: RefCell<Vec<(u32, Value)>>,
 }
 
-impl OfferWorld<'_, '_> {
-    /// The value of computed field number `index` of the offer's category; one of another type than declared is null.
+impl<'a, 'b> OfferWorld<'a, 'b> {
+    /// The offer at `position` of `segment`. Allocates nothing until a computed field is read that others build on.
+    pub(crate) fn new(world: &'b World<'a>, shared: &'b Shared, segment: &'b Segment, position: u32) -> Self {
+        OfferWorld { world, shared, segment, position, known: RefCell::default() }
+    }
+
+    /// The value of computed field number `index` of the offer's category; one of another type than declared is null. A
+    /// field that others read is evaluated once.
     pub(crate) fn computed(&self, index: u32) -> Value {
         let field = &self.shared.computed[index as usize];
+        if !field.is_built_on {
+            return self.evaluate(field);
+        }
+        if let Some(known) = self.recall(index) {
+            return known;
+        }
+        let value = self.evaluate(field);
+        let mut known = self.known.borrow_mut();
+        if let Err(place) = known.binary_search_by_key(&index, |(number, _)| *number) {
+            known.insert(place, (index, value.clone()));
+        }
+        value
+    }
+
+    fn recall(&self, index: u32) -> Option<Value> {
+        let known = self.known.borrow();
+        let place = known.binary_search_by_key(&index, |(number, _)| *number).ok()?;
+        Some(known[place].1.clone())
+    }
+
+    fn evaluate(&self, field: &ComputedField) -> Value {
         let value = field.program.eval(self);
         match (&value, field.output) {
             (_, None) | (Value::Number(_), Some(OutputType::Number)) | (Value::Text(_), Some(OutputType::Text)) => {

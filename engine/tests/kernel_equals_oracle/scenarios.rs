@@ -5,6 +5,7 @@ use proffer_engine::decide::decision::{EmptyReason, RemovalReason};
 use proffer_engine::decide::request::{SlotRequest, SlotTarget};
 use proffer_engine::decide::view::Instant;
 use proffer_engine::keys::{ChannelKey, CreativeKey, CustomerId, OfferKey, PlacementKey};
+use proffer_engine::limits::COMPUTED_DEPTH_MAX;
 use proffer_engine::profile::state::{Exposure, Profile};
 use proffer_engine::time::{Calendar, DAY_MS, HOUR_MS, Timestamp};
 use proffer_engine::value::Value;
@@ -444,4 +445,47 @@ fn a_wrapping_window_is_open_on_the_night_of_its_day() {
     assert_eq!(scene.proposed(&scene.request()), ["friday"]);
     scene.now = START.plus_ms(5 * HOUR_MS);
     assert!(scene.proposed(&scene.request()).is_empty());
+}
+
+/// A category `cat_chain` whose computed fields f0, f1 … each add the one before to itself.
+fn chain(scene: &mut Scene, length: usize) {
+    let field = |number: usize| {
+        let formula = match number {
+            0 => "1".to_owned(),
+            _ => format!("f{before} + f{before}", before = number - 1),
+        };
+        Value::map([
+            ("name", text(&format!("f{number}"))),
+            ("type", text("computed")),
+            ("formula", text(&formula)),
+            ("outputType", text("number")),
+        ])
+    };
+    let fields = Value::list((0..length).map(field));
+    scene.made.create(EntityKind::Category, "", &[("name", text("chain")), ("customFields", fields)]);
+}
+
+#[test]
+fn computed_fields_that_build_on_each_other_are_evaluated_once() {
+    let mut scene = Scene::new();
+    chain(&mut scene, 41);
+    scene.offer("a", &[("categoryId", text("cat_chain"))]);
+    let expression = Value::map([("expression", text("offer.f40 == offer.f39 * 2"))]);
+    scene.rule("r", ("global", ""), &[("ruleType", text("expression")), ("config", expression)]);
+    let decision = scene.decide(&scene.request());
+    let (field, value) = decision.propositions[0].computed.last().expect("the category has fields");
+    assert_eq!((*field, value), (40, &Value::Number((1u64 << 40) as f64)));
+}
+
+#[test]
+fn computed_fields_may_build_on_each_other_so_deep_and_no_deeper() {
+    for (length, allowed) in [(COMPUTED_DEPTH_MAX, true), (COMPUTED_DEPTH_MAX + 1, false)] {
+        let mut scene = Scene::new();
+        chain(&mut scene, length);
+        assert_eq!(scene.made.refused.is_empty(), allowed, "{:?}", scene.made.refused);
+        if allowed {
+            scene.offer("a", &[("categoryId", text("cat_chain"))]);
+            assert_eq!(scene.decide(&scene.request()).propositions[0].computed.len(), length);
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! Expressions in bodies: computed fields and rule conditions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::expr::{self, Ast, Name, Namespace, Type};
+use crate::limits;
 use crate::model::category::{CustomField, CustomFieldType, OutputType};
 use crate::model::fault::Faults;
 
@@ -15,7 +16,7 @@ pub(crate) fn check_fields(fields: &[CustomField], faults: &mut Faults) {
             Type::Any
         }
     };
-    let mut reads: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let mut reads: Reads<'_> = BTreeMap::new();
     for (index, field) in fields.iter().enumerate() {
         let Some(formula) = field.formula.as_ref().filter(|formula| !formula.trim().is_empty()) else { continue };
         if field.field_type != CustomFieldType::Computed {
@@ -38,12 +39,36 @@ pub(crate) fn check_fields(fields: &[CustomField], faults: &mut Faults) {
             });
         });
     }
-    if let Some(cycle) = find_cycle(&reads) {
-        let first = fields.iter().position(|field| field.name == cycle[0]).unwrap_or(0);
-        faults.within(&first.to_string(), |faults| {
-            faults.add_at("formula", format!("computed fields depend on each other: {}", cycle.join(" -> ")));
-        });
+    let mut refuse = |name: &str, why: String| {
+        let place = fields.iter().position(|field| field.name == name).unwrap_or(0);
+        faults.within(&place.to_string(), |faults| faults.add_at("formula", why));
+    };
+    match order(&reads) {
+        Err(cycle) => refuse(&cycle[0], format!("computed fields depend on each other: {}", cycle.join(" -> "))),
+        Ok(order) => {
+            let most = limits::COMPUTED_DEPTH_MAX;
+            if let Some((name, depth)) = depths(&reads, &order).into_iter().find(|(_, depth)| *depth > most) {
+                refuse(
+                    name,
+                    format!("builds on {} computed fields below each other, more than {}", depth - 1, most - 1),
+                );
+            }
+        }
     }
+}
+
+/// What each computed field reads.
+type Reads<'f> = BTreeMap<&'f str, BTreeSet<String>>;
+
+/// How many computed fields each one is deep, itself included; `order` has each after all that it reads.
+fn depths<'f>(reads: &Reads<'f>, order: &[&'f str]) -> BTreeMap<&'f str, usize> {
+    let mut depths = BTreeMap::new();
+    for name in order {
+        let below = reads[name].iter().filter_map(|read| depths.get(read.as_str())).max();
+        let depth = 1 + below.copied().unwrap_or(0);
+        depths.insert(*name, depth);
+    }
+    depths
 }
 
 /// Checks a rule's expression: it must be able to be true.
@@ -106,31 +131,38 @@ fn type_of(field: &CustomField) -> Type {
     }
 }
 
+/// Computed fields, each after all that it reads.
+///
+/// # Errors
 /// The first cycle, as the names along it with the first one again at its end.
-fn find_cycle(reads: &BTreeMap<&str, Vec<String>>) -> Option<Vec<String>> {
-    let mut done = std::collections::BTreeSet::new();
+fn order<'f>(reads: &Reads<'f>) -> Result<Vec<&'f str>, Vec<String>> {
+    let (mut order, mut done) = (Vec::new(), BTreeSet::new());
     for start in reads.keys() {
-        // Depth first, without recursion: the path from `start`, each with the next of its reads to look at.
-        let mut path: Vec<(&str, usize)> = vec![(start, 0)];
-        while let Some((name, next)) = path.last_mut() {
+        if done.contains(start) {
+            continue;
+        }
+        // Depth first, without recursion: the path from `start`, each with those of its reads that are still to look at.
+        let mut path = vec![(*start, reads[start].iter())];
+        while let Some((name, open)) = path.last_mut() {
             let name = *name;
-            let target = if done.contains(name) { None } else { reads.get(name).and_then(|names| names.get(*next)) };
-            *next += 1;
-            let Some(target) = target else {
+            let Some(target) = open.next() else {
                 done.insert(name);
+                order.push(name);
                 path.pop();
                 continue;
             };
             if let Some(begin) = path.iter().position(|(on_path, _)| on_path == target) {
                 let cycle = path[begin..].iter().map(|(name, _)| (*name).to_owned());
-                return Some(cycle.chain([target.clone()]).collect());
+                return Err(cycle.chain([target.clone()]).collect());
             }
-            if reads.contains_key(target.as_str()) {
-                path.push((target, 0));
+            if let Some((target, below)) =
+                reads.get_key_value(target.as_str()).filter(|(name, _)| !done.contains(*name))
+            {
+                path.push((*target, below.iter()));
             }
         }
     }
-    None
+    Ok(order)
 }
 
 #[cfg(test)]
@@ -139,15 +171,25 @@ mod tests {
 
     #[test]
     fn a_cycle_is_named_from_where_it_begins() {
-        let reads = |pairs: &[(&'static str, &[&str])]| {
+        let reads = |pairs: &[(&'static str, &[&str])]| -> Reads<'static> {
             pairs.iter().map(|(name, reads)| (*name, reads.iter().map(|name| (*name).to_owned()).collect())).collect()
         };
-        assert_eq!(find_cycle(&reads(&[("a", &["b", "x"]), ("b", &["x"])])), None);
-        assert_eq!(
-            find_cycle(&reads(&[("a", &["b"]), ("b", &["c"]), ("c", &["b"])])),
-            Some(vec!["b".to_owned(), "c".to_owned(), "b".to_owned()])
-        );
-        assert_eq!(find_cycle(&reads(&[("a", &["a"])])), Some(vec!["a".to_owned(), "a".to_owned()]));
+        let cycle = |pairs| order(&reads(pairs)).err().map(|names| names.join(" "));
+        assert_eq!(cycle(&[("a", &["b", "x"]), ("b", &["x"])]), None);
+        assert_eq!(cycle(&[("a", &["b"]), ("b", &["c"]), ("c", &["b"])]), Some("b c b".to_owned()));
+        assert_eq!(cycle(&[("a", &["a"])]), Some("a a".to_owned()));
+    }
+
+    #[test]
+    fn depth_counts_the_longest_way_down() {
+        let reads = BTreeMap::from([
+            ("a", BTreeSet::from(["b".to_owned(), "c".to_owned()])),
+            ("b", BTreeSet::from(["c".to_owned()])),
+            ("c", BTreeSet::from(["plain".to_owned()])),
+        ]);
+        let order = order(&reads).expect("there is no cycle");
+        assert_eq!(order, ["c", "b", "a"]);
+        assert_eq!(depths(&reads, &order), BTreeMap::from([("a", 3), ("b", 2), ("c", 1)]));
     }
 
     #[test]

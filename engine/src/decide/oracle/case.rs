@@ -1,5 +1,6 @@
 //! Everything one decision looks at: facts by name, segments, fields of offers, values of expressions.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::flow::Flow;
@@ -32,6 +33,8 @@ pub(super) struct Case<'a> {
     pub(super) segments: BTreeSet<String>,
     /// `customer.x`, `attributes.x`, `context.x` and what enrich nodes name, by full name.
     facts: BTreeMap<String, Value>,
+    /// Computed fields by offer and name: fields that build on each other would else be computed again and again.
+    computed: RefCell<BTreeMap<(OfferKey, String), Value>>,
 }
 
 impl<'a> Case<'a> {
@@ -49,7 +52,7 @@ impl<'a> Case<'a> {
         segments.extend(request.segments.iter().map(|segment| segment.to_string()));
         let facts = facts(catalog, profile, symbols, request, &flow);
         let calendar = Calendar::of(catalog.settings());
-        Case { catalog, calendar, profile, escrow, request, at, flow, segments, facts }
+        Case { catalog, calendar, profile, escrow, request, at, flow, segments, facts, computed: RefCell::default() }
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -108,13 +111,20 @@ impl<'a> Case<'a> {
 
     /// The value of a computed field; null if it is not of the declared type.
     pub(super) fn compute(&self, field: &CustomField, offer: &OfferRow) -> Value {
+        let place = (offer.key, field.name.clone());
+        let known = self.computed.borrow().get(&place).cloned();
+        if let Some(known) = known {
+            return known;
+        }
         let value = field.formula.as_ref().map_or(Value::Null, |formula| self.evaluate(formula, offer));
-        match (field.output_type, &value) {
+        let value = match (field.output_type, &value) {
             (None, _) | (Some(OutputType::Number), Value::Number(_)) | (Some(OutputType::Text), Value::Text(_)) => {
                 value
             }
             (Some(OutputType::Number | OutputType::Text), _) => Value::Null,
-        }
+        };
+        self.computed.borrow_mut().insert(place, value.clone());
+        value
     }
 
     /// The value of an expression about `offer`. Names are replaced by what they stand for before anything is computed.
