@@ -196,7 +196,7 @@ impl MetaState {
         MetaOutcome::Changed(Box::new(Change { changed, told, over }))
     }
 
-    /// Gives an offer's accounts the limits in force, and closes those whose cap is gone.
+    /// Gives an offer's accounts the limits and prices in force, and closes those whose cap is gone.
     fn follow_caps(
         &mut self,
         tenant: &TenantId,
@@ -206,31 +206,38 @@ impl MetaState {
         over: &mut Vec<AccountId>,
     ) {
         let now = self.log_time;
-        let limits = |catalog| global_caps(catalog, offer).map(|cap| (cap.cap, cap.limit)).collect();
-        let caps: Vec<(CapKey, u64)> = self.catalog.tenant(tenant).map_or(Vec::new(), limits);
+        let terms = |catalog| global_caps(catalog, offer).map(|cap| (cap.cap, cap.limit, cap.cost)).collect();
+        let caps: Vec<(CapKey, u64, u64)> = self.catalog.tenant(tenant).map_or(Vec::new(), terms);
         let before = self.global.remove(&(number, offer)).unwrap_or_default();
-        for gone in before.iter().filter(|cap| !caps.iter().any(|(kept, _)| kept == *cap)) {
+        for gone in before.iter().filter(|cap| !caps.iter().any(|(kept, ..)| kept == *cap)) {
             for id in self.open_accounts(number, *gone) {
                 self.ledger.close(id, now).expect("listed above");
                 self.tell_holders(id, told);
             }
         }
-        for (cap, limit) in &caps {
+        for (cap, limit, unit) in &caps {
             for id in self.open_accounts(number, *cap) {
-                if self.ledger.account(id).is_some_and(|account| account.limit() == *limit) {
+                let Some((old_limit, old_unit)) = self.ledger.account(id).map(|held| (held.limit(), held.unit())) else {
+                    continue;
+                };
+                if (old_limit, old_unit) == (*limit, *unit) {
                     continue;
                 }
-                self.ledger.set_limit(id, *limit).expect("listed above");
-                if self.ledger.account(id).is_some_and(|account| account.over_by() > 0) {
+                self.ledger.set_terms(id, *limit, *unit).expect("listed above");
+                let is_over = self.ledger.account(id).is_some_and(|account| account.over_by() > 0);
+                if is_over {
                     over.push(id);
-                    self.tell_holders(id, told);
                 } else {
                     self.feed(id, told);
+                }
+                // After a new price, each holder's rest may no longer pay for one action.
+                if is_over || old_unit != *unit {
+                    self.tell_holders(id, told);
                 }
             }
         }
         if !caps.is_empty() {
-            self.global.insert((number, offer), caps.iter().map(|(cap, _)| *cap).collect());
+            self.global.insert((number, offer), caps.iter().map(|(cap, ..)| *cap).collect());
         }
     }
 

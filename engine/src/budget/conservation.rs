@@ -153,7 +153,7 @@ impl World {
                 self.sold += u64::from(spent);
             }
             Step::SetLimit(limit) => {
-                self.ledger.set_limit(ACCOUNT, limit * unit).unwrap();
+                self.ledger.set_terms(ACCOUNT, limit * unit, unit).unwrap();
                 self.largest_limit = self.largest_limit.max(limit * unit);
             }
             Step::Wait(ms) => {
@@ -314,6 +314,32 @@ fn a_grant_is_a_quarter_of_an_equal_share_and_at_least_one_action() {
     ledger.open(ACCOUNT, terms).unwrap();
     let size = |ledger: &Ledger, shards| ledger.account(ACCOUNT).unwrap().grant_size(shards);
     assert_eq!((size(&ledger, 1), size(&ledger, 4), size(&ledger, 100)), (240, 60, 30));
-    ledger.set_limit(ACCOUNT, 29).unwrap();
+    ledger.set_terms(ACCOUNT, 29, 30).unwrap();
     assert_eq!(size(&ledger, 1), 0);
+}
+
+#[test]
+fn the_last_action_is_still_sold_after_its_price_was_raised() {
+    let now = Timestamp(0);
+    let mut ledger = Ledger::default();
+    ledger.open(ACCOUNT, Terms { limit: 30, span: Span::ALWAYS, unit: 10, cooling_ms: 0 }).unwrap();
+    let mut shards: Vec<(ShardId, EscrowAccount)> = (0..3)
+        .map(|shard| {
+            let message = ledger.grant(ACCOUNT, ShardId(shard), 0, 3, now).unwrap();
+            (ShardId(shard), EscrowAccount::open(&message, now))
+        })
+        .collect();
+    assert!(shards.iter().all(|(_, held)| held.free() == 10));
+    ledger.set_terms(ACCOUNT, 30, 30).unwrap();
+    for (shard, held) in &mut shards {
+        held.receive(&ledger.message(ACCOUNT, *shard, now).unwrap(), now);
+        ledger.see(*shard, held.report(ACCOUNT, now), now).unwrap();
+    }
+    let (buyer, held) = &mut shards[1];
+    let message = ledger.grant(ACCOUNT, *buyer, held.granted_seen(), 3, now).unwrap();
+    held.receive(&message, now);
+    assert!(held.spend(30, now));
+    let message = ledger.grant(ACCOUNT, ShardId(0), shards[0].1.granted_seen(), 3, now).unwrap();
+    shards[0].1.receive(&message, now);
+    assert!(!shards[0].1.spend(30, now), "one action was all");
 }

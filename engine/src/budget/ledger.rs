@@ -113,6 +113,11 @@ impl Account {
         self.limit
     }
 
+    /// Price of one action.
+    pub fn unit(&self) -> u64 {
+        self.unit
+    }
+
     /// Its period.
     pub fn span(&self) -> Span {
         self.span
@@ -269,13 +274,15 @@ impl Ledger {
         Ok(())
     }
 
-    /// Sets a new limit. Raising adds to the pool at once; lowering may leave it negative: nothing is granted then, and
-    /// shards are asked for everything free until it no longer is.
+    /// Sets a new limit, and a new price of one action (1 for units). Raising the limit adds to the pool at once; lowering
+    /// may leave it negative: nothing is granted then, and shards are asked for everything free until it no longer is. A
+    /// shard that learns of a higher price returns what no longer pays for one action.
     ///
     /// # Errors
     /// If there is no such account.
-    pub fn set_limit(&mut self, id: AccountId, limit: u64) -> Result<(), LedgerError> {
-        self.accounts.get_mut(&id).ok_or(LedgerError::Unknown)?.limit = limit;
+    pub fn set_terms(&mut self, id: AccountId, limit: u64, unit: u64) -> Result<(), LedgerError> {
+        let account = self.accounts.get_mut(&id).ok_or(LedgerError::Unknown)?;
+        (account.limit, account.unit) = (limit, unit.max(1));
         Ok(())
     }
 

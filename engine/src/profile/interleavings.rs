@@ -216,12 +216,14 @@ impl World {
                         score: 0.5,
                         mandatory: false,
                         fallback: false,
+                        evidence: true,
                         implied_impression: false,
                         takes: vec![unit(global, expires_at)],
                     }],
                     ghosts: Vec::new(),
                     mandatory: None,
                     policies: Vec::new(),
+                    counts: Vec::new(),
                     answerable_until: self.now.plus_ms(90 * DAY_MS),
                     answer: None,
                 };
@@ -303,7 +305,7 @@ impl World {
                 }
             }
             Step::SetLimit(limit) => {
-                self.ledger.set_limit(ACCOUNT, limit).unwrap();
+                self.ledger.set_terms(ACCOUNT, limit, 1).unwrap();
                 self.largest_limit = self.largest_limit.max(limit);
             }
             Step::Commit(shard, count) => self.commit(shard, count),
