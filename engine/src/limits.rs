@@ -26,7 +26,7 @@ pub const NAMES_PER_TENANT: usize = 100_000;
 pub const KEYED_BYTES_PER_SHARD: u64 = 256 * 1_024 * 1_024;
 /// Bytes of an answer kept for retries: above, it is kept without its computed fields, which are of any size.
 pub const KEPT_ANSWER_BYTES: usize = 128 * 1_024;
-/// Propositions, ghosts and policy holds in one command.
+/// Propositions, ghosts, policy holds and units of soft caps, each, in one command.
 pub const PROPOSITIONS_PER_TAKE: usize = 10_000;
 /// Size at which a piece of an encoded shard is closed; one profile may exceed it.
 pub const PIECE_BYTES: usize = 1_024 * 1_024;

@@ -17,7 +17,7 @@ use crate::asked::{Asked, typed};
 use crate::idempotency;
 use crate::limits::TIMESTAMP_AHEAD_MS_MAX;
 use crate::problem::Problem;
-use crate::recommendation::{Refused, Token};
+use crate::recommendation::{Refused, Token, TokenArm};
 use crate::routes::Answered;
 use crate::v1::json;
 use crate::wire::field::Name;
@@ -191,7 +191,7 @@ fn proposed(token: &Token, rank: Option<u16>, named: Named, faults: &mut Faults)
             creative: found.creative,
             channel: found.channel,
             placement: found.placement,
-            evidence: found.kind == PropositionKind::Regular,
+            evidence: found.kind == PropositionKind::Regular && token.arm != TokenArm::Control,
         });
     }
     if let Some(ghost) = token.ghosts.iter().find(|ghost| rank.is_none() && fits(ghost.offer, ghost.creative)) {

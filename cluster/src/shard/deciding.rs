@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use proffer_engine::decide::decision::{EmptyReason, Proposition};
+use proffer_engine::decide::decision::{Decision, EmptyReason, Proposition, PropositionKind};
 use proffer_engine::decide::request::{Explain, Request};
 use proffer_engine::decide::view::{EscrowView, Free, Instant as Moment};
 use proffer_engine::decide::{Scratch, Taking, decide, take_of};
@@ -178,8 +178,13 @@ impl ShardLeader {
         let mut decision = decide(&view.snapshot, look.subject(id), binding, &escrow, &request, &at, seed, scratch);
         let missed = escrow.missed.into_inner();
         if barren {
-            // Whatever still takes units lost three times: it is left out.
-            decision.propositions.retain(|proposition| proposition.takes.is_empty());
+            // Whatever still takes units lost three times: it is left out. What is refused even so waits for a policy or
+            // the mandatory limit: then only what takes nothing at all is left, and that no one refuses.
+            let is_last = ask.contended > CONTENTION_TRIES;
+            withhold(&mut decision, |proposition| match proposition.kind {
+                PropositionKind::Fallback => true,
+                PropositionKind::Regular | PropositionKind::Mandatory => !is_last && proposition.takes.is_empty(),
+            });
         } else if decision.budget_limited && !ask.waited && self.taker.may_have(&missed) {
             self.taker.want(&missed);
             self.taker.send(&self.state, &self.around.meta);
@@ -189,13 +194,14 @@ impl ShardLeader {
         }
 
         let decision_id = decision_id(seed, now, ask.proposed);
+        let held = look.escrow(view.number);
         let taking = Taking {
             decision: decision_id,
             idempotency: ask.call.idempotency.map(|key| idempotency(key, now.plus_ms(DECISION_KEY_MS))),
             supersedes: ask.call.supersedes,
             contended: barren,
         };
-        let take = take_of(&view.snapshot, look.subject(id), binding, &request, &decision, &at, taking);
+        let take = take_of(&view.snapshot, look.subject(id), binding, &held, &request, &decision, &at, taking);
         let inputs = (explain != Explain::Off).then(|| {
             let (state, pending) = (self.state.clone(), self.pending.clone());
             let request = Request { explain, ..request };
@@ -459,4 +465,17 @@ fn replayed(view: &Arc<TenantView>, id: DecisionId, at: Timestamp, first: &First
 /// When the first of a proposition's units lapses.
 fn expiry(proposition: &Proposition) -> Option<Timestamp> {
     proposition.takes.iter().map(|take| take.expires_at).min()
+}
+
+/// Leaves out the propositions that `keeps` does not, and says so of their slots.
+fn withhold(decision: &mut Decision, keeps: impl Fn(&Proposition) -> bool) {
+    decision.propositions.retain(keeps);
+    for (number, slot) in (0u16..).zip(&mut decision.slots) {
+        let left = decision.propositions.iter().filter(|proposition| proposition.slot == Some(number)).count() as u32;
+        slot.count = left;
+        if left == 0 {
+            slot.fallback = false;
+            slot.empty.get_or_insert(EmptyReason::NoCandidate);
+        }
+    }
 }

@@ -511,7 +511,7 @@ impl ShardLeader {
         let origin = match (origin, &refusal) {
             (Origin::Decide(mut ask, _), Refusal::CapRefused { offers, .. }) => {
                 ask.masked.extend(offers);
-                ask.contended += 1;
+                ask.contended = ask.contended.saturating_add(1);
                 self.redo.push_front(Work::Ask(Ask::Decide(ask)));
                 return;
             }

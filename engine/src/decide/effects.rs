@@ -2,29 +2,33 @@
 
 use std::sync::Arc;
 
-use crate::decide::case::{Case, Spot, look_back};
+use crate::decide::case::{Case, History, Spot};
 use crate::decide::contact::Candidate;
 use crate::decide::counting::cap_window;
-use crate::decide::decision::{Decision, PropositionKind};
+use crate::decide::decision::{Decision, Proposition, PropositionKind};
 use crate::decide::qualify::{self, Track};
 use crate::decide::request::Request;
 use crate::decide::slots;
 use crate::decide::view::{EscrowView, Instant, Subject};
-use crate::keys::{CapKey, ChannelKey};
+use crate::keys::ChannelKey;
 use crate::model::offer::CapScope;
 use crate::profile::command::{
-    CapTake, Counted, DecisionId, FirstAnswer, Idempotency, PolicyTake, Take, TakeAccount, TakenProposition,
+    CapTake, CountEvent, Counted, DecisionId, FirstAnswer, Idempotency, PolicyTake, Take, TakeAccount, TakenProposition,
 };
 use crate::snapshot::policies::{Limit, Policy, Restraint};
-use crate::snapshot::{Binding, Snapshot};
+use crate::snapshot::{Binding, CapPlan, Snapshot};
 use crate::time::{DAY_MS, SECOND_MS, Timestamp};
 
 /// What a proposition of the offer at `global` takes: a unit of each strict cap that counts there.
 pub(crate) fn takes(case: &Case<'_>, global: u32, spot: Spot) -> Vec<CapTake> {
+    units(case, global, spot, |cap| cap.strict)
+}
+
+/// A unit of each cap that is wanted and counts there.
+fn units(case: &Case<'_>, global: u32, spot: Spot, wanted: impl Fn(&CapPlan) -> bool) -> Vec<CapTake> {
     let (part, position) = case.locate(global);
     let caps = part.segment.caps.of(position).iter();
-    let strict = caps.filter(|cap| cap.strict && cap.counts_in(spot.placement));
-    strict
+    caps.filter(|cap| wanted(cap) && cap.counts_in(spot.placement))
         .filter_map(|cap| {
             let account = match cap.scope {
                 CapScope::Profile => {
@@ -59,29 +63,38 @@ pub struct Taking {
     pub contended: bool,
 }
 
-/// No shard's escrow: what a decision takes of global caps was settled when it was made.
-struct Settled;
-
-impl EscrowView for Settled {
-    fn free(&self, _: CapKey, _: Timestamp) -> Option<crate::decide::view::Free> {
-        None
-    }
-}
-
 /// The command that takes what `decision` proposed; `None` when it takes nothing: such a decision writes nothing. `decision`
-/// was made from the same snapshot, subject, request and instant. One that replaces another always takes.
+/// was made from the same snapshot, subject, escrow, request and instant. One that replaces another always takes.
+#[expect(clippy::too_many_arguments, reason = "what a decision reads, and what it decided")]
 pub fn take_of(
     snapshot: &Snapshot,
     subject: Subject<'_>,
     binding: &mut Binding,
+    escrow: &dyn EscrowView,
     request: &Request,
     decision: &Decision,
     at: &Instant,
     taking: Taking,
 ) -> Option<Take> {
-    let policies = policy_takes(snapshot, subject, binding, request, decision, at);
+    let case = Case {
+        snapshot,
+        shared: &snapshot.shared,
+        profile: subject.profile,
+        escrow,
+        request,
+        at,
+        history: History::default(),
+    };
+    let policies = policy_takes(&case, subject, binding, decision);
     let implied = |channel: ChannelKey| snapshot.shared.channels.get(&channel).is_some_and(|channel| channel.implicit);
+    let counts: Vec<CapTake> = decision
+        .propositions
+        .iter()
+        .flat_map(|proposition| counts_at_once(&case, proposition, implied(proposition.channel)))
+        .collect();
+    let is_control = decision.arm.as_ref().is_some_and(|arm| arm.control);
     let takes_anything = !policies.is_empty()
+        || !counts.is_empty()
         || !decision.ghosts.is_empty()
         || taking.supersedes.is_some()
         || decision.propositions.iter().any(|proposition| {
@@ -101,6 +114,7 @@ pub fn take_of(
         score: proposition.score,
         mandatory: proposition.kind == PropositionKind::Mandatory,
         fallback: proposition.kind == PropositionKind::Fallback,
+        evidence: proposition.kind == PropositionKind::Regular && !is_control,
         implied_impression: implied(proposition.channel),
         takes: proposition.takes.clone(),
     });
@@ -118,41 +132,46 @@ pub fn take_of(
             .any(|proposition| proposition.kind == PropositionKind::Mandatory)
             .then_some((at.frame.day, snapshot.shared.mandatory_per_day)),
         policies,
+        counts,
         answerable_until: at.now.plus_ms(i64::from(snapshot.shared.outcome_window_days) * DAY_MS),
         answer: taking.idempotency.map(|_| Arc::new(FirstAnswer::of(decision, taking.contended))),
     })
 }
 
+/// The units of soft caps that a proposition counts by being decided, or by being shown with that. Global caps of which
+/// the shard has no account count nothing.
+fn counts_at_once(case: &Case<'_>, proposition: &Proposition, implied: bool) -> Vec<CapTake> {
+    if proposition.kind == PropositionKind::Fallback {
+        return Vec::new();
+    }
+    let Some(global) = case.snapshot.global(proposition.offer) else { return Vec::new() };
+    let spot = Spot { channel: proposition.channel, placement: proposition.placement };
+    units(case, global, spot, |cap| {
+        !cap.strict
+            && match cap.count_on {
+                Some(CountEvent::Decision) => true,
+                Some(CountEvent::Impression) => implied,
+                Some(CountEvent::Outcome(_)) | None => false,
+            }
+    })
+}
+
 /// The holds of strict policies on each proposition that they bind.
-fn policy_takes(
-    snapshot: &Snapshot,
-    subject: Subject<'_>,
-    binding: &mut Binding,
-    request: &Request,
-    decision: &Decision,
-    at: &Instant,
-) -> Vec<PolicyTake> {
+fn policy_takes(case: &Case<'_>, subject: Subject<'_>, binding: &mut Binding, decision: &Decision) -> Vec<PolicyTake> {
+    let (snapshot, request, at) = (case.snapshot, case.request, case.at);
     let mut found = Vec::new();
     let flow = slots::choose_flow(&snapshot.shared, request);
     let Some((flow, number)) = flow.and_then(|flow| Some((flow, flow.policies?))) else { return found };
     let selector = &snapshot.shared.parts.policies.values()[number];
-    let policies = snapshot.policies.policies.iter();
-    let strict: Vec<&Policy> = policies.filter(|policy| policy.strict && selector.selects(&policy.key)).collect();
+    let selected = || snapshot.policies.policies.iter().filter(|policy| selector.selects(&policy.key));
+    let strict: Vec<&Policy> = selected().filter(|policy| policy.strict).collect();
     if strict.is_empty() {
         return found;
     }
     binding.follow(&snapshot.names, subject.symbols);
-    let case = Case {
-        snapshot,
-        shared: &snapshot.shared,
-        profile: subject.profile,
-        escrow: &Settled,
-        request,
-        at,
-        history: look_back(snapshot, subject.profile),
-    };
-    let world = qualify::look(&case, flow, subject, binding);
+    let world = qualify::look(case, flow, subject, binding);
     let track = Track::bare(flow, world);
+    let overrides: Vec<&Policy> = selected().filter(|policy| lifts(&track, policy)).collect();
     for (proposition, rank) in decision.propositions.iter().zip(1..) {
         let Some(global) = snapshot.global(proposition.offer) else { continue };
         if proposition.kind == PropositionKind::Fallback {
@@ -161,27 +180,31 @@ fn policy_takes(
         let spot = Spot { channel: proposition.channel, placement: proposition.placement };
         let candidate = Candidate { global, offer: proposition.offer, creative: proposition.creative, spot };
         let expires_at = expiry(at.now, snapshot.reservation_seconds(spot.channel));
-        let passes_by = |policy: &&&Policy| proposition.kind == PropositionKind::Mandatory && policy.bypassable;
-        for policy in strict.iter().filter(|policy| !passes_by(policy)) {
+        let is_mandatory = proposition.kind == PropositionKind::Mandatory;
+        let is_lifted = overrides.iter().any(|policy| is_bound(case, &track, policy, &candidate));
+        for policy in &strict {
+            // What passes a policy by counts like anything else, but is not refused for it.
+            let passes_by = is_lifted || is_mandatory && policy.bypassable;
             let mut hold = |counted: Counted, limit: &Limit, earlier_only: bool| {
                 let window = limit.stretch.at(at);
-                found.push(PolicyTake { rank, counted, limit: limit.most, window, earlier_only, expires_at });
+                let limit = if passes_by { u64::MAX } else { limit.most };
+                found.push(PolicyTake { rank, counted, limit, window, earlier_only, expires_at });
             };
             match &policy.restraint {
                 Restraint::Frequency(limits) => {
-                    for counted in counted_by(&case, &track, policy, &candidate) {
+                    for counted in counted_by(case, &track, policy, &candidate) {
                         limits.iter().for_each(|limit| hold(counted, limit, false));
                     }
                 }
                 Restraint::Cooldown(limit) => {
-                    for counted in counted_by(&case, &track, policy, &candidate) {
+                    for counted in counted_by(case, &track, policy, &candidate) {
                         hold(counted, limit, true);
                     }
                 }
-                Restraint::Total(limit) if is_bound(&case, &track, policy, &candidate) => {
+                Restraint::Total(limit) if is_bound(case, &track, policy, &candidate) => {
                     hold(Counted::All, limit, false);
                 }
-                Restraint::CrossChannel(limit) if is_bound(&case, &track, policy, &candidate) => {
+                Restraint::CrossChannel(limit) if is_bound(case, &track, policy, &candidate) => {
                     hold(Counted::Offer(candidate.offer), limit, false);
                 }
                 Restraint::Total(_)
@@ -200,17 +223,35 @@ fn policy_takes(
     found
 }
 
-fn is_bound(case: &Case<'_>, track: &Track<'_>, policy: &Policy, candidate: &Candidate) -> bool {
-    !counted_by(case, track, policy, candidate).is_empty()
+/// Whether a policy lets through what others block, for this customer.
+fn lifts(track: &Track<'_>, policy: &Policy) -> bool {
+    match &policy.restraint {
+        Restraint::Override(segments) => segments.iter().all(|segment| track.world.is_in(*segment)),
+        Restraint::Frequency(_)
+        | Restraint::Total(_)
+        | Restraint::CrossChannel(_)
+        | Restraint::Cooldown(_)
+        | Restraint::Budget { .. }
+        | Restraint::Outcomes { .. }
+        | Restraint::Segments(_)
+        | Restraint::Hours(_)
+        | Restraint::Mutual { .. }
+        | Restraint::Category { .. }
+        | Restraint::Constant(_) => false,
+    }
 }
 
-/// What the scopes of a policy that bind a candidate count. A sub-category counts as the candidate's own offer: a profile
-/// keeps no count by sub-category.
+fn is_bound(case: &Case<'_>, track: &Track<'_>, policy: &Policy, candidate: &Candidate) -> bool {
+    track.binds(case, &policy.scopes, candidate.global, candidate.spot)
+        || policy.scopes.creatives.contains(&candidate.creative)
+}
+
+/// What the scopes of a policy that bind a candidate count. Nothing is counted by sub-category: strict policies that would
+/// have to are refused when they are written.
 fn counted_by(case: &Case<'_>, track: &Track<'_>, policy: &Policy, candidate: &Candidate) -> Vec<Counted> {
     let (scopes, spot) = (&policy.scopes, candidate.spot);
     let category = case.category(candidate.global).filter(|category| scopes.categories.contains(category));
-    let sub_category = case.sub_category(candidate.global).filter(|sub| scopes.sub_categories.contains(sub));
-    let offer = scopes.offers.binary_search(&candidate.offer).is_ok() || sub_category.is_some();
+    let offer = scopes.offers.binary_search(&candidate.offer).is_ok();
     let found = [
         track.binds_everything(scopes).then_some(Counted::All),
         scopes.channels.contains(&spot.channel).then_some(Counted::Channel(spot.channel)),

@@ -152,6 +152,9 @@ pub struct Take {
     pub mandatory: Option<(Span, u32)>,
     /// Strict contact policies to re-check and hold.
     pub policies: Vec<PolicyTake>,
+    /// Units of soft caps that count at once, on the decision or on an impression it implies: used as far as they are free,
+    /// and no reason to refuse.
+    pub counts: Vec<CapTake>,
     /// Until when the propositions may be answered.
     pub answerable_until: Timestamp,
     /// With an idempotency key: what a retry is answered.
@@ -219,6 +222,8 @@ pub struct TakenProposition {
     pub mandatory: bool,
     /// Fallback offers take nothing and are no evidence.
     pub fallback: bool,
+    /// Whether it is evidence for learning: not fallback, mandatory or for a held-out customer.
+    pub evidence: bool,
     /// The channel counts a decision as shown.
     pub implied_impression: bool,
     /// Units.
@@ -289,7 +294,7 @@ pub struct PolicyTake {
     pub rank: u16,
     /// What is counted.
     pub counted: Counted,
-    /// Limit.
+    /// Limit; `u64::MAX`: the proposition passes the policy by (an override, or mandatory): it counts and is not refused.
     pub limit: u64,
     /// Window.
     pub window: Window,

@@ -104,6 +104,7 @@ fn commands() -> Vec<(&'static str, ShardOp)> {
         score: 0.75,
         mandatory: true,
         fallback: false,
+        evidence: false,
         implied_impression: false,
         takes: vec![global, own],
     };
@@ -124,6 +125,7 @@ fn commands() -> Vec<(&'static str, ShardOp)> {
             earlier_only: false,
             expires_at: Timestamp(901_000),
         }],
+        counts: vec![own],
         answerable_until: Timestamp(7_776_000_000),
         answer: Some(Arc::new(answer(vec![global, own]))),
     };

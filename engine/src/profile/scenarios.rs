@@ -42,6 +42,7 @@ fn proposition(offer: u32, takes: Vec<CapTake>) -> TakenProposition {
         score: 0.5,
         mandatory: false,
         fallback: false,
+        evidence: true,
         implied_impression: false,
         takes,
     }
@@ -72,6 +73,7 @@ impl World {
             ghosts: Vec::new(),
             mandatory: None,
             policies: Vec::new(),
+            counts: Vec::new(),
             answerable_until: self.now.plus_ms(90 * DAY_MS),
             answer: None,
         }
@@ -195,6 +197,51 @@ fn what_is_shown_by_being_decided_is_used_at_once() {
     assert_eq!((world.ann().exposures.len(), world.state.account(ACCOUNT).unwrap().spent()), (1, 1));
     assert!(world.ann().dealings.as_ref().unwrap().reservations.is_empty());
     assert_eq!(world.state.evidence(&ann().tenant).unwrap().all().shown, 1);
+}
+
+#[test]
+fn what_is_no_evidence_is_not_counted_as_shown() {
+    let mut world = World::new();
+    let held_out = TakenProposition { implied_impression: true, evidence: false, ..proposition(1, Vec::new()) };
+    took(world.taking(world.take(1, vec![held_out])));
+    assert_eq!(world.ann().exposures.len(), 1);
+    assert!(world.state.evidence(&ann().tenant).is_none_or(|evidence| evidence.all().shown == 0));
+}
+
+#[test]
+fn soft_caps_count_what_the_decision_shows_as_far_as_they_have_units() {
+    let mut world = World::new();
+    for decision in 1..=3 {
+        let implied = TakenProposition { implied_impression: true, ..proposition(1, Vec::new()) };
+        let counts = vec![world.own(2, Window::Lifetime)];
+        took(world.taking(Take { counts, ..world.take(decision, vec![implied]) }));
+        assert_eq!(world.ann().cap_used(CAP, Window::Lifetime, world.now), decision.min(2));
+    }
+    // Said again by the channel, it is a repeat and counts nowhere twice.
+    let again = world.outcome(Some((3, 1)), IMPRESSION, vec![world.own(9, Window::Lifetime)]);
+    assert!(world.responding(again).repeat);
+    assert_eq!(world.ann().cap_used(CAP, Window::Lifetime, world.now), 2);
+}
+
+#[test]
+fn what_passes_a_strict_policy_by_counts_and_is_not_refused() {
+    let mut world = World::new();
+    let policy = |world: &World, limit| PolicyTake {
+        rank: 1,
+        counted: Counted::All,
+        limit,
+        window: Window::Rolling { ms: HOUR_MS },
+        earlier_only: false,
+        expires_at: world.now.plus_ms(HOLD_MS),
+    };
+    let take = |world: &World, decision, limit| Take {
+        policies: vec![policy(world, limit)],
+        ..world.take(decision, vec![proposition(1, Vec::new())])
+    };
+    took(world.taking(take(&world, 1, 1)));
+    took(world.taking(take(&world, 2, u64::MAX)));
+    assert_eq!(world.ann().impressions(Counted::All, Window::Lifetime, world.now), 2);
+    assert_eq!(refused_offers(world.taking(take(&world, 3, 2))), [1]);
 }
 
 #[test]

@@ -1,16 +1,18 @@
 //! Taking what a decision proposed: every unit is checked again, and all are taken or none.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::keys::{CapKey, OfferKey};
 use crate::limits::PROPOSITIONS_PER_TAKE;
 use crate::profile::apply::{Outcome, Refusal, Took, check_bounds};
 use crate::profile::cells::{Look, ProfileId};
-use crate::profile::command::{CapTake, CountEvent, Idempotency, PolicyTake, Take, TakeAccount, TakenProposition};
+use crate::profile::command::{CapTake, CountEvent, Counted, Idempotency, Take, TakeAccount, TakenProposition, Window};
 use crate::profile::draft::Draft;
 use crate::profile::evidence::Observation;
 use crate::profile::respond::IMPRESSION;
 use crate::profile::state::{Answer, DecisionRecord, Exposure, Keyed, KeyedAnswer, PolicyHold, Profile, Reservation};
+use crate::time::Timestamp;
 
 /// Offers and caps for which there was no unit.
 #[derive(Default)]
@@ -54,9 +56,39 @@ impl Profile {
     }
 }
 
+/// Ranks for which a strict policy has no unit: those past what its limit leaves after earlier answers. Ranks under one limit
+/// are counted against each other, in whatever order they were chosen; what no limit binds was counted when it was decided.
+fn past_policies(profile: &Profile, take: &Take, now: Timestamp) -> Vec<u16> {
+    let mut past = Vec::new();
+    // Per thing counted: limit, window, the last rank that they bind and how many there are up to that.
+    let mut bound = BTreeMap::<Counted, Vec<(u64, Window, u16, u64)>>::new();
+    for policy in take.policies.iter().filter(|policy| policy.limit != u64::MAX) {
+        let earlier = profile.impressions(policy.counted, policy.window, now);
+        let within = if policy.earlier_only {
+            0
+        } else {
+            let limits = bound.entry(policy.counted).or_default();
+            let same = |of: &(u64, Window, u16, u64)| (of.0, of.1) == (policy.limit, policy.window);
+            let place = limits.iter().position(same).unwrap_or_else(|| {
+                limits.push((policy.limit, policy.window, policy.rank, 1));
+                limits.len() - 1
+            });
+            let (_, _, last, count) = &mut limits[place];
+            if *last != policy.rank {
+                (*last, *count) = (policy.rank, *count + 1);
+            }
+            *count - 1
+        };
+        if earlier.saturating_add(within) >= policy.limit {
+            past.push(policy.rank);
+        }
+    }
+    past
+}
+
 impl<L: Look> Draft<'_, L> {
     pub(crate) fn take(&mut self, take: &Take) -> Result<Outcome, Refusal> {
-        let sizes = [take.propositions.len(), take.ghosts.len(), take.policies.len()];
+        let sizes = [take.propositions.len(), take.ghosts.len(), take.policies.len(), take.counts.len()];
         if sizes.into_iter().any(|len| len > PROPOSITIONS_PER_TAKE) {
             return Err(Refusal::Malformed("too many propositions".to_owned()));
         }
@@ -104,21 +136,14 @@ impl<L: Look> Draft<'_, L> {
     fn take_units(&mut self, id: &ProfileId, profile: &mut Profile, take: &Take) -> Missing {
         let mut missing = Missing::default();
         let now = self.now();
-        let bars = |profile: &Profile, policy: &PolicyTake| {
-            profile.impressions(policy.counted, policy.window, now) >= policy.limit
-        };
-        let offer_of = |rank: u16| take.propositions.get(usize::from(rank).wrapping_sub(1)).map(|of| of.offer);
-        for policy in take.policies.iter().filter(|policy| policy.earlier_only) {
-            if let Some(offer) = offer_of(policy.rank).filter(|_| bars(profile, policy)) {
-                missing.note(offer, None);
+        for rank in past_policies(profile, take, now) {
+            if let Some(proposition) = take.propositions.get(usize::from(rank).wrapping_sub(1)) {
+                missing.note(proposition.offer, None);
             }
         }
         for (index, proposition) in take.propositions.iter().enumerate() {
             let rank = u16::try_from(index + 1).expect("PROPOSITIONS_PER_TAKE fits 16 bits");
             let policies = || take.policies.iter().filter(move |policy| policy.rank == rank);
-            if policies().any(|policy| !policy.earlier_only && bars(profile, policy)) {
-                missing.note(proposition.offer, None);
-            }
             for unit in &proposition.takes {
                 if !self.take_unit(profile, take, rank, proposition, unit) {
                     missing.note(proposition.offer, Some(unit.cap));
@@ -144,6 +169,9 @@ impl<L: Look> Draft<'_, L> {
                     }
                 }
             }
+        }
+        for unit in &take.counts {
+            self.use_unit(profile, unit);
         }
         missing
     }
@@ -233,7 +261,7 @@ impl<L: Look> Draft<'_, L> {
         if let Some(record) = dealings.decisions.iter_mut().find(|record| record.decision == take.decision) {
             record.answers.push(Answer { rank, outcome: IMPRESSION, positive: false });
         }
-        if !shown.fallback && !shown.mandatory {
+        if shown.evidence {
             let seen = Observation { offer: shown.offer, category: shown.category, shown: true, positive: false };
             self.writes().observed.push((id.tenant.clone(), seen));
         }

@@ -16,7 +16,8 @@ use proffer_engine::catalog::TenantCatalog;
 use proffer_engine::decide::decision::{Decision, PropositionKind};
 use proffer_engine::decide::request::{Explain, Request};
 use proffer_engine::decide::view::Subject;
-use proffer_engine::decide::{Scratch, decide, oracle};
+use proffer_engine::decide::{Scratch, Taking, decide, oracle, take_of};
+use proffer_engine::profile::command::{DecisionId, Take};
 use proffer_engine::profile::symbols::Symbols;
 use proffer_engine::snapshot::{Binding, Snapshot};
 use proptest::prelude::*;
@@ -90,6 +91,34 @@ impl Kernel {
         let Kernel { binding, scratch } = self;
         decide(snapshot, subject(world), binding, &world.escrow, request, &world.at, 7, scratch)
     }
+}
+
+impl Kernel {
+    /// What `decision` takes, if anything.
+    fn take(&mut self, snapshot: &Snapshot, world: &World, request: &Request, decision: &Decision) -> Option<Take> {
+        let earlier = world.profile.iter().flat_map(|profile| &profile.dealings).map(|dealings| dealings.decisions.len());
+        let decision_id = DecisionId(0xda7e + earlier.sum::<usize>() as u64);
+        let taking = Taking { decision: decision_id, idempotency: None, supersedes: None };
+        let binding = &mut self.binding;
+        take_of(snapshot, subject(world), binding, &world.escrow, request, decision, &world.at, taking)
+    }
+}
+
+/// What was decided can be taken from the state that it was decided on, and both evaluations agree on what comes next.
+fn check_taken(
+    kernel: &mut Kernel,
+    snapshot: &Snapshot,
+    catalog: &TenantCatalog,
+    world: &World,
+    request: &Request,
+) -> Result<(), TestCaseError> {
+    let decision = kernel.decide(snapshot, world, request);
+    let Some(take) = kernel.take(snapshot, world, request, &decision) else { return Ok(()) };
+    let next = match world.after(take.clone()) {
+        Ok(next) => next,
+        Err(refusal) => return Err(TestCaseError::fail(format!("{refusal:?} of {take:?} for {request:?}"))),
+    };
+    check_equal(kernel, snapshot, catalog, &next, request)
 }
 
 /// What must hold of any decision, whoever made it.
@@ -171,6 +200,7 @@ proptest! {
         for seed in requests {
             let request = world::request(catalog, &made.tenant, seed);
             check_equal(&mut kernel, &snapshot, catalog, &world, &request)?;
+            check_taken(&mut kernel, &snapshot, catalog, &world, &request)?;
         }
     }
 }

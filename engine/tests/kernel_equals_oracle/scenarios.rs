@@ -6,6 +6,7 @@ use proffer_engine::decide::request::{SlotRequest, SlotTarget};
 use proffer_engine::decide::view::Instant;
 use proffer_engine::keys::{ChannelKey, CreativeKey, CustomerId, OfferKey, PlacementKey};
 use proffer_engine::limits::COMPUTED_DEPTH_MAX;
+use proffer_engine::profile::command::{Counted, Window};
 use proffer_engine::profile::state::{Exposure, Profile};
 use proffer_engine::time::{Calendar, DAY_MS, HOUR_MS, Timestamp};
 use proffer_engine::value::Value;
@@ -147,12 +148,28 @@ impl Scene {
         Request { slots: placements.iter().map(slot).collect(), ..self.request() }
     }
 
+    fn world(&self) -> World {
+        let at = Instant { now: self.now, frame: Calendar::of(self.catalog().settings()).frame(self.now) };
+        World { profile: Some(self.profile.clone()), symbols: self.symbols.clone(), escrow: Escrow::default(), at }
+    }
+
+    /// Decides, and takes what that proposes: the customer has it behind them.
+    fn take(&mut self, request: &Request) -> Vec<String> {
+        let proposed = self.proposed(request);
+        let (catalog, world) = (self.catalog(), self.world());
+        let snapshot = Snapshot::compile(&self.made.tenant, catalog, self.made.revision());
+        let mut kernel = Kernel::default();
+        let decision = kernel.decide(&snapshot, &world, request);
+        if let Some(take) = kernel.take(&snapshot, &world, request, &decision) {
+            let next = world.after(take).expect("what was decided can be taken");
+            self.profile = next.profile.expect("a take leaves a profile");
+        }
+        proposed
+    }
+
     /// What both evaluations decide.
     fn decide(&self, request: &Request) -> Decision {
-        let catalog = self.catalog();
-        let at = Instant { now: self.now, frame: Calendar::of(catalog.settings()).frame(self.now) };
-        let world =
-            World { profile: Some(self.profile.clone()), symbols: self.symbols.clone(), escrow: Escrow::default(), at };
+        let (catalog, world) = (self.catalog(), self.world());
         let snapshot = Snapshot::compile(&self.made.tenant, catalog, self.made.revision());
         let decision = Kernel::default().decide(&snapshot, &world, request);
         assert_eq!(decision, naive(catalog, &world, request));
@@ -348,6 +365,59 @@ fn an_override_lifts_policies_and_not_caps() {
     assert!(scene.proposed(&scene.request()).is_empty());
     scene.policy("let", "allow_override", &[]);
     assert_eq!(scene.proposed(&scene.request()), ["a"]);
+}
+
+#[test]
+fn what_an_override_lifts_is_taken_and_counts_for_strict_policies() {
+    let mut scene = Scene::new();
+    scene.offer("a", &[]).offer("b", &[("priority", number(10.0))]).saw("a", 1);
+    let strict = ("enforcement", text("strict"));
+    scene.policy("cool", "cooldown", &[("cooldownHours", number(24.0)), strict.clone()]);
+    scene.policy("cap", "customer_total_cap", &[("maxTotal", number(4.0)), ("periodType", text("daily")), strict]);
+    assert!(scene.take(&scene.request()).is_empty());
+    scene.policy("let", "allow_override", &[]);
+    for held in [1, 3, 5] {
+        let all = scene.profile.impressions(Counted::All, Window::Rolling { ms: DAY_MS }, scene.now);
+        assert_eq!(all, held);
+        assert_eq!(scene.take(&scene.request()), ["a", "b"]);
+    }
+}
+
+#[test]
+fn soft_caps_count_where_the_decision_shows() {
+    let mut scene = Scene::new();
+    let patch = Value::map([("impressionMode", text("implicit"))]);
+    scene.made.apply(Op::Update { kind: EntityKind::Channel, id: "web".to_owned(), patch, expected: None });
+    let cap = |count_on: &str| {
+        let soft = ("enforcement", text("soft"));
+        Value::map([("scope", text("profile")), ("limit", number(2.0)), ("countOn", text(count_on)), soft])
+    };
+    scene.offer("shown", &[("caps", Value::list([cap("impression")]))]);
+    scene.offer("decided", &[("caps", Value::list([cap("decision")]))]);
+    for _ in 0..2 {
+        assert_eq!(scene.take(&scene.request()).len(), 2);
+    }
+    assert!(scene.take(&scene.request()).is_empty());
+}
+
+#[test]
+fn held_out_customers_are_no_evidence() {
+    for held_out in [true, false] {
+        let mut scene = Scene::new();
+        let percent = number(if held_out { 100.0 } else { 0.0 });
+        let action = ("controlGroupAction", text("priority_only"));
+        let experiment = Value::map([("enabled", Value::Bool(true)), ("holdoutPercent", percent), action]);
+        scene.flow(Value::map([("experiment", experiment)]), &[]);
+        let patch = Value::map([("impressionMode", text("implicit"))]);
+        scene.made.apply(Op::Update { kind: EntityKind::Channel, id: "web".to_owned(), patch, expected: None });
+        scene.offer("a", &[]);
+        let (catalog, world) = (scene.catalog(), scene.world());
+        let snapshot = Snapshot::compile(&scene.made.tenant, catalog, scene.made.revision());
+        let (mut kernel, request) = (Kernel::default(), scene.request());
+        let decision = kernel.decide(&snapshot, &world, &request);
+        let take = kernel.take(&snapshot, &world, &request, &decision).expect("it is shown by being decided");
+        assert_eq!(take.propositions[0].evidence, !held_out);
+    }
 }
 
 #[test]

@@ -3,19 +3,27 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use proffer_engine::budget::escrow::EscrowAccount;
 use proffer_engine::catalog::TenantCatalog;
 use proffer_engine::decide::request::{Explain, Request, SlotRequest, SlotTarget};
 use proffer_engine::decide::view::{EscrowView, Free, Instant};
 use proffer_engine::keys::{
-    CapKey, CategoryKey, ChannelKey, CreativeKey, CustomerId, OfferKey, OutcomeKey, PlacementKey, Symbol, TenantId,
+    CapKey, CategoryKey, ChannelKey, CreativeKey, CustomerId, OfferKey, OutcomeKey, PlacementKey, Revision, Symbol,
+    TenantId,
 };
 use proffer_engine::model::offer::{CapPer, CapScope, CapWindow};
-use proffer_engine::profile::command::{AccountId, CountEvent, Counted, DecisionId, OptOut, TakeAccount, Window};
+use proffer_engine::profile::apply::{Outcome, Refusal, apply};
+use proffer_engine::profile::cells::{Cells, Look, ProfileId};
+use proffer_engine::profile::command::{
+    AccountId, CountEvent, Counted, DecisionId, EscrowMessage, Leader, OptOut, Position, Recall, ShardCommand,
+    ShardCommandV1, ShardOp, Take, TakeAccount, Window,
+};
+use proffer_engine::profile::shard::ShardState;
 use proffer_engine::profile::state::{
     CapUse, Dealings, Exposure, Named, OutcomeRecord, PolicyHold, Profile, Reservation, Used,
 };
 use proffer_engine::profile::symbols::Symbols;
-use proffer_engine::time::{Calendar, DAY_MS, HOUR_MS, Period, Timestamp};
+use proffer_engine::time::{Calendar, DAY_MS, HOUR_MS, Period, Span, Timestamp};
 use proffer_engine::value::Value;
 
 use super::catalogue::{SEGMENTS, START};
@@ -28,6 +36,29 @@ pub struct Escrow(BTreeMap<CapKey, Free>);
 impl EscrowView for Escrow {
     fn free(&self, cap: CapKey, _: Timestamp) -> Option<Free> {
         self.0.get(&cap).copied()
+    }
+}
+
+impl Escrow {
+    /// A shard of one customer, with these accounts.
+    fn open(&self, state: &mut ShardState, now: Timestamp) {
+        for free in self.0.values() {
+            let message = EscrowMessage {
+                account: free.account,
+                granted: free.amount,
+                span: Span::ALWAYS,
+                unit: 1,
+                cooling_ms: 0,
+                recall: Recall::Nothing,
+                closed: false,
+            };
+            state.put_account(free.account, EscrowAccount::open(&message, now));
+        }
+    }
+
+    /// What such a shard has left.
+    fn left(state: &ShardState) -> Self {
+        Escrow(state.accounts().map(|(account, held)| (account.cap, Free { account, amount: held.free() })).collect())
     }
 }
 
@@ -49,6 +80,29 @@ impl World {
         let escrow = escrow(catalog, &mut dice);
         let profile = (!dice.chance(8)).then(|| profile(catalog, &mut symbols, &at, &mut dice, history));
         World { profile, symbols, escrow, at }
+    }
+
+    /// The world after `take` was applied to it, or why that was refused.
+    pub fn after(&self, take: Take) -> Result<World, Refusal> {
+        let id = ProfileId { tenant: take.tenant.clone(), customer: take.customer.clone() };
+        let mut state = ShardState::new();
+        state.intern(&id.tenant, self.symbols.names());
+        if let Some(profile) = &self.profile {
+            state.put_profile(&id, profile.clone());
+        }
+        self.escrow.open(&mut state, self.at.now);
+        let leader = Leader { term: 1, replica: 1 };
+        let op = ShardOp::Take(Box::new(take));
+        let command = ShardCommand::V1(ShardCommandV1 { now: self.at.now, leader, revision: Revision(1), op });
+        match apply(&mut state, Position { leader, index: 1 }, &command) {
+            Outcome::Refused(refusal) => Err(refusal),
+            Outcome::Took(_) | Outcome::Responded(_) | Outcome::Released { .. } | Outcome::Done => Ok(World {
+                profile: state.profile(&id).cloned(),
+                symbols: self.symbols.clone(),
+                escrow: Escrow::left(&state),
+                at: self.at.clone(),
+            }),
+        }
     }
 }
 

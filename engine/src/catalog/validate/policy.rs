@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::catalog::command::EntityKind;
 use crate::catalog::entity::{Authored, Context, Findings, resolve_all, shown, stored_in, thing_of};
 use crate::catalog::index::Thing;
+use crate::catalog::outcomes::IMPRESSION;
 use crate::catalog::refusal::Touched;
 use crate::catalog::tenant::TenantCatalog;
 use crate::catalog::validate::rule::refuse_metric;
@@ -12,8 +13,9 @@ use crate::catalog::validate::{condition, scope, text};
 use crate::keys::PolicyKey;
 use crate::limits;
 use crate::model::fault::Faults;
-use crate::model::offer::Offer;
+use crate::model::offer::{Enforcement, Offer};
 use crate::model::policy::{ContactPolicy, PolicyConfig};
+use crate::model::rule::{Scope, ScopeKind};
 use crate::value::Value;
 
 impl Authored for ContactPolicy {
@@ -34,6 +36,7 @@ impl Authored for ContactPolicy {
         faults.within("config", |faults| {
             if let Some(mut config) = PolicyConfig::read(self.rule_type, &self.config, faults) {
                 check_config(&mut config, context.tenant, faults);
+                check_strictness(&config, &self.all_scopes(), faults);
                 self.config = config.write();
             }
         });
@@ -112,8 +115,12 @@ fn check_config(config: &mut PolicyConfig, tenant: &TenantCatalog, faults: &mut 
                     faults.add("must not be empty");
                 }
                 for (index, word) in config.outcomes.iter().enumerate() {
-                    if tenant.outcomes().get(word).is_none() {
-                        faults.add_at(&index.to_string(), format!("no outcome is named {:?}", shown(word)));
+                    match tenant.outcomes().get(word) {
+                        None => faults.add_at(&index.to_string(), format!("no outcome is named {:?}", shown(word))),
+                        Some(outcome) if outcome.key == IMPRESSION => {
+                            faults.add_at(&index.to_string(), "impressions are counted by other types of policy");
+                        }
+                        Some(_) => {}
                     }
                 }
             });
@@ -167,6 +174,27 @@ fn check_config(config: &mut PolicyConfig, tenant: &TenantCatalog, faults: &mut 
             refuse_metric(&config.metric, faults);
             condition::check(config.operator, &config.value, condition::Kind::Number, faults);
         }
+    }
+}
+
+/// A shard holds units of what it counts, and that is not sub-categories: offers move between them.
+fn check_strictness(config: &PolicyConfig, scopes: &[Scope], faults: &mut Faults) {
+    let counts_by_scope = match config {
+        PolicyConfig::FrequencyCap(config) => config.enforcement == Enforcement::Strict,
+        PolicyConfig::Cooldown(config) => config.enforcement == Enforcement::Strict,
+        PolicyConfig::CustomerTotalCap(_)
+        | PolicyConfig::CrossChannelCap(_)
+        | PolicyConfig::BudgetExhausted(_)
+        | PolicyConfig::OutcomeBased(_)
+        | PolicyConfig::SegmentExclusion(_)
+        | PolicyConfig::TimeWindow(_)
+        | PolicyConfig::MutualExclusion(_)
+        | PolicyConfig::AllowOverride(_)
+        | PolicyConfig::CategorySuppression(_)
+        | PolicyConfig::MetricCondition(_) => false,
+    };
+    if counts_by_scope && scopes.iter().any(|scope| scope.scope == ScopeKind::Subcategory) {
+        faults.add_at("enforcement", "a policy that counts by sub-category cannot be strict");
     }
 }
 

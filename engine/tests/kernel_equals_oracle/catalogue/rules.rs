@@ -116,7 +116,7 @@ pub(super) fn create_rule(known: &Known, dice: &mut Dice) -> Op {
 pub(super) fn create_policy(known: &Known, dice: &mut Dice) -> Op {
     let id = format!("pol_{}", dice.below(12));
     let strict = |dice: &mut Dice, members: &mut Vec<(&'static str, Value)>| {
-        if dice.chance(20) {
+        if dice.chance(40) {
             members.push(("enforcement", text("strict")));
         }
         if dice.chance(30) {
@@ -132,7 +132,13 @@ pub(super) fn create_policy(known: &Known, dice: &mut Dice) -> Op {
             strict(dice, &mut config);
             ("frequency_cap", config)
         }
-        3 | 4 => ("cooldown", vec![("cooldownHours", number(dice, &[1.0, 24.0, 100.0]))]),
+        3 | 4 => {
+            let mut config = vec![("cooldownHours", number(dice, &[1.0, 24.0, 100.0]))];
+            if dice.chance(40) {
+                config.push(("enforcement", text("strict")));
+            }
+            ("cooldown", config)
+        }
         5 => ("budget_exhausted", vec![("checkDailyBudget", Value::Bool(dice.chance(70)))]),
         6 => {
             let action = dice.pick(&["suppress_offer", "suppress_category", "suppress_all"]);
