@@ -76,6 +76,14 @@ pub const CUSTOM_OUTCOMES_MAX: usize = 1_000;
 pub const API_KEYS_MAX: usize = 1_000;
 /// Tenants of one cluster.
 pub const TENANTS_MAX: usize = 10_000;
+/// Different names that the rules and formulas of one tenant read: each is a slot of every decision, or a column of all
+/// offers.
+pub const NAMES_READ_MAX: usize = 10_000;
+/// Different scoring plans in the published flows of one tenant, one more for each channel that overrides name: each is a
+/// column of all offers.
+pub const PLANS_MAX: usize = 64;
+/// Different prefixes under which the published flows of one tenant load rows.
+pub const PREFIXES_MAX: usize = 1_000;
 /// Nodes of one flow.
 pub const FLOW_NODES_MAX: usize = 100;
 /// Published versions of one flow.

@@ -217,7 +217,8 @@ impl MetaState {
         }
         for (cap, limit, unit) in &caps {
             for id in self.open_accounts(number, *cap) {
-                let Some((old_limit, old_unit)) = self.ledger.account(id).map(|held| (held.limit(), held.unit())) else {
+                let Some((old_limit, old_unit)) = self.ledger.account(id).map(|held| (held.limit(), held.unit()))
+                else {
                     continue;
                 };
                 if (old_limit, old_unit) == (*limit, *unit) {

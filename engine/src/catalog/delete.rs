@@ -115,16 +115,28 @@ fn plan(tenant: &TenantCatalog, target: Thing, wish: Wish, stamp: &Stamp<'_>) ->
             }
         }
     }
-    Refusal::from_findings(Faults::new(), conflicts)?;
     // What loses everything that it was about goes instead of turning global.
     let unlinked = std::mem::take(&mut cascade.unlinked);
     for (user, targets) in unlinked {
-        if cascade.gone.contains(&user) || is_only_about(tenant, user, &targets) {
-            cascade.gone.insert(user);
-        } else {
-            cascade.unlinked.insert(user, targets);
+        if cascade.gone.contains(&user) {
+            continue;
         }
+        if !is_only_about(tenant, user, &targets) {
+            cascade.unlinked.insert(user, targets);
+            continue;
+        }
+        // What names it does not lose everything with it, and a flow in force cannot be changed.
+        for other in tenant.index.users(user) {
+            let (what, who) = (id_of(tenant, user), id_of(tenant, other));
+            conflicts.add(format!(
+                "{} {who} refers to {} {what}, which goes with it",
+                other.kind.noun(),
+                user.kind.noun()
+            ));
+        }
+        cascade.gone.insert(user);
     }
+    Refusal::from_findings(Faults::new(), conflicts)?;
     Ok(cascade)
 }
 

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::catalog::command::EntityKind;
 use crate::catalog::table::TableKey;
-use crate::keys::{ActivityKey, ChannelKey, CreativeKey, FlowKey, OfferKey, PlacementKey, RuleKey};
+use crate::catalog::validate::condition::Kind;
+use crate::keys::{
+    ActivityKey, CategoryKey, ChannelKey, CreativeKey, FlowKey, OfferKey, PlacementKey, RuleKey, SubCategoryKey,
+};
 
 /// Any entity of a tenant: its kind and the number of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +36,11 @@ pub(crate) struct Index {
     pub(crate) placement_keys: BTreeMap<(ChannelKey, String), PlacementKey>,
     pub(crate) activity_keys: BTreeMap<String, ActivityKey>,
     pub(crate) flow_keys: BTreeMap<String, FlowKey>,
+    pub(crate) sub_category_names: BTreeMap<(CategoryKey, String), SubCategoryKey>,
+    /// Custom fields by name and kind of value, with the number of categories that have one.
+    field_kinds: BTreeMap<(String, Kind), usize>,
+    /// Names that rules and formulas read, with the number of rules and categories that do.
+    reads: BTreeMap<String, usize>,
 }
 
 impl Index {
@@ -72,18 +80,53 @@ impl Index {
     }
 
     pub(crate) fn add_tags(&mut self, tags: &[String]) {
-        for tag in tags {
-            *self.tags.entry(tag.clone()).or_insert(0) += 1;
-        }
+        add(&mut self.tags, tags.iter().cloned());
     }
 
     pub(crate) fn remove_tags(&mut self, tags: &[String]) {
-        for tag in tags {
-            if let Some(count) = self.tags.get_mut(tag) {
-                *count -= 1;
-                if *count == 0 {
-                    self.tags.remove(tag);
-                }
+        remove(&mut self.tags, tags);
+    }
+
+    /// Replaces the names that one rule or category reads.
+    pub(crate) fn reread(&mut self, before: &BTreeSet<String>, after: BTreeSet<String>) {
+        remove(&mut self.reads, before);
+        add(&mut self.reads, after);
+    }
+
+    /// How many different names would be read if these were too.
+    pub(crate) fn reads_with(&self, names: &BTreeSet<String>) -> usize {
+        self.reads.len() + names.iter().filter(|name| !self.reads.contains_key(*name)).count()
+    }
+
+    /// Replaces the custom fields of one category.
+    pub(crate) fn reschema(&mut self, before: &BTreeSet<(String, Kind)>, after: BTreeSet<(String, Kind)>) {
+        remove(&mut self.field_kinds, before);
+        add(&mut self.field_kinds, after);
+    }
+
+    /// The kinds of value that custom fields of this name have. O(log n + result).
+    pub(crate) fn kinds_of_field<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Kind> + 'a {
+        let first = (name.to_owned(), Kind::FIRST);
+        self.field_kinds
+            .range(first..)
+            .map(|((of, kind), _)| (of, *kind))
+            .take_while(move |(of, _)| *of == name)
+            .map(|(_, kind)| kind)
+    }
+}
+
+fn add<T: Ord>(counts: &mut BTreeMap<T, usize>, items: impl IntoIterator<Item = T>) {
+    for item in items {
+        *counts.entry(item).or_insert(0) += 1;
+    }
+}
+
+fn remove<'a, T: Ord + 'a>(counts: &mut BTreeMap<T, usize>, items: impl IntoIterator<Item = &'a T>) {
+    for item in items {
+        if let Some(count) = counts.get_mut(item) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(item);
             }
         }
     }

@@ -32,7 +32,7 @@ pub(crate) fn publish(tenant: &mut TenantCatalog, id: &str, stamp: &Stamp<'_>) -
     let row = find(tenant, id)?;
     let source = row.body.draft_config.clone();
     let mut faults = Faults::new();
-    let config = faults.within("draftConfig", |faults| check(tenant, &source, faults));
+    let config = faults.within("draftConfig", |faults| check_for(tenant, row.key, &source, faults));
     append(tenant, &row, config, source, faults, stamp)
 }
 
@@ -50,8 +50,53 @@ pub(crate) fn roll_back(
     };
     let source = version.source.clone();
     let mut faults = Faults::new();
-    let config = faults.within("draftConfig", |faults| check(tenant, &source, faults));
+    let config = faults.within("draftConfig", |faults| check_for(tenant, row.key, &source, faults));
     append(tenant, &row, config, source, faults, stamp)
+}
+
+/// Checks a draft, and what it adds to the other flows in force.
+fn check_for(tenant: &TenantCatalog, flow: FlowKey, draft: &Value, faults: &mut Faults) -> Option<FlowConfig> {
+    let config = check(tenant, draft, faults)?;
+    faults.within("nodes", |faults| check_sum(tenant, flow, &config, faults));
+    Some(config)
+}
+
+/// What all flows of a tenant together cost every offer and every request. O(flows).
+fn check_sum(tenant: &TenantCatalog, flow: FlowKey, config: &FlowConfig, faults: &mut Faults) {
+    let others = tenant.flows.iter().filter(|row| row.key != flow);
+    let others = others.filter_map(|row| tenant.current_version(row.key)).map(|version| &version.config);
+    let (mut scores, mut prefixes) = (Vec::<&Score>::new(), BTreeSet::new());
+    for node in others.chain([config]).flat_map(|config| &config.nodes) {
+        match &node.node {
+            Node::Score(score) => {
+                let score: &Score = score;
+                if !scores.contains(&score) {
+                    scores.push(score);
+                }
+            }
+            Node::Enrich(enrich) => prefixes.extend(enrich.sources.iter().map(|source| source.prefix.as_str())),
+            Node::Inventory(_)
+            | Node::MatchCreatives(_)
+            | Node::Qualify(_)
+            | Node::ContactPolicy(_)
+            | Node::Rank(_)
+            | Node::Compute(_)
+            | Node::Response(_) => {}
+        }
+    }
+    let channels = |score: &Score| -> BTreeSet<String> {
+        score.overrides.iter().filter_map(|one| one.channel.as_ref()).map(|channel| channel.0.clone()).collect()
+    };
+    let plans: usize = scores.iter().map(|score| 1 + channels(score).len()).sum();
+    if plans > limits::PLANS_MAX {
+        let most = limits::PLANS_MAX;
+        faults.add(format!(
+            "the flows in force would score in {plans} ways (one for each channel overridden), at most {most}"
+        ));
+    }
+    if prefixes.len() > limits::PREFIXES_MAX {
+        faults.add(format!("the flows in force would load rows under more than {} prefixes", limits::PREFIXES_MAX));
+    }
 }
 
 fn find(tenant: &TenantCatalog, id: &str) -> Result<Arc<Entity<FlowKey, DecisionFlow>>, Refusal> {

@@ -82,7 +82,7 @@ pub struct Changed {
 ///
 /// | Write | Touched |
 /// |---|---|
-/// | offer: made, deleted, any field that decisions read | `Offer` |
+/// | offer: made, deleted, any field but the next two (expressions may read each) | `Offer` |
 /// | offer: only `emergencyExcluded` or `status` | `Overlay` |
 /// | creative | `Offer` of its offer (of both when it moves) |
 /// | category, sub-category: name, status, custom fields, deletion | `Offer` of each offer in it, `Everything` above [`Touched::LISTED_OFFERS_MAX`] |
@@ -94,10 +94,11 @@ pub struct Changed {
 /// | settings | `Shared`; `Everything` when zone, week start or fatigue change |
 /// | flow draft, API keys | nothing |
 ///
-/// Descriptions and icons touch nothing. An `Overlay` may still change the largest margin or revenue of active offers.
+/// Icons, and descriptions of anything but offers, touch nothing. An `Overlay` may still change the largest margin or revenue of
+/// active offers, and columns of the two fields if a rule or formula reads them: whoever compiles knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub enum Touched {
-    /// Only the status or emergency-exclusion bit of an offer.
+    /// Only status or emergency exclusion of an offer.
     Overlay(OfferKey),
     /// The columns of one offer, with its creatives, caps and the rules scoped to it. It may be gone.
     Offer(OfferKey),

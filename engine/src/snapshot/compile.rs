@@ -411,6 +411,8 @@ fn fields(shared: &Shared, names: &Names, offers: &[OfferRow], categories: &[Opt
         for (field, column) in names.fields().iter().zip(&mut columns) {
             let built_in = || match field.name.as_str() {
                 "id" => Some(Value::text(&offer.id)),
+                // Taken by writes in place of the id, and not stored: a category may be renamed.
+                "category" => Some(category_name(shared, *category)),
                 name => written.as_map().and_then(|members| members.get(name)).cloned(),
             };
             let custom = || {
@@ -427,6 +429,11 @@ fn fields(shared: &Shared, names: &Names, offers: &[OfferRow], categories: &[Opt
         }
     }
     columns.into_iter().map(|cells| Column { cells: cells.into() }).collect()
+}
+
+fn category_name(shared: &Shared, category: Option<CategoryKey>) -> Value {
+    let found = category.and_then(|category| shared.categories.get(&category));
+    found.map_or(Value::Null, |category| Value::text(&category.body.name))
 }
 
 fn index_rules(segment: &Segment, shared: &Shared, selector: &Selector<RuleKey>) -> RuleColumns {

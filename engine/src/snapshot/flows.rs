@@ -254,11 +254,8 @@ impl Flow {
                         let schema = catalog.schemas().get(catalog.schemas().key_of(&source.schema_id.0)?)?;
                         let usable =
                             schema.body.status == Status::Active && schema.body.entity_type == SchemaEntity::Customer;
-                        usable.then(|| Loading {
-                            schema: schema.key,
-                            namespace: names.namespace(&source.prefix),
-                            fields: source.fields.clone(),
-                        })
+                        let namespace = names.namespace(&source.prefix)?;
+                        usable.then(|| Loading { schema: schema.key, namespace, fields: source.fields.clone() })
                     }));
                 }
                 Node::Qualify(selection) => select(&mut rules, selection, |id| catalog.rules().key_of(id)),

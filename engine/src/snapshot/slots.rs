@@ -9,9 +9,10 @@ use crate::expr::{Name, Namespace};
 use crate::keys::Slot;
 use crate::profile::symbols::Symbols;
 
-/// Most distinct facts that rules, flows and formulas of one tenant can read; names past it read as null.
+/// Slots for facts: more than [`NAMES_READ_MAX`](crate::limits::NAMES_READ_MAX), which writes keep to, and past updates of
+/// one snapshot need; names past it read as null.
 pub const FACTS_MAX: usize = u16::MAX as usize;
-/// Most distinct offer fields that expressions of one tenant can read; names past it read as null.
+/// The same for fields of offers.
 pub const FIELDS_MAX: usize = u16::MAX as usize;
 
 /// No slot, no segment: a name that nothing compiled asks for.
@@ -69,7 +70,8 @@ impl Names {
             Namespace::Customer => CUSTOMER,
             Namespace::Attributes => ATTRIBUTES,
             Namespace::Context => CONTEXT,
-            Namespace::Other(prefix) => self.namespace(prefix),
+            // Flows are compiled first: rows are loaded under no other prefix, so a name with one is null everywhere.
+            Namespace::Other(prefix) => self.find_namespace(prefix)?,
             Namespace::Bare | Namespace::Offer | Namespace::Metric => return None,
         };
         let slots = &mut self.namespaces[usize::from(namespace)].1;
@@ -103,13 +105,19 @@ impl Names {
         Some(number)
     }
 
-    /// The number of a namespace that rows are loaded into, given now if it is new.
-    pub fn namespace(&mut self, prefix: &str) -> u16 {
-        let found = self.namespaces.iter().position(|(known, _)| known == prefix).unwrap_or_else(|| {
-            self.namespaces.push((prefix.to_owned(), HashMap::new()));
-            self.namespaces.len() - 1
-        });
-        found as u16
+    /// The number of a namespace that rows are loaded into, given now if it is new; `None` for one too many.
+    pub fn namespace(&mut self, prefix: &str) -> Option<u16> {
+        if let Some(number) = self.find_namespace(prefix) {
+            return Some(number);
+        }
+        let number = u16::try_from(self.namespaces.len()).ok()?;
+        self.namespaces.push((prefix.to_owned(), HashMap::new()));
+        Some(number)
+    }
+
+    fn find_namespace(&self, prefix: &str) -> Option<u16> {
+        let found = self.namespaces.iter().position(|(known, _)| known == prefix)?;
+        u16::try_from(found).ok()
     }
 
     /// The slot of a name in a namespace, if anything compiled reads it.
@@ -130,6 +138,11 @@ impl Names {
     /// How many facts, segments, fields and namespaces are known: equal counts of one lineage are equal names.
     pub(crate) fn counts(&self) -> [usize; 4] {
         [self.fact_count, self.segments.len(), self.fields.len(), self.namespaces.len()]
+    }
+
+    /// Whether anything compiled reads one of these built-in fields of offers. O(fields read).
+    pub(crate) fn reads_built_in(&self, names: &[&str]) -> bool {
+        self.fields.iter().any(|field| field.built_in && names.contains(&field.name.as_str()))
     }
 
     /// Offer fields by number.

@@ -23,9 +23,12 @@ impl Snapshot {
     pub fn update(&self, catalog: &TenantCatalog, touched: &[Touched], revision: Revision) -> Snapshot {
         let mut offers = BTreeSet::new();
         let mut overlays = BTreeSet::new();
+        // A rule or formula that reads what an overlay changes has it in a column.
+        let in_columns = self.names.reads_built_in(&["status", "emergencyExcluded"]);
         for part in touched {
             match part {
                 Touched::Offer(key) => _ = offers.insert(*key),
+                Touched::Overlay(key) if in_columns => _ = offers.insert(*key),
                 Touched::Overlay(key) => _ = overlays.insert(*key),
                 Touched::Shared | Touched::Everything => return Snapshot::compile(&self.tenant, catalog, revision),
             }

@@ -96,7 +96,8 @@ impl Kernel {
 impl Kernel {
     /// What `decision` takes, if anything.
     fn take(&mut self, snapshot: &Snapshot, world: &World, request: &Request, decision: &Decision) -> Option<Take> {
-        let earlier = world.profile.iter().flat_map(|profile| &profile.dealings).map(|dealings| dealings.decisions.len());
+        let earlier =
+            world.profile.iter().flat_map(|profile| &profile.dealings).map(|dealings| dealings.decisions.len());
         let decision_id = DecisionId(0xda7e + earlier.sum::<usize>() as u64);
         let taking = Taking { decision: decision_id, idempotency: None, supersedes: None };
         let binding = &mut self.binding;

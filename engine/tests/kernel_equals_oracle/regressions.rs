@@ -76,3 +76,42 @@ fn an_edited_computed_field_reaches_the_updated_snapshot() {
     assert_eq!(decision.propositions[0].computed, [(1, Value::Number(37.5))]);
     assert_eq!(decision, naive(catalog, &stranger(catalog), &plain_request(&made)));
 }
+
+#[test]
+fn what_expressions_read_of_status_exclusion_and_texts_reaches_the_updated_snapshot() {
+    let expressions = [
+        ("offer.status == 'active'", r"status", Value::text("paused"), Value::text("active")),
+        ("!offer.emergencyExcluded", "emergencyExcluded", Value::Bool(true), Value::Bool(false)),
+        ("offer.description == 'fine'", "description", Value::text("bad"), Value::text("fine")),
+    ];
+    for (expression, member, first, then) in expressions {
+        let mut made = ground();
+        let offer = [("name", Value::text("Card")), ("status", Value::text("active"))];
+        made.apply(Op::Create { kind: EntityKind::Offer, id: "offer_0".to_owned(), body: Value::map(offer) });
+        let rule = [
+            ("name", Value::text("r")),
+            ("ruleType", Value::text("expression")),
+            ("config", Value::map([("expression", Value::text(expression))])),
+        ];
+        made.apply(Op::Create { kind: EntityKind::Rule, id: "rule_0".to_owned(), body: Value::map(rule) });
+        let edit = |made: &mut Made, value: Value| {
+            let patch = Value::map([(member, value)]);
+            made.apply(Op::Update { kind: EntityKind::Offer, id: "offer_0".to_owned(), patch, expected: None })
+        };
+        edit(&mut made, first);
+        let tenant = made.tenant.clone();
+        let catalog = made.catalog.tenant(&tenant).expect("the ground makes it");
+        let snapshot = Snapshot::compile(&tenant, catalog, made.revision());
+        let decide = |made: &Made, snapshot: &Snapshot| {
+            let catalog = made.catalog.tenant(&tenant).expect("the ground makes it");
+            let decision = Kernel::default().decide(snapshot, &stranger(catalog), &plain_request(made));
+            assert_eq!(decision, naive(catalog, &stranger(catalog), &plain_request(made)), "{expression}");
+            decision.propositions.len()
+        };
+        assert_eq!(decide(&made, &snapshot), 0, "{expression}");
+        let touched = edit(&mut made, then);
+        let catalog = made.catalog.tenant(&tenant).expect("the ground makes it");
+        let snapshot = snapshot.update(catalog, &touched, made.revision());
+        assert_eq!(decide(&made, &snapshot), 1, "{expression}");
+    }
+}

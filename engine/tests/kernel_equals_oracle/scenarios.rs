@@ -559,3 +559,30 @@ fn computed_fields_may_build_on_each_other_so_deep_and_no_deeper() {
         }
     }
 }
+
+#[test]
+fn a_category_is_read_by_its_name() {
+    let mut scene = Scene::new();
+    scene.made.create(EntityKind::Category, "", &[("name", text("Loans"))]);
+    scene.offer("in", &[("category", text("Loans"))]).offer("out", &[]);
+    let config = [("field", text("category")), ("operator", text("eq")), ("value", text("Loans"))];
+    scene.rule("r", ("global", ""), &[("ruleType", text("offer_attribute")), ("config", Value::map(config))]);
+    assert_eq!(scene.proposed(&scene.request()), ["in"]);
+    let renamed = Value::map([("name", text("Credits"))]);
+    scene.made.apply(Op::Update {
+        kind: EntityKind::Category,
+        id: "cat_loans".to_owned(),
+        patch: renamed,
+        expected: None,
+    });
+    assert!(scene.proposed(&scene.request()).is_empty());
+}
+
+#[test]
+fn a_prefix_under_which_no_flow_loads_rows_reads_null() {
+    let mut scene = Scene::new();
+    scene.offer("a", &[]);
+    let config = Value::map([("expression", text("isNull(nowhere1.x) && isNull(nowhere2.x)"))]);
+    scene.rule("r", ("global", ""), &[("ruleType", text("expression")), ("config", config)]);
+    assert_eq!(scene.proposed(&scene.request()), ["a"]);
+}

@@ -81,3 +81,22 @@ fn a_collection_that_loses_its_last_offer_does_not_turn_into_all_offers() {
     world.delete(EntityKind::Offer, "o2", true).unwrap();
     assert_eq!(world.member(EntityKind::Collection, "col", "status"), Value::text("paused"));
 }
+
+#[test]
+fn a_flow_in_force_keeps_the_rules_it_names_from_going_with_an_offer() {
+    let mut world = World::furnished();
+    let rule = r#"{"name":"n","ruleType":"recency_check","config":{"minDays":1},"scope":"offer","scopeId":"o1"}"#;
+    world.create(EntityKind::Rule, "only", json(rule)).unwrap();
+    let draft = r#"{"draftConfig":{"version":2,"nodes":[
+      {"id":"inv","type":"inventory","phase":1,"position":0},
+      {"id":"q","type":"qualify","phase":1,"position":1,"config":{"mode":"selected","ids":["only"]}}]}}"#;
+    world.update(EntityKind::Flow, "flow_base", draft).unwrap();
+    world.apply(Op::PublishFlow { id: "flow_base".to_owned() }).unwrap();
+    let hash = world.catalog.hash();
+    assert_eq!(summary(&world.delete(EntityKind::Offer, "o1", true).unwrap_err()).0, "conflict");
+    assert_eq!(world.catalog.hash(), hash);
+    world.update(EntityKind::Flow, "flow_base", &draft.replace(r#""mode":"selected","ids":["only"]"#, "")).unwrap();
+    world.apply(Op::PublishFlow { id: "flow_base".to_owned() }).unwrap();
+    world.delete(EntityKind::Offer, "o1", true).unwrap();
+    assert!(world.tenant().rules().by_id("only").is_none());
+}

@@ -186,6 +186,20 @@ fn plausible_op() -> impl Strategy<Value = Op> {
         (EntityKind::Placement, "plc_top", r#"{"channelId":"web","key":"side"}"#),
         (EntityKind::Activity, "act_hero", r#"{"key":"other","decisionFlowKey":"base"}"#),
         (EntityKind::SubCategory, "sub_house", r#"{"categoryId":"Cards"}"#),
+        (EntityKind::SubCategory, "sub_house", r#"{"name":"Flat"}"#),
+        (
+            EntityKind::Category,
+            "cat_loans",
+            r#"{"customFields":[{"name":"apr","type":"computed","formula":"customer.age * 2","outputType":"number"}]}"#,
+        ),
+        (EntityKind::Rule, "r1", r#"{"ruleType":"expression","config":{"expression":"customer.age > offer.apr"}}"#),
+        (
+            EntityKind::Flow,
+            "flow_base",
+            r#"{"draftConfig":{"version":2,"nodes":[{"id":"inv","type":"inventory","phase":1,"position":0},
+              {"id":"q","type":"qualify","phase":1,"position":1,"config":{"mode":"selected","ids":["r1"]}},
+              {"id":"p","type":"contact_policy","phase":1,"position":2,"config":{"mode":"selected","ids":["p1"]}}]}}"#,
+        ),
     ];
     let deletions = vec![
         (EntityKind::Offer, "o1"),
@@ -200,6 +214,7 @@ fn plausible_op() -> impl Strategy<Value = Op> {
         1 => prop::sample::select(deletions).prop_map(|(kind, id)| {
             Op::Delete { kind, id: id.to_owned(), force: true, has_history: true }
         }),
+        1 => Just(Op::PublishFlow { id: "flow_base".to_owned() }),
         4 => prop::sample::select(patches).prop_map(|(kind, id, patch)| {
             Op::Update { kind, id: id.to_owned(), patch: json(patch), expected: None }
         }),

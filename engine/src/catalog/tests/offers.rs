@@ -162,7 +162,7 @@ fn a_change_touches_what_it_makes_stale_and_no_more() {
     assert_eq!(effect(&mut world, EntityKind::Offer, "o1", r#"{"emergencyExcluded":true}"#), overlay);
     assert_eq!(effect(&mut world, EntityKind::Offer, "o1", r#"{"status":"paused"}"#), overlay);
     assert_eq!(effect(&mut world, EntityKind::Offer, "o1", r#"{"priority":1}"#), [Touched::Offer(one)]);
-    assert_eq!(effect(&mut world, EntityKind::Offer, "o1", r#"{"description":"x"}"#), []);
+    assert_eq!(effect(&mut world, EntityKind::Offer, "o1", r#"{"description":"x"}"#), [Touched::Offer(one)]);
     assert_eq!(effect(&mut world, EntityKind::Creative, "c1", r#"{"weight":50}"#), [Touched::Offer(one)]);
     assert_eq!(effect(&mut world, EntityKind::Category, "cat_loans", r#"{"status":"paused"}"#), [Touched::Offer(one)]);
     assert_eq!(effect(&mut world, EntityKind::Category, "cat_loans", r#"{"icon":"x"}"#), []);

@@ -3,6 +3,7 @@
 use super::tutorial::FLOW;
 use super::{World, json, summary};
 use crate::catalog::{EntityKind, Op, Refusal};
+use crate::limits::PLANS_MAX;
 use crate::model::flow::Node;
 use crate::value::Value;
 
@@ -133,4 +134,28 @@ fn what_a_published_flow_reads_stays() {
     world.delete(EntityKind::Flow, "flow_x", false).unwrap();
     world.update(EntityKind::Schema, "sch_customer", without_tier).unwrap();
     assert_eq!(world.tenant().get(EntityKind::Flow, "flow_x"), None::<Value>);
+}
+
+#[test]
+fn flows_in_force_score_in_so_many_ways_and_no_more() {
+    let mut world = World::furnished();
+    let mut ways = 0;
+    let mut flow = |world: &mut World, number: usize| {
+        let id = format!("flow_{number}");
+        let half_life = number + 1;
+        let nodes = format!(
+            r#"{INVENTORY},{{"id":"s","type":"score","phase":2,"position":1,"config":{{"method":"propensity",
+              "relevance":{{"halfLifeDays":{half_life}}},"overrides":[{{"channel":"web","method":"propensity"}}]}}}}"#
+        );
+        let body = format!(r#"{{"key":"{id}","name":"{id}","draftConfig":{{"version":2,"nodes":[{nodes}]}}}}"#);
+        world.create(EntityKind::Flow, &id, json(&body)).unwrap();
+        ways += 2;
+        publish(world, &id)
+    };
+    for number in 0..PLANS_MAX / 2 {
+        flow(&mut world, number).unwrap();
+    }
+    let refusal = flow(&mut world, PLANS_MAX).unwrap_err();
+    assert_eq!(summary(&refusal), ("invalid", vec!["/draftConfig/nodes".to_owned()]));
+    assert_eq!(ways, PLANS_MAX + 2);
 }

@@ -2,6 +2,7 @@
 
 use super::{World, json, summary};
 use crate::catalog::EntityKind;
+use crate::limits::NAMES_READ_MAX;
 use crate::value::Value;
 
 #[test]
@@ -38,4 +39,49 @@ fn bodies_beyond_the_limits_are_refused() {
         let refusal = world.create(EntityKind::Offer, "o", body(metadata)).unwrap_err();
         assert_eq!(summary(&refusal), ("invalid", vec![String::new()]));
     }
+}
+
+#[test]
+fn policies_that_could_not_hold_are_refused() {
+    let mut world = World::furnished();
+    let mut create = |id: &str, body: &str| match world.create(EntityKind::Policy, id, json(body)) {
+        Ok(_) => Vec::new(),
+        Err(refusal) => summary(&refusal).1,
+    };
+    let counted = |kind: &str, config: &str, scope: &str| {
+        format!(r#"{{"name":"n","ruleType":"{kind}","config":{{{config},"enforcement":"strict"}},"scopes":[{scope}]}}"#)
+    };
+    let house = r#"{"scope":"global"},{"scope":"subcategory","scopeId":"sub_house"}"#;
+    let strict = ["/config/enforcement"];
+    assert_eq!(create("a", &counted("frequency_cap", r#""maxPerDay":1"#, house)), strict);
+    assert_eq!(create("b", &counted("cooldown", r#""cooldownHours":1"#, house)), strict);
+    let total = counted("customer_total_cap", r#""maxTotal":1,"periodType":"daily""#, house);
+    assert!(create("c", &total).is_empty(), "it counts all impressions");
+    assert!(create("d", &counted("cooldown", r#""cooldownHours":1"#, r#"{"scope":"global"}"#)).is_empty());
+    let outcomes =
+        r#"{"name":"n","ruleType":"outcome_based","config":{"outcomes":["click","impression"],"lookbackDays":1}}"#;
+    assert_eq!(create("e", outcomes), ["/config/outcomes/1"]);
+}
+
+#[test]
+fn rules_and_formulas_read_so_many_names_and_no_more() {
+    let mut world = World::furnished();
+    let expression = |first: usize, count: usize| {
+        let names: Vec<String> = (first..first + count).map(|number| format!("context.n{number}")).collect();
+        format!(
+            r#"{{"name":"n","ruleType":"expression","config":{{"expression":"coalesce({}) == 1"}}}}"#,
+            names.join(", ")
+        )
+    };
+    let step = 200;
+    // The rule and the formulas of the fixture read a few.
+    let steps = NAMES_READ_MAX / step - 1;
+    for number in 0..steps {
+        world.create(EntityKind::Rule, &format!("r_{number}"), json(&expression(number * step, step))).unwrap();
+    }
+    let more = json(&expression(steps * step, step));
+    assert_eq!(summary(&world.create(EntityKind::Rule, "more", more.clone()).unwrap_err()).1, ["/config"]);
+    world.create(EntityKind::Rule, "same", json(&expression(0, step))).unwrap();
+    world.delete(EntityKind::Rule, "r_1", false).unwrap();
+    world.create(EntityKind::Rule, "more", more).unwrap();
 }

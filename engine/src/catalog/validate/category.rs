@@ -1,13 +1,16 @@
 //! Categories and sub-categories.
 
+use std::collections::BTreeSet;
+
 use crate::catalog::command::EntityKind;
 use crate::catalog::entity::{Authored, Context, Findings, resolve, shown, stored_in, thing_of};
 use crate::catalog::index::Thing;
 use crate::catalog::refusal::Touched;
 use crate::catalog::tenant::TenantCatalog;
-use crate::catalog::validate::{custom_fields, text};
+use crate::catalog::validate::condition::Kind;
+use crate::catalog::validate::{custom_fields, formula, text};
 use crate::keys::{CategoryKey, SubCategoryKey};
-use crate::model::category::{Category, SubCategory};
+use crate::model::category::{Category, CustomFieldType, SubCategory};
 use crate::value::Value;
 
 /// Most categories a tenant has.
@@ -22,17 +25,31 @@ impl Authored for Category {
         Value::map([("name", Value::text("-"))])
     }
 
-    fn check(&mut self, _context: &Context<'_, Self>, findings: &mut Findings) {
+    fn check(&mut self, context: &Context<'_, Self>, findings: &mut Findings) {
         let faults = &mut findings.faults;
         text::check_name("name", &self.name, faults);
         text::check_description(&self.description, faults);
         text::check_length("icon", &self.icon, crate::limits::WORD_CHARS_MAX, faults);
         text::check_length("color", &self.color, crate::limits::WORD_CHARS_MAX, faults);
         custom_fields::check_schema(&self.custom_fields, faults);
+        faults.within("customFields", |faults| formula::check_reads(context.tenant, &names_read(self), faults));
     }
 
     fn references(&self, _tenant: &TenantCatalog) -> Vec<Thing> {
         Vec::new()
+    }
+
+    fn reindex(tenant: &mut TenantCatalog, _key: CategoryKey, before: Option<&Self>, after: Option<&Self>) {
+        if before.map(|body| &body.custom_fields) == after.map(|body| &body.custom_fields) {
+            return;
+        }
+        let reads = |body: Option<&Self>| body.map(names_read).unwrap_or_default();
+        tenant.index.reread(&reads(before), reads(after));
+        let fields = |body: Option<&Self>| -> BTreeSet<(String, Kind)> {
+            let fields = body.into_iter().flat_map(|body| &body.custom_fields);
+            fields.map(|field| (field.name.clone(), Kind::of_field(field))).collect()
+        };
+        tenant.index.reschema(&fields(before), fields(after));
     }
 
     fn touched(
@@ -64,13 +81,8 @@ impl Authored for SubCategory {
         let category =
             findings.faults.within("categoryId", |faults| resolve::<Category>(tenant, &mut self.category_id, faults));
         let Some(category) = category else { return };
-        let siblings = tenant
-            .index
-            .users_of_kind(Thing::new(EntityKind::Category, category), EntityKind::SubCategory)
-            .map(Thing::key::<SubCategoryKey>)
-            .filter(|key| Some(*key) != context.key())
-            .filter_map(|key| tenant.sub_categories.get(key));
-        if siblings.into_iter().any(|row| row.body.name == self.name) {
+        let namesake = tenant.index.sub_category_names.get(&(category, self.name.clone()));
+        if namesake.is_some_and(|key| Some(*key) != context.key()) {
             let message = format!("another sub-category of the category is named {:?}", shown(&self.name));
             findings.conflicts.add_at("name", message);
         }
@@ -86,6 +98,19 @@ impl Authored for SubCategory {
         thing_of::<Category>(tenant, &self.category_id).into_iter().collect()
     }
 
+    fn reindex(tenant: &mut TenantCatalog, key: SubCategoryKey, before: Option<&Self>, after: Option<&Self>) {
+        let place = |tenant: &TenantCatalog, body: &Self| {
+            let category = tenant.categories.key_of(&body.category_id.0)?;
+            Some((category, body.name.clone()))
+        };
+        if let Some(place) = before.and_then(|body| place(tenant, body)) {
+            tenant.index.sub_category_names.remove(&place);
+        }
+        if let Some(place) = after.and_then(|body| place(tenant, body)) {
+            tenant.index.sub_category_names.insert(place, key);
+        }
+    }
+
     fn touched(
         tenant: &TenantCatalog,
         key: SubCategoryKey,
@@ -98,6 +123,12 @@ impl Authored for SubCategory {
             touch_offers(tenant, Thing::new(Self::KIND, key), effect);
         }
     }
+}
+
+/// The names that a category's formulas read.
+fn names_read(category: &Category) -> BTreeSet<String> {
+    let formulas = category.custom_fields.iter().filter(|field| field.field_type == CustomFieldType::Computed);
+    formulas.filter_map(|field| field.formula.as_deref()).flat_map(formula::names_read).collect()
 }
 
 fn touch_offers(tenant: &TenantCatalog, category: Thing, effect: &mut Vec<Touched>) {

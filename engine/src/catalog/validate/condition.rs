@@ -2,7 +2,7 @@
 
 use crate::catalog::tenant::TenantCatalog;
 use crate::limits;
-use crate::model::category::{CustomFieldType, OutputType};
+use crate::model::category::{CustomField, CustomFieldType, OutputType};
 use crate::model::fault::Faults;
 use crate::model::moment::Moment;
 use crate::model::record::Field;
@@ -11,7 +11,7 @@ use crate::model::schema::{DataType, SchemaEntity};
 use crate::value::Value;
 
 /// What is known of the values of an attribute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Number,
     Text,
@@ -25,6 +25,20 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// The least in order.
+    pub(crate) const FIRST: Kind = Kind::Number;
+
+    /// Of a category's custom field.
+    pub(crate) fn of_field(field: &CustomField) -> Self {
+        match (field.field_type, field.output_type) {
+            (CustomFieldType::Number, _) | (CustomFieldType::Computed, Some(OutputType::Number)) => Kind::Number,
+            (CustomFieldType::Text | CustomFieldType::Select, _)
+            | (CustomFieldType::Computed, Some(OutputType::Text) | None) => Kind::Text,
+            (CustomFieldType::Boolean, _) => Kind::Boolean,
+            (CustomFieldType::Date, _) => Kind::Moment,
+        }
+    }
+
     fn of_column(data_type: DataType) -> Self {
         match data_type {
             DataType::Varchar | DataType::Text => Kind::Text,
@@ -92,21 +106,9 @@ pub(crate) fn kind_of_offer_field(tenant: &TenantCatalog, field: &str) -> Option
     if built_in.is_some() {
         return built_in;
     }
-    let mut fields = tenant
-        .categories()
-        .iter()
-        .flat_map(|category| category.body.custom_fields.iter())
-        .filter(|custom| custom.name == field)
-        .map(|custom| match (custom.field_type, custom.output_type) {
-            (CustomFieldType::Number, _) | (CustomFieldType::Computed, Some(OutputType::Number)) => Kind::Number,
-            (CustomFieldType::Text | CustomFieldType::Select, _)
-            | (CustomFieldType::Computed, Some(OutputType::Text) | None) => Kind::Text,
-            (CustomFieldType::Boolean, _) => Kind::Boolean,
-            (CustomFieldType::Date, _) => Kind::Moment,
-        })
-        .peekable();
-    fields.peek()?;
-    Some(common(fields))
+    let mut kinds = tenant.index.kinds_of_field(field).peekable();
+    kinds.peek()?;
+    Some(common(kinds))
 }
 
 fn common(kinds: impl Iterator<Item = Kind>) -> Kind {

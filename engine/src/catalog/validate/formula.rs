@@ -2,15 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::catalog::tenant::TenantCatalog;
 use crate::expr::{self, Ast, Name, Namespace, Type};
 use crate::limits;
 use crate::model::category::{CustomField, CustomFieldType, OutputType};
 use crate::model::fault::Faults;
+use crate::model::offer::Offer;
+use crate::model::record::Record;
 
 /// Checks the formulas of a category: syntax, types, names of fields, cycles. The current place is the list of fields.
 pub(crate) fn check_fields(fields: &[CustomField], faults: &mut Faults) {
     let types: BTreeMap<&str, Type> = fields.iter().map(|field| (field.name.as_str(), type_of(field))).collect();
     let known = |name: &Name| match name.namespace {
+        Namespace::Offer if is_built_in(&name.path) => Type::Any,
         Namespace::Bare | Namespace::Offer => types.get(name.path.as_str()).copied().unwrap_or(Type::Any),
         Namespace::Customer | Namespace::Attributes | Namespace::Context | Namespace::Metric | Namespace::Other(_) => {
             Type::Any
@@ -35,7 +39,8 @@ pub(crate) fn check_fields(fields: &[CustomField], faults: &mut Faults) {
                         faults.add(format!("the category has no custom field {:?}", name.path));
                     }
                 }
-                reads.insert(&field.name, fields_read(&ast).map(str::to_owned).collect());
+                let custom = fields_read(&ast).filter(|name| !is_built_in_of(name)).map(|name| name.path.clone());
+                reads.insert(&field.name, custom.collect());
             });
         });
     }
@@ -85,15 +90,35 @@ pub(crate) fn check_condition(member: &str, source: &str, faults: &mut Faults) {
     });
 }
 
+/// The names that an expression reads. One that does not parse reads nothing.
+pub(crate) fn names_read(source: &str) -> Vec<String> {
+    expr::parse(source).map(|ast| ast.names().map(Name::to_string).collect()).unwrap_or_default()
+}
+
+/// Checks that a rule or category that reads `names` leaves the tenant's rules and formulas within what they may read.
+pub(crate) fn check_reads(tenant: &TenantCatalog, names: &BTreeSet<String>, faults: &mut Faults) {
+    let most = limits::NAMES_READ_MAX;
+    if !names.is_empty() && tenant.index.reads_with(names) > most {
+        faults.add(format!("rules and formulas of a tenant read at most {most} different names"));
+    }
+}
+
 /// Whether an expression reads the offer. One that does not parse reads nothing.
 pub(crate) fn reads_offer(source: &str) -> bool {
     expr::parse(source).is_ok_and(|ast| fields_read(&ast).next().is_some())
 }
 
-fn fields_read(ast: &Ast) -> impl Iterator<Item = &str> {
-    ast.names()
-        .filter(|name| matches!(name.namespace, Namespace::Bare | Namespace::Offer))
-        .map(|name| name.path.as_str())
+fn fields_read(ast: &Ast) -> impl Iterator<Item = &Name> {
+    ast.names().filter(|name| matches!(name.namespace, Namespace::Bare | Namespace::Offer))
+}
+
+/// Whether `offer.x` is a field that every offer has, before any custom one.
+fn is_built_in(name: &str) -> bool {
+    name == "id" || Offer::MEMBERS.contains(&name)
+}
+
+fn is_built_in_of(name: &Name) -> bool {
+    name.namespace == Namespace::Offer && is_built_in(&name.path)
 }
 
 fn read(source: &str, types: &dyn Fn(&Name) -> Type, faults: &mut Faults) -> Option<(Ast, Type)> {
@@ -168,6 +193,8 @@ fn order<'f>(reads: &Reads<'f>) -> Result<Vec<&'f str>, Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::record::Field as _;
+    use crate::value::Value;
 
     #[test]
     fn a_cycle_is_named_from_where_it_begins() {
@@ -178,6 +205,27 @@ mod tests {
         assert_eq!(cycle(&[("a", &["b", "x"]), ("b", &["x"])]), None);
         assert_eq!(cycle(&[("a", &["b"]), ("b", &["c"]), ("c", &["b"])]), Some("b c b".to_owned()));
         assert_eq!(cycle(&[("a", &["a"])]), Some("a a".to_owned()));
+    }
+
+    #[test]
+    fn a_built_in_field_is_not_the_custom_one_of_its_name() {
+        let field = |name: &str, formula: &str| CustomField {
+            formula: Some(formula.to_owned()),
+            output_type: Some(OutputType::Number),
+            ..custom_field(name)
+        };
+        let faults_of = |fields: &[CustomField]| {
+            let mut faults = Faults::new();
+            check_fields(fields, &mut faults);
+            faults.into_vec().len()
+        };
+        assert_eq!(faults_of(&[field("priority", "offer.priority * 2")]), 0);
+        assert_eq!(faults_of(&[field("priority", "priority * 2")]), 1);
+    }
+
+    fn custom_field(name: &str) -> CustomField {
+        let value = Value::map([("name", Value::text(name)), ("type", Value::text("computed"))]);
+        CustomField::read(&value, &mut Faults::new()).expect("name and type are all a field needs")
     }
 
     #[test]

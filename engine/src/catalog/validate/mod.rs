@@ -4,7 +4,7 @@ mod activity;
 mod category;
 mod channel;
 mod collection;
-mod condition;
+pub(crate) mod condition;
 mod creative;
 mod custom_fields;
 pub(crate) mod fallback;

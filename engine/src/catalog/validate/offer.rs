@@ -115,13 +115,7 @@ impl Authored for Offer {
             effect.push(Touched::Offer(key));
             return;
         };
-        // What is equal but for these members differs in nothing that a column holds.
         let mut as_before = after.clone();
-        as_before.description.clone_from(&before.description);
-        as_before.metadata.clone_from(&before.metadata);
-        if as_before == *before {
-            return;
-        }
         as_before.status = before.status;
         as_before.emergency_excluded = before.emergency_excluded;
         effect.push(if as_before == *before { Touched::Overlay(key) } else { Touched::Offer(key) });

@@ -1,5 +1,6 @@
 //! Qualification rules.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::catalog::command::EntityKind;
@@ -8,6 +9,7 @@ use crate::catalog::index::Thing;
 use crate::catalog::refusal::Touched;
 use crate::catalog::tenant::TenantCatalog;
 use crate::catalog::validate::{condition, formula, scope, text};
+use crate::expr::{Name, Namespace};
 use crate::keys::RuleKey;
 use crate::limits;
 use crate::model::fault::Faults;
@@ -33,6 +35,7 @@ impl Authored for QualificationRule {
         faults.within("config", |faults| {
             if let Some(config) = RuleConfig::read(self.rule_type, &self.config, faults) {
                 check_config(&config, context.tenant, faults);
+                formula::check_reads(context.tenant, &names_read(&config), faults);
                 self.config = config.write();
             }
         });
@@ -40,6 +43,11 @@ impl Authored for QualificationRule {
 
     fn references(&self, tenant: &TenantCatalog) -> Vec<Thing> {
         scope::references(tenant, &self.all_scopes())
+    }
+
+    fn reindex(tenant: &mut TenantCatalog, _key: RuleKey, before: Option<&Self>, after: Option<&Self>) {
+        let reads = |body: Option<&Self>| body.and_then(Self::config).map(|config| names_read(&config));
+        tenant.index.reread(&reads(before).unwrap_or_default(), reads(after).unwrap_or_default());
     }
 
     fn settle(tenant: &mut TenantCatalog, key: RuleKey, _before: Option<&Self>, after: Option<&Self>) {
@@ -91,6 +99,26 @@ impl QualificationRule {
     /// The typed config; every stored rule has one.
     pub(crate) fn config(&self) -> Option<RuleConfig> {
         RuleConfig::read(self.rule_type, &self.config, &mut Faults::new())
+    }
+}
+
+/// The names of facts and fields that a rule reads.
+fn names_read(config: &RuleConfig) -> BTreeSet<String> {
+    let one = |name: &str, bare: Namespace| {
+        let mut name = Name::from(name);
+        if name.namespace == Namespace::Bare {
+            name.namespace = bare;
+        }
+        BTreeSet::from([name.to_string()])
+    };
+    match config {
+        RuleConfig::AttributeCondition(config) => one(&config.attribute, Namespace::Customer),
+        RuleConfig::OfferAttribute(config) => one(&config.field, Namespace::Offer),
+        RuleConfig::Expression(config) => formula::names_read(&config.expression).into_iter().collect(),
+        RuleConfig::SegmentRequired(_)
+        | RuleConfig::PropensityThreshold(_)
+        | RuleConfig::RecencyCheck(_)
+        | RuleConfig::MetricCondition(_) => BTreeSet::new(),
     }
 }
 

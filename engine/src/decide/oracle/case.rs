@@ -88,6 +88,10 @@ impl<'a> Case<'a> {
         if name == "id" {
             return Value::text(&offer.id);
         }
+        if name == "category" {
+            let category = self.category_of(&offer.body).and_then(|category| self.catalog.categories().get(category));
+            return category.map_or(Value::Null, |category| Value::text(&category.body.name));
+        }
         if Offer::MEMBERS.contains(&name) {
             let written = offer.body.write();
             return written.as_map().and_then(|members| members.get(name)).cloned().unwrap_or_default();

@@ -176,7 +176,7 @@ pub(super) fn create_offer(ids: u64, dice: &mut Dice) -> Op {
 }
 
 pub(super) fn edit_offer(known: &Known, dice: &mut Dice) -> Op {
-    let patch = match dice.below(6) {
+    let patch = match dice.below(8) {
         0 => Value::map([("status", text(dice.pick(&["active", "paused"])))]),
         1 => Value::map([("emergencyExcluded", Value::Bool(dice.chance(50)))]),
         2 => Value::map(limits(dice)),
@@ -185,6 +185,8 @@ pub(super) fn edit_offer(known: &Known, dice: &mut Dice) -> Op {
             let category = dice.pick(&[Value::Null, text(CATEGORIES[0]), text(CATEGORIES[2])]);
             Value::map([("categoryId", category), ("subCategoryId", Value::Null), ("customFields", Value::Null)])
         }
+        5 => Value::map([("description", text(dice.pick(&["", "dull", "bright"])))]),
+        6 => Value::map([("metadata", Value::map([("note", text(dice.pick(&["a", "b"])))]))]),
         _ => Value::map(offer_members(dice)),
     };
     Op::Update { kind: EntityKind::Offer, id: one_of(dice, &known.offers), patch, expected: None }

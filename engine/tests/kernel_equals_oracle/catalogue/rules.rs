@@ -31,11 +31,14 @@ fn scopes(known: &Known, dice: &mut Dice) -> Value {
 fn condition(dice: &mut Dice, name: &str, numeric: bool) -> Vec<(&'static str, Value)> {
     let member = if name == "field" { "field" } else { "attribute" };
     let (attributes, fields) = if numeric {
-        (["age", "customer.age", "attributes.age", "context.stock"], ["priority", "rate", "price", "margin"])
+        (&["age", "customer.age", "attributes.age", "context.stock"][..], &["priority", "rate", "price", "margin"][..])
     } else {
-        (["tier", "customer.tier", "attributes.tier", "context.city"], ["colour", "productType", "label", "tags"])
+        (
+            &["tier", "customer.tier", "attributes.tier", "context.city"][..],
+            &["colour", "productType", "label", "tags", "category", "status", "description"][..],
+        )
     };
-    let attribute = if member == "field" { dice.pick(&fields) } else { dice.pick(&attributes) };
+    let attribute = if member == "field" { dice.pick(fields) } else { dice.pick(attributes) };
     let mut members = vec![(member, text(attribute))];
     let operators: &[&str] = if numeric {
         &["eq", "neq", "gt", "gte", "lt", "lte", "in", "not_in", "between", "exists", "not_exists"]
@@ -45,7 +48,7 @@ fn condition(dice: &mut Dice, name: &str, numeric: bool) -> Vec<(&'static str, V
     let operator = dice.pick(operators);
     members.push(("operator", text(operator)));
     let numbers = [Value::Number(20.0), Value::Number(30.0), Value::Number(50.0)];
-    let words = [text("gold"), text("silver"), text("red"), text("card")];
+    let words = [text("gold"), text("silver"), text("red"), text("card"), text("Cards"), text("active"), text("dull")];
     let pool: &[Value] = if numeric { &numbers } else { &words };
     match operator {
         "exists" | "not_exists" => {}
@@ -78,6 +81,10 @@ pub(super) fn create_rule(known: &Known, dice: &mut Dice) -> Op {
         "size(offer.tags) > 1 ? true : context.stock > 2",
         "true",
         "daysSince(customer.since) > 100",
+        "offer.status == 'active' && !offer.emergencyExcluded",
+        "offer.emergencyExcluded || offer.description != 'dull'",
+        "offer.category in ['Cards', 'cards', 'Loans', 'loans']",
+        "size(coalesce(offer.metadata, 'no text')) > 3",
     ];
     let (kind, mut config) = match dice.below(12) {
         0 => ("segment_required", vec![("requiredSegments", texts(&[dice.pick(&SEGMENTS)]))]),
