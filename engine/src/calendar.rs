@@ -64,12 +64,10 @@ impl Calendar {
         let into_minute = i64::from(local.second()) * SECOND_MS + i64::from(local.millisecond());
         let minute = Timestamp(at.0 - into_minute);
         let valid = Span { from: minute.max(day.from), until: minute.plus_ms(MINUTE_MS).min(day.until) };
-        let epoch = jiff::civil::date(1970, 1, 1);
         CalendarFrame {
             valid,
             weekday: local.weekday().to_sunday_zero_offset().unsigned_abs(),
             minute_of_day: u16::from(local.hour().unsigned_abs()) * 60 + u16::from(local.minute().unsigned_abs()),
-            day_number: local.date().since(epoch).map_or(0, |days| days.get_days()),
             day,
             week: self.span_of(Period::Week, local.date()),
             month: self.span_of(Period::Month, local.date()),
@@ -185,7 +183,6 @@ mod tests {
         // Half past midnight on Monday the 6th in Berlin.
         assert_eq!((frame.weekday, frame.minute_of_day), (1, 30));
         assert_eq!(frame.valid, Span { from: at("2026-07-05T22:30:00Z"), until: at("2026-07-05T22:31:00Z") });
-        assert_eq!(frame.day_number, 20_640);
         assert_eq!(frame.day.from, at("2026-07-05T22:00:00Z"));
         assert_eq!(frame.week.from, frame.day.from);
         assert_eq!(frame.month, Span { from: at("2026-06-30T22:00:00Z"), until: at("2026-07-31T22:00:00Z") });

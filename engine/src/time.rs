@@ -75,8 +75,6 @@ pub struct CalendarFrame {
     pub weekday: u8,
     /// Minutes since local midnight by the clock on the wall, 0–1439.
     pub minute_of_day: u16,
-    /// The local day, as days since 1970-01-01.
-    pub day_number: i32,
     /// Today.
     pub day: Span,
     /// This week.

@@ -367,7 +367,6 @@ impl<'a> Words<'a> {
                 None => ("contact_policy", None, "a contact policy".into()),
             },
             RemovalReason::ZeroFactor => ("score", None, "a factor of its score is 0".into()),
-            RemovalReason::Duplicate => ("dedup", None, "already chosen".into()),
             RemovalReason::Outscored => ("rank", None, "others scored higher".into()),
         };
         Some(RemovedEntry { offer_id: &offer.id, stage, rule_id, detail })

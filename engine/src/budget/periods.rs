@@ -71,7 +71,7 @@ mod tests {
         move |at| {
             let from = (at.0 - shift).div_euclid(DAY_MS) * DAY_MS + shift;
             let day = Span { from: Timestamp(from), until: Timestamp(from + DAY_MS) };
-            CalendarFrame { valid: day, weekday: 0, minute_of_day: 0, day_number: 0, day, week: day, month: day }
+            CalendarFrame { valid: day, weekday: 0, minute_of_day: 0, day, week: day, month: day }
         }
     }
 

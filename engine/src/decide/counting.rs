@@ -18,14 +18,18 @@ pub fn cap_window(per: CapPer, window: CapWindow, frame: &CalendarFrame) -> Wind
 
 /// A calendar period around the frame's instant, or its rolling like: 24 h, 7 d, 30 d.
 pub fn period_window(period: Period, window: CapWindow, frame: &CalendarFrame) -> Window {
-    let days = match period {
-        Period::Day => 1,
-        Period::Week => 7,
-        Period::Month => 30,
-    };
     match window {
         CapWindow::Calendar => Window::Calendar(frame.span(period)),
-        CapWindow::Rolling => Window::Rolling { ms: days * DAY_MS },
+        CapWindow::Rolling => Window::Rolling { ms: rolling_ms(period) },
+    }
+}
+
+/// How long the rolling like of a calendar period is.
+pub fn rolling_ms(period: Period) -> i64 {
+    match period {
+        Period::Day => DAY_MS,
+        Period::Week => 7 * DAY_MS,
+        Period::Month => 30 * DAY_MS,
     }
 }
 
@@ -81,7 +85,7 @@ mod tests {
     fn frame() -> CalendarFrame {
         let span = |from, until| Span { from: Timestamp(from), until: Timestamp(until) };
         let (day, week, month) = (span(4, 5), span(3, 10), span(1, 31));
-        CalendarFrame { valid: day, weekday: 0, minute_of_day: 0, day_number: 0, day, week, month }
+        CalendarFrame { valid: day, weekday: 0, minute_of_day: 0, day, week, month }
     }
 
     #[test]

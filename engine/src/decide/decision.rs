@@ -209,8 +209,6 @@ pub enum RemovalReason {
     Policy(PolicyKey),
     /// A factor of 0 in its score.
     ZeroFactor,
-    /// Already chosen for another slot.
-    Duplicate,
     /// Others scored higher.
     Outscored,
 }

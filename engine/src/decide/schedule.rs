@@ -80,7 +80,7 @@ mod tests {
     fn frame(weekday: u8, hour: u16, minute: u16) -> CalendarFrame {
         let span = Span::ALWAYS;
         let minute_of_day = hour * 60 + minute;
-        CalendarFrame { valid: span, weekday, minute_of_day, day_number: 0, day: span, week: span, month: span }
+        CalendarFrame { valid: span, weekday, minute_of_day, day: span, week: span, month: span }
     }
 
     #[test]

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use crate::budget::ledger::{Ledger, Terms};
+use crate::catalog::outcomes::IMPRESSION;
 use crate::keys::*;
 use crate::model::settings::Sentiment;
 use crate::profile::apply::{Outcome, Refusal, apply};
 use crate::profile::cells::{Look, ProfileId};
 use crate::profile::command::*;
 use crate::profile::pending::{Pending, Sequence};
-use crate::profile::respond::IMPRESSION;
 use crate::profile::shard::ShardState;
 use crate::time::{DAY_MS, Span, Timestamp};
 

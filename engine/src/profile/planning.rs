@@ -8,7 +8,6 @@ use crate::keys::{CapKey, ChannelKey, CreativeKey, CustomerId, Micros, OfferKey,
 use crate::model::offer::{CapScope, CountOn};
 use crate::model::settings::Sentiment;
 use crate::profile::command::{AccountId, CapTake, CountEvent, DecisionId, Idempotency, OptOut, Respond, TakeAccount};
-use crate::profile::respond::IMPRESSION;
 use crate::time::Timestamp;
 
 /// An outcome as the channel reports it, names resolved to keys.
@@ -75,7 +74,7 @@ pub fn plan_respond(
         .filter(|(_, event)| match event {
             CountEvent::Decision => false,
             CountEvent::Impression => true,
-            CountEvent::Outcome(outcome) => *outcome == request.outcome || *outcome == IMPRESSION,
+            CountEvent::Outcome(outcome) => *outcome == request.outcome,
         })
         .map(|(cap, count_on)| CapTake {
             cap: cap.cap,

@@ -1,5 +1,6 @@
 //! Recording what happened to a proposition (domain.md §5, `respond`).
 
+use crate::catalog::outcomes::IMPRESSION;
 use crate::keys::OutcomeKey;
 use crate::model::settings::Sentiment;
 use crate::profile::apply::{Outcome, Refusal, Responded, check_bounds};
@@ -10,9 +11,6 @@ use crate::profile::evidence::Observation;
 use crate::profile::state::{
     Answer, DecisionRecord, Exposure, Keyed, KeyedAnswer, OutcomeRecord, Profile, Reservation,
 };
-
-/// The built-in outcome `impression`.
-pub const IMPRESSION: OutcomeKey = OutcomeKey(0);
 
 impl<L: Look> Draft<'_, L> {
     pub(crate) fn respond(&mut self, respond: &Respond) -> Result<Outcome, Refusal> {
@@ -52,7 +50,6 @@ impl<L: Look> Draft<'_, L> {
         };
         if is_impression || !was_shown(profile, respond) {
             self.settle(profile, respond, CountEvent::Impression, responded);
-            self.settle(profile, respond, CountEvent::Outcome(IMPRESSION), responded);
             let exposure =
                 Exposure::new(self.now(), respond.offer, respond.creative, respond.channel, respond.placement);
             profile.expose(exposure.in_category(respond.category));

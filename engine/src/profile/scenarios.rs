@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::catalog::outcomes::IMPRESSION;
 use crate::decide::decision::{Decision, FlowChoice, Funnel, Ghost, Proposition, PropositionKind};
 use crate::decide::view::EscrowView;
 use crate::keys::*;
@@ -10,7 +11,6 @@ use crate::model::settings::Sentiment;
 use crate::profile::apply::{Outcome, Refusal, Responded, Took, apply};
 use crate::profile::cells::{Look, ProfileId};
 use crate::profile::command::*;
-use crate::profile::respond::IMPRESSION;
 use crate::profile::shard::ShardState;
 use crate::profile::state::Profile;
 use crate::time::{DAY_MS, HOUR_MS, Span, Timestamp};

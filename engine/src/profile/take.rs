@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::catalog::outcomes::IMPRESSION;
 use crate::keys::{CapKey, OfferKey};
 use crate::limits::PROPOSITIONS_PER_TAKE;
 use crate::profile::apply::{Outcome, Refusal, Took, check_bounds};
@@ -10,7 +11,6 @@ use crate::profile::cells::{Look, ProfileId};
 use crate::profile::command::{CapTake, CountEvent, Counted, Idempotency, Take, TakeAccount, TakenProposition, Window};
 use crate::profile::draft::Draft;
 use crate::profile::evidence::Observation;
-use crate::profile::respond::IMPRESSION;
 use crate::profile::state::{Answer, DecisionRecord, Exposure, Keyed, KeyedAnswer, PolicyHold, Profile, Reservation};
 use crate::time::Timestamp;
 
@@ -189,7 +189,7 @@ impl<L: Look> Draft<'_, L> {
         let at_once = match unit.count_on {
             CountEvent::Decision => true,
             CountEvent::Impression => proposition.implied_impression,
-            CountEvent::Outcome(outcome) => proposition.implied_impression && outcome == IMPRESSION,
+            CountEvent::Outcome(_) => false,
         };
         if at_once {
             return self.use_unit(profile, unit);

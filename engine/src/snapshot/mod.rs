@@ -131,11 +131,6 @@ impl Snapshot {
         &self.shared.calendar
     }
 
-    /// Number of offers, fallback ones and inactive ones included.
-    pub fn offer_count(&self) -> usize {
-        self.parts.iter().map(|part| bitset::count(&part.present.0) as usize).sum()
-    }
-
     /// An offer as authored. O(1).
     pub fn offer(&self, key: OfferKey) -> Option<&Arc<Entity<OfferKey, Offer>>> {
         let place = self.place(key)?;

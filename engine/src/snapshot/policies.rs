@@ -3,7 +3,7 @@
 use super::rules::Scopes;
 use super::slots::Names;
 use crate::catalog::TenantCatalog;
-use crate::decide::counting::{days_ms, hours_ms};
+use crate::decide::counting::{days_ms, hours_ms, rolling_ms};
 use crate::decide::schedule::LocalHours;
 use crate::decide::view::Instant;
 use crate::expr::compare;
@@ -13,7 +13,7 @@ use crate::model::policy::{ContactPolicy, OutcomeAction, PolicyConfig, TotalPeri
 use crate::model::rule::OnMissing;
 use crate::model::{Entity, Status};
 use crate::profile::command::Window;
-use crate::time::{DAY_MS, Period};
+use crate::time::Period;
 use crate::value::Value;
 
 /// A stretch of time that becomes a [`Window`] at an instant.
@@ -31,11 +31,7 @@ impl Stretch {
     fn of(period: Period, window: CapWindow) -> Self {
         match window {
             CapWindow::Calendar => Stretch::Calendar(period),
-            CapWindow::Rolling => Stretch::Rolling(match period {
-                Period::Day => DAY_MS,
-                Period::Week => 7 * DAY_MS,
-                Period::Month => 30 * DAY_MS,
-            }),
+            CapWindow::Rolling => Stretch::Rolling(rolling_ms(period)),
         }
     }
 

@@ -39,7 +39,7 @@ pub(super) fn depth(reason: &RemovalReason) -> u8 {
         RemovalReason::MandatoryPerDay => 10,
         RemovalReason::Policy(_) => 11,
         RemovalReason::ZeroFactor => 12,
-        RemovalReason::Duplicate | RemovalReason::Outscored => 13,
+        RemovalReason::Outscored => 13,
     }
 }
 
