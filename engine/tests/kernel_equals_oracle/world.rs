@@ -100,7 +100,7 @@ impl World {
                 profile: state.profile(&id).cloned(),
                 symbols: self.symbols.clone(),
                 escrow: Escrow::left(&state),
-                at: self.at.clone(),
+                at: self.at,
             }),
         }
     }
