@@ -1,13 +1,22 @@
 //! The one place that names the binary format of log entries, snapshots and peer messages (bincode 2, docs/adr/0003).
 
-use bincode::config::{Configuration, Limit, LittleEndian, Varint};
-use bincode::{Decode, Encode};
+use bincode::Decode;
+use bincode::config::{Configuration, Fixint, Limit, LittleEndian, Varint};
+use bincode::enc::write::SizeWriter;
+use bincode::enc::{Encode, EncoderImpl};
 
-/// Largest single encoded thing: one peer frame (architecture.md §2).
+/// Largest single encoded thing: one peer frame (architecture.md §2). [`decode`] counts what the value takes in memory
+/// ([`claims`], and room for the items of lists before they are read), so a smaller encoding can be too large to read.
 pub const MAX_ENCODED_BYTES: usize = 16 * 1024 * 1024;
 
 const CONFIG: Configuration<LittleEndian, Varint, Limit<MAX_ENCODED_BYTES>> =
     bincode::config::standard().with_limit::<MAX_ENCODED_BYTES>();
+
+/// Numbers, lengths and variants at full width: what [`decode`] counts them for.
+const FULL_WIDTH: Configuration<LittleEndian, Fixint> = bincode::config::standard().with_fixed_int_encoding();
+
+/// Items of a list take up to this many times what they claim once they are read (a `Value::Null` 24 bytes instead of 4).
+const ITEM_GROWTH_MAX: usize = 8;
 
 /// Why bytes could not be read as the type asked for.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +38,30 @@ pub fn encode<T: Encode>(value: &T) -> Vec<u8> {
     bincode::encode_to_vec(value, bincode::config::standard()).expect("all stored types are encodable")
 }
 
+/// Encodes a piece of stored state, which has to be readable on its own: nothing else holds what it says.
+///
+/// # Panics
+/// If [`decode`] would refuse it. Whoever stores pieces keeps each far below the limit; should that fail, no snapshot is
+/// better than one that ends the node at its next start, for as long as there is none the log is kept.
+pub fn encode_stored<T: Encode + Decode<()>>(what: &'static str, value: &T) -> Vec<u8> {
+    let bytes = encode(value);
+    let claims = claims(value);
+    assert!(claims <= MAX_ENCODED_BYTES, "{what} of {claims} bytes could not be read again");
+    if claims > MAX_ENCODED_BYTES / ITEM_GROWTH_MAX
+        && let Err(error) = decode::<T>(what, &bytes)
+    {
+        panic!("{error} again");
+    }
+    bytes
+}
+
+/// What [`decode`] counts a value for, once it is read. O(size), without memory.
+pub fn claims<T: Encode>(value: &T) -> usize {
+    let mut encoder = EncoderImpl::new(SizeWriter::default(), FULL_WIDTH);
+    value.encode(&mut encoder).expect("all stored types are encodable");
+    encoder.into_writer().bytes_written
+}
+
 /// Decodes a whole `T` from `bytes`; bytes left over are an error, as is anything over [`MAX_ENCODED_BYTES`].
 ///
 /// # Errors
@@ -46,4 +79,37 @@ pub fn decode<T: Decode<()>>(what: &'static str, bytes: &[u8]) -> Result<T, Deco
 /// Hash of a value's encoding: replicas at the same position must agree on it.
 pub fn state_hash<T: Encode>(value: &T) -> u64 {
     xxhash_rust::xxh3::xxh3_64(&encode(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::Value;
+
+    #[test]
+    fn claims_are_what_reading_counts() {
+        // A list of one-byte numbers is counted item by item, so the largest readable one tells what is counted.
+        let length = size_of::<u64>();
+        let largest = vec![7_u8; MAX_ENCODED_BYTES - length];
+        assert_eq!(claims(&largest), MAX_ENCODED_BYTES);
+        assert!(decode::<Vec<u8>>("bytes", &encode(&largest)).is_ok());
+        let larger = vec![7_u8; largest.len() + 1];
+        assert!(decode::<Vec<u8>>("bytes", &encode(&larger)).is_err());
+        let numbers = vec![(1_u64, 2_u32, Some(3_u16)); 5];
+        assert_eq!(claims(&numbers), length + 5 * (8 + 4 + 1 + 2));
+    }
+
+    #[test]
+    #[should_panic(expected = "again")]
+    fn what_could_not_be_read_again_is_not_stored() {
+        // 1 MB encoded, 4 MB read, and 24 MB of room before that.
+        let nulls = Value::list(vec![Value::Null; 1_000_000]);
+        encode_stored("nulls", &nulls);
+    }
+
+    #[test]
+    fn what_can_be_read_again_is_stored_as_it_is() {
+        let nulls = Value::list(vec![Value::Null; 500_000]);
+        assert_eq!(encode_stored("nulls", &nulls), encode(&nulls));
+    }
 }

@@ -6,10 +6,23 @@ use crate::time::{DAY_MS, SECOND_MS};
 
 /// Impressions, outcomes and the like stay in a profile's history for this long; windows are shorter.
 pub const RETENTION_MS: i64 = 400 * DAY_MS;
-/// Impressions in a profile's history. More within [`RETENTION_MS`] are refused, never forgotten early.
+/// Impressions in a profile's history. Of more within [`RETENTION_MS`], older ones of the same thing are counted together.
 pub const EXPOSURES_PER_PROFILE: usize = 4_096;
-/// Entries in each other list of a profile's dealings: outcomes, reservations, decisions, opt-outs, ghosts, cap uses.
+/// Entries in each other list of a profile's dealings: outcomes, reservations, holds, decisions, opt-outs, ghosts, cap uses,
+/// answered keys. What happens at the limit: see profile/room.rs.
 pub const DEALINGS_PER_PROFILE: usize = 4_096;
+/// Outcomes of a profile's decisions that are remembered so that each counts once; and as many lapsed units.
+pub const ANSWERS_PER_PROFILE: usize = 16_384;
+/// Things that a profile's impressions are counted by once they have left the history.
+pub const OLDER_PER_PROFILE: usize = 16_384;
+/// Distinct mandatory offers that a profile counts in one day, whatever the tenant allows.
+pub const MANDATORY_PER_PROFILE: u32 = 1_000;
+/// Times kept for all rolling caps of one profile.
+pub const ROLLING_TIMES_PER_PROFILE: usize = 65_536;
+/// Bytes of one profile's answered keys. When they are full, keyed calls for it are refused (429), but an opt-out.
+pub const KEYED_BYTES_PER_PROFILE: u64 = 2 * 1_024 * 1_024;
+/// Bytes of a profile's attributes, segments and rows together, in memory.
+pub const VALUE_BYTES_PER_PROFILE: usize = 4 * 1_024 * 1_024;
 /// Times kept for a rolling profile cap: its limit is at most this.
 pub const ROLLING_TIMES: u64 = 1_000;
 /// Attributes of a profile, and columns of a row.
@@ -28,8 +41,10 @@ pub const KEYED_BYTES_PER_SHARD: u64 = 256 * 1_024 * 1_024;
 pub const KEPT_ANSWER_BYTES: usize = 128 * 1_024;
 /// Propositions, ghosts, policy holds and units of soft caps, each, in one command.
 pub const PROPOSITIONS_PER_TAKE: usize = 10_000;
-/// Size at which a piece of an encoded shard is closed; one profile may exceed it.
+/// Size in memory at which a piece of an encoded shard is closed; one profile may exceed it.
 pub const PIECE_BYTES: usize = 1_024 * 1_024;
+/// Ids in one record of an encoded catalogue.
+pub const IDS_PER_RECORD: usize = 4_096;
 
 // Global caps (budget/).
 

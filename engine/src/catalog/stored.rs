@@ -17,6 +17,7 @@ use crate::keys::{
     ActivityKey, CategoryKey, ChannelKey, CollectionKey, CreativeKey, FlowKey, OfferKey, PlacementKey, PolicyKey,
     RuleKey, SchemaKey, SubCategoryKey, TenantId,
 };
+use crate::limits::IDS_PER_RECORD;
 use crate::model::Entity;
 use crate::model::activity::Activity;
 use crate::model::category::{Category, SubCategory};
@@ -41,8 +42,12 @@ enum Stored {
 #[derive(Encode, Decode)]
 enum Record {
     Tenant(TenantId, Box<TenantState>),
-    /// Next key and retired ids of one kind.
-    Table(EntityKind, u32, BTreeSet<String>),
+    /// Next key of one kind.
+    Table(EntityKind, u32),
+    /// More retired ids of one kind.
+    Retired(EntityKind, Vec<String>),
+    /// More of the numbers that category ids were made unique with.
+    Slugs(Vec<(String, u32)>),
     Category(Arc<Entity<CategoryKey, Category>>),
     SubCategory(Arc<Entity<SubCategoryKey, SubCategory>>),
     Channel(Arc<Entity<ChannelKey, Channel>>),
@@ -65,7 +70,7 @@ impl Catalog {
         self.tenants
             .iter()
             .flat_map(|(id, tenant)| records_of(id, tenant))
-            .map(|record| codec::encode(&Stored::V1(record)))
+            .map(|record| codec::encode_stored("catalogue record", &Stored::V1(record)))
     }
 
     /// The state that [`Catalog::records`] wrote.
@@ -97,10 +102,17 @@ fn broken(reason: String) -> DecodeError {
 }
 
 fn records_of<'a>(id: &TenantId, tenant: &'a TenantCatalog) -> impl Iterator<Item = Record> + 'a {
-    let head = std::iter::once(Record::Tenant(id.clone(), Box::new(tenant.state.clone())));
-    let tables = EntityKind::ALL.iter().map(|kind| {
+    // What grows with every thing that ever was is not kept in one record with what does not.
+    let mut state = tenant.state.clone();
+    let slugs: Vec<(String, u32)> = std::mem::take(&mut state.category_slugs).into_iter().collect();
+    let slugs: Vec<Record> = slugs.chunks(IDS_PER_RECORD).map(|slugs| Record::Slugs(slugs.to_vec())).collect();
+    let head = std::iter::once(Record::Tenant(id.clone(), Box::new(state))).chain(slugs);
+    let tables = EntityKind::ALL.iter().flat_map(|kind| {
         let (next, retired) = crate::catalog::entity::for_kind!(*kind, Body => Body::table(tenant).memory());
-        Record::Table(*kind, next, retired.clone())
+        let retired: Vec<String> = retired.iter().cloned().collect();
+        let retired: Vec<Record> =
+            retired.chunks(IDS_PER_RECORD).map(|ids| Record::Retired(*kind, ids.to_vec())).collect();
+        std::iter::once(Record::Table(*kind, next)).chain(retired)
     });
     let none: Arc<[CapDefinition]> = Arc::from([]);
     let offers = tenant.offers.iter().map(move |row| {
@@ -163,7 +175,12 @@ impl Builder {
         let Some((_, pending)) = &mut self.current else { return Err("a row comes before its tenant".to_owned()) };
         match record {
             Record::Tenant(..) => {}
-            Record::Table(kind, next, retired) => drop(pending.memory.insert(kind, (next, retired))),
+            Record::Table(kind, next) => drop(pending.memory.insert(kind, (next, BTreeSet::new()))),
+            Record::Retired(kind, ids) => {
+                let (_, retired) = pending.memory.get_mut(&kind).ok_or("retired ids come before their table")?;
+                retired.extend(ids);
+            }
+            Record::Slugs(slugs) => pending.tenant.state.category_slugs.extend(slugs),
             Record::Category(row) => pending.categories.push(Arc::unwrap_or_clone(row)),
             Record::SubCategory(row) => pending.sub_categories.push(Arc::unwrap_or_clone(row)),
             Record::Channel(row) => pending.channels.push(Arc::unwrap_or_clone(row)),
@@ -266,5 +283,27 @@ fn reindex<T: Authored>(tenant: &mut TenantCatalog) {
         T::reindex(tenant, row.key, None, Some(&row.body));
         let references = row.body.references(tenant);
         tenant.index.repoint(Thing::new(T::KIND, row.key), &[], &references);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_id_that_ever_was_fits_records() {
+        let mut catalog = Catalog::new();
+        let mut tenant = TenantCatalog::default();
+        let ids: BTreeSet<String> = (0..200_000).map(|number| format!("offer_{number:0>122}")).collect();
+        tenant.offers = Table::rebuild(Vec::new(), 200_000, ids, Offer::name).unwrap();
+        tenant.state.category_slugs = (0..100_000).map(|number| (format!("{number:0>255}"), 7)).collect();
+        catalog.tenants.insert(TenantId::new("acme"), tenant);
+
+        let records: Vec<Vec<u8>> = catalog.records().collect();
+        let restored = Catalog::from_records(&records).unwrap();
+        assert!(restored.records().eq(records));
+        let restored = restored.tenant(&TenantId::new("acme")).unwrap();
+        assert_eq!(restored.offers.memory(), catalog.tenants[&TenantId::new("acme")].offers.memory());
+        assert_eq!(restored.state.category_slugs.len(), 100_000);
     }
 }
