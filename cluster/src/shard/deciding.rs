@@ -14,8 +14,8 @@ use proffer_engine::keys::{CapKey, TenantId};
 use proffer_engine::profile::apply::{Outcome, Refusal, Took};
 use proffer_engine::profile::cells::{Look, ProfileId};
 use proffer_engine::profile::command::{AccountId, DecisionId, FirstAnswer, Idempotency, Leader, Release, ShardOp, Take};
+use proffer_engine::profile::keyed::{Keyed, KeyedAnswer};
 use proffer_engine::profile::planning::{self, plan_respond};
-use proffer_engine::profile::state::{Keyed, KeyedAnswer};
 use proffer_engine::snapshot::Binding;
 use proffer_engine::time::{CalendarFrame, Timestamp};
 use tokio::time::Instant;
@@ -419,9 +419,7 @@ pub(super) fn refused(refusal: &Refusal) -> Error {
         Refusal::WrongLeader | Refusal::Fenced { .. } | Refusal::CapRefused { .. } | Refusal::DecisionRepeated => {
             Error::Unavailable { reason: refusal.to_string(), retry_after_ms: crate::limits::RETRY_AFTER_BUSY_MS }
         }
-        Refusal::HistoryFull | Refusal::NamesFull | Refusal::ProfileTooLarge | Refusal::Malformed(_) => {
-            Error::Invalid(refusal.to_string())
-        }
+        Refusal::NamesFull | Refusal::ProfileTooLarge | Refusal::Malformed(_) => Error::Invalid(refusal.to_string()),
     }
 }
 

@@ -532,7 +532,6 @@ impl ShardLeader {
             }
             Refusal::CapRefused { .. }
             | Refusal::IdempotencyConflict
-            | Refusal::HistoryFull
             | Refusal::KeyTableFull
             | Refusal::NamesFull
             | Refusal::ProfileTooLarge

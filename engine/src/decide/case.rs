@@ -271,7 +271,7 @@ pub(crate) fn look_back(snapshot: &Snapshot, profile: Option<&Profile>) -> Histo
         latest.map(|(offer, last, category)| Seen { offer, global: None, last, category, times: 1 }).collect();
     let mut complete = true;
     if let Some(dealings) = &profile.dealings {
-        complete = dealings.policy_holds.is_empty() && dealings.older.is_empty();
+        complete = profile.is_history_whole();
         let held = dealings.policy_holds.iter().map(|hold| hold.counted);
         for counted in held.chain(dealings.older.iter().map(|(counted, _)| *counted)) {
             match counted {

@@ -8,8 +8,8 @@ use crate::budget::escrow::EscrowAccount;
 use crate::codec::encode;
 use crate::keys::{CapKey, OfferKey, Revision, Symbol, TenantId};
 use crate::limits::{
-    ATTRIBUTE_BYTES, ATTRIBUTES_PER_PROFILE, DEALINGS_PER_PROFILE, EXPOSURES_PER_PROFILE, KEYED_BYTES_PER_SHARD,
-    NAMES_PER_TENANT, ROWS_PER_PROFILE, SEGMENTS_PER_PROFILE,
+    ATTRIBUTE_BYTES, ATTRIBUTES_PER_PROFILE, NAMES_PER_TENANT, ROWS_PER_PROFILE, SEGMENTS_PER_PROFILE,
+    VALUE_BYTES_PER_PROFILE,
 };
 use crate::profile::cells::{Cells, Look, ProfileId};
 use crate::profile::command::{
@@ -89,11 +89,8 @@ pub enum Refusal {
     /// The decision is in the log already.
     #[error("decision is already applied")]
     DecisionRepeated,
-    /// The profile's history is full: nothing in it may be forgotten yet.
-    #[error("the profile's history is full")]
-    HistoryFull,
-    /// The shard holds as many answered keys as it may.
-    #[error("the shard holds as many idempotency keys as it may")]
+    /// The profile or its shard holds as many answered keys as it may.
+    #[error("as many idempotency keys are held as may be")]
     KeyTableFull,
     /// The tenant has as many names of attributes and segments as it may.
     #[error("the tenant has as many attribute and segment names as it may")]
@@ -241,6 +238,9 @@ fn put_profile<L: Look>(draft: &mut Draft<'_, L>, put: &PutProfile) -> Result<Ou
         segments.dedup();
         profile.segments = segments.into_boxed_slice();
     }
+    if profile.value_weight() > VALUE_BYTES_PER_PROFILE {
+        return Err(Refusal::ProfileTooLarge);
+    }
     draft.writes().names = names.fresh();
     draft.store_profile(id, profile);
     Ok(Outcome::Done)
@@ -258,6 +258,9 @@ fn put_row<L: Look>(draft: &mut Draft<'_, L>, put: &PutRow) -> Result<Outcome, R
         Ok(index) => profile.rows[index].1 = columns,
         Err(_) if profile.rows.len() >= ROWS_PER_PROFILE => return Err(Refusal::ProfileTooLarge),
         Err(index) => profile.rows.insert(index, (put.schema, columns)),
+    }
+    if profile.value_weight() > VALUE_BYTES_PER_PROFILE {
+        return Err(Refusal::ProfileTooLarge);
     }
     draft.writes().names = names.fresh();
     draft.store_profile(id, profile);
@@ -306,30 +309,4 @@ impl<'a> Names<'a> {
     fn fresh(self) -> Option<(TenantId, Vec<Arc<str>>)> {
         (!self.fresh.is_empty()).then_some((self.tenant, self.fresh))
     }
-}
-
-/// Refuses a profile that remembers more than it may, or a key that the shard has no room for.
-pub(crate) fn check_bounds<L: Look>(draft: &Draft<'_, L>, id: &ProfileId, profile: &Profile) -> Result<(), Refusal> {
-    if profile.exposures.len() > EXPOSURES_PER_PROFILE {
-        return Err(Refusal::HistoryFull);
-    }
-    let Some(dealings) = &profile.dealings else { return Ok(()) };
-    let longest = [
-        dealings.outcomes.len(),
-        dealings.cap_uses.len(),
-        dealings.reservations.len(),
-        dealings.policy_holds.len(),
-        dealings.opt_outs.len(),
-        dealings.ghosts.len(),
-        dealings.decisions.len(),
-    ];
-    if longest.into_iter().any(|len| len > DEALINGS_PER_PROFILE) {
-        return Err(Refusal::HistoryFull);
-    }
-    let before = draft.look().profile(id).map_or(0, Profile::keyed_bytes);
-    let after = profile.keyed_bytes();
-    if after > before && draft.look().keyed_bytes() - before + after > KEYED_BYTES_PER_SHARD {
-        return Err(Refusal::KeyTableFull);
-    }
-    Ok(())
 }

@@ -7,13 +7,14 @@ use crate::profile::state::{CapUse, Dealings, Profile, Used};
 use crate::time::Timestamp;
 
 impl Profile {
-    /// Whether the cap has a unit left in `window`.
+    /// Whether the cap has a unit left in `window`, and its use could be counted.
     pub(crate) fn has_unit(&self, cap: CapKey, limit: u64, window: Window, now: Timestamp) -> bool {
         let limit = match window {
             Window::Rolling { .. } => limit.min(ROLLING_TIMES),
             Window::Lifetime | Window::Calendar(_) => limit,
         };
-        self.cap_used(cap, window, now) < limit
+        let counted = self.dealings.as_ref().is_none_or(|dealings| dealings.can_count(cap, window));
+        counted && self.cap_used(cap, window, now) < limit
     }
 }
 

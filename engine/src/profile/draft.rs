@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use crate::budget::escrow::EscrowAccount;
 use crate::keys::{Revision, TenantId};
+use crate::limits::{DEALINGS_PER_PROFILE, KEYED_BYTES_PER_PROFILE, KEYED_BYTES_PER_SHARD};
 use crate::profile::cells::{Cells, Look, ProfileId};
 use crate::profile::command::{AccountId, TakeAccount};
 use crate::profile::evidence::Observation;
+use crate::profile::keyed::Keyed;
 use crate::profile::state::Profile;
 use crate::time::Timestamp;
 
@@ -59,8 +61,17 @@ impl<'a, L: Look> Draft<'a, L> {
         profile
     }
 
-    pub(crate) fn store_profile(&mut self, id: ProfileId, profile: Profile) {
+    pub(crate) fn store_profile(&mut self, id: ProfileId, mut profile: Profile) {
+        profile.make_room(self.now);
         self.writes.profiles.push((id, profile));
+    }
+
+    /// Whether profile and shard have room for one more answered key.
+    pub(crate) fn can_remember(&self, profile: &Profile, keyed: &Keyed) -> bool {
+        let calls = profile.dealings.as_ref().map_or(0, |dealings| dealings.keyed.len());
+        calls < DEALINGS_PER_PROFILE
+            && profile.keyed_bytes() + keyed.bytes() <= KEYED_BYTES_PER_PROFILE
+            && self.look.keyed_bytes() + keyed.bytes() <= KEYED_BYTES_PER_SHARD
     }
 
     /// The account, settled up to now; `None` if this shard never heard of it.

@@ -16,7 +16,7 @@ pub struct Tally {
 }
 
 /// A tenant's counters in one shard.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
     offers: BTreeMap<OfferKey, Tally>,
     categories: BTreeMap<CategoryKey, Tally>,
@@ -63,6 +63,26 @@ impl Evidence {
     /// All offers' together.
     pub fn all(&self) -> Tally {
         self.all
+    }
+
+    /// The counters as they are stored.
+    pub(super) fn parts(&self) -> (&BTreeMap<OfferKey, Tally>, &BTreeMap<CategoryKey, Tally>) {
+        (&self.offers, &self.categories)
+    }
+
+    /// Counters that were stored; `all` is their sum over everything.
+    pub(super) fn of_all(all: Tally) -> Self {
+        Evidence { all, ..Evidence::default() }
+    }
+
+    /// Adds stored counters of offers.
+    pub(super) fn add_offers(&mut self, tallies: Vec<(OfferKey, Tally)>) {
+        self.offers.extend(tallies);
+    }
+
+    /// Adds stored counters of categories.
+    pub(super) fn add_categories(&mut self, tallies: Vec<(CategoryKey, Tally)>) {
+        self.categories.extend(tallies);
     }
 
     /// Counters by offer.

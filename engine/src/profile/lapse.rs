@@ -1,10 +1,15 @@
 //! What time does to a profile: reservations lapse, answered keys and old history are forgotten, vectors shrink.
 
+use bincode::de::Decoder;
+use bincode::enc::Encoder;
+use bincode::error::{DecodeError, EncodeError};
+use bincode::{Decode, Encode};
+
 use crate::limits::RETENTION_MS;
 use crate::profile::cells::Look;
 use crate::profile::command::{Counted, DecisionId};
 use crate::profile::draft::Draft;
-use crate::profile::state::{Dealings, Exposure, Profile, Reservation, Used};
+use crate::profile::state::{Dealings, DecisionRecord, Exposure, Lapsed, Profile, Reservation, Used};
 use crate::time::Timestamp;
 
 impl Profile {
@@ -15,8 +20,8 @@ impl Profile {
         let Some(dealings) = self.dealings.as_mut() else { return };
         dealings.give_back(draft, |held| held.expires_at <= now);
         dealings.policy_holds.retain(|hold| now < hold.expires_at);
-        dealings.keyed.retain(|keyed| now < keyed.until);
-        dealings.decisions.retain(|record| now < record.until);
+        dealings.keyed.lapse(now);
+        dealings.forget_decisions(|record| record.until <= now);
         dealings.cap_uses.retain(|use_of| match &use_of.used {
             Used::Lifetime(_) => true,
             Used::Calendar(span, _) => now < span.until,
@@ -29,27 +34,24 @@ impl Profile {
         }
     }
 
-    /// When [`Profile::lapse`] has something to do that others wait for: units to give back, keys to forget.
+    /// When [`Profile::lapse`] has something to do that others wait for: units to give back, keys to forget. As it was when
+    /// the profile was last [tidied](Profile::tidy). O(1).
     pub(crate) fn due(&self) -> Option<Timestamp> {
-        let dealings = self.dealings.as_ref()?;
-        let held = dealings.reservations.iter().map(|held| held.expires_at);
-        let holds = dealings.policy_holds.iter().map(|hold| hold.expires_at);
-        let keyed = dealings.keyed.iter().map(|keyed| keyed.until);
-        let decisions = dealings.decisions.iter().map(|record| record.until);
-        held.chain(holds).chain(keyed).chain(decisions).min()
+        self.dealings.as_ref()?.due.0
     }
 
     /// Appends an impression.
     pub(crate) fn expose(&mut self, exposure: Exposure) {
         if let Some(category) = exposure.category() {
-            for earlier in self.exposures.iter_mut().filter(|seen| seen.offer == exposure.offer) {
+            let crowds = self.dealings.iter_mut().flat_map(|dealings| &mut dealings.crowds).map(|(last, _)| last);
+            for earlier in self.exposures.iter_mut().chain(crowds).filter(|seen| seen.offer == exposure.offer) {
                 *earlier = earlier.in_category(Some(category));
             }
         }
         self.exposures.push(exposure);
     }
 
-    /// Frees what is empty: most profiles have no dealings most of the time.
+    /// Frees what is empty (most profiles have no dealings most of the time) and notes when something falls due.
     pub(crate) fn tidy(&mut self) {
         self.exposures.shrink_to_fit();
         self.rows.shrink_to_fit();
@@ -58,6 +60,7 @@ impl Profile {
                 self.dealings = None;
             } else {
                 dealings.shrink();
+                dealings.due = dealings.find_due();
             }
         }
     }
@@ -79,27 +82,90 @@ impl Profile {
         }
         let dealings = self.dealings.get_or_insert_default();
         for seen in self.exposures.drain(..old) {
-            let counted = [
-                Some(Counted::All),
-                Some(Counted::Offer(seen.offer)),
-                Some(Counted::Creative(seen.creative)),
-                seen.category().map(Counted::Category),
-                Some(Counted::Channel(seen.channel)),
-                Some(Counted::Placement(seen.placement())),
-            ];
-            for counted in counted.into_iter().flatten() {
-                match dealings.older.binary_search_by_key(&counted, |(what, _)| *what) {
-                    Ok(index) => dealings.older[index].1 = dealings.older[index].1.saturating_add(1),
-                    Err(index) => dealings.older.insert(index, (counted, 1)),
-                }
-            }
+            dealings.fold(&seen, 1);
         }
-        let exposures = &self.exposures;
-        dealings.answered.retain(|(offer, _)| exposures.iter().any(|seen| seen.offer == *offer));
+        for (last, times) in
+            dealings.crowds.extract_if(.., |(last, _)| now.since_ms(last.at()) >= RETENTION_MS).collect::<Vec<_>>()
+        {
+            dealings.fold(&last, times);
+        }
+        self.prune_answered();
+    }
+
+    /// Forgets good news about offers that are no longer in the history: there is no fatigue for it to end.
+    pub(crate) fn prune_answered(&mut self) {
+        let Some(dealings) = self.dealings.as_mut() else { return };
+        let shown: std::collections::BTreeSet<_> = self.exposures.iter().map(|seen| seen.offer).collect();
+        dealings.answered.retain(|(offer, _)| shown.contains(offer));
     }
 }
 
+/// When something falls due. Derived: not stored, and no part of what is compared.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Due(Option<Timestamp>);
+
+impl PartialEq for Due {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Encode for Due {
+    fn encode<E: Encoder>(&self, _: &mut E) -> Result<(), EncodeError> {
+        Ok(())
+    }
+}
+
+impl<C> Decode<C> for Due {
+    fn decode<D: Decoder<Context = C>>(_: &mut D) -> Result<Self, DecodeError> {
+        Ok(Due::default())
+    }
+}
+bincode::impl_borrow_decode!(Due);
+
 impl Dealings {
+    fn find_due(&self) -> Due {
+        let held = self.reservations.iter().map(|held| held.expires_at);
+        let holds = self.policy_holds.iter().map(|hold| hold.expires_at);
+        let keyed = self.keyed.iter().map(|keyed| keyed.until);
+        let decisions = self.decisions.iter().map(|record| record.until);
+        Due(held.chain(holds).chain(keyed).chain(decisions).min())
+    }
+
+    /// Takes impressions out of the history: from now on they count at the time of the last that was taken out.
+    pub(crate) fn fold(&mut self, seen: &Exposure, times: u32) {
+        self.older_until = self.older_until.max(seen.at());
+        let counted = [
+            Some(Counted::All),
+            Some(Counted::Offer(seen.offer)),
+            Some(Counted::Creative(seen.creative)),
+            seen.category().map(Counted::Category),
+            Some(Counted::Channel(seen.channel)),
+            Some(Counted::Placement(seen.placement())),
+        ];
+        for counted in counted.into_iter().flatten() {
+            match self.older.binary_search_by_key(&counted, |(what, _)| *what) {
+                Ok(index) => self.older[index].1 = self.older[index].1.saturating_add(times),
+                Err(index) => {
+                    let before = if counted == Counted::All { 0 } else { self.older_rest };
+                    self.older.insert(index, (counted, before.saturating_add(times)));
+                }
+            }
+        }
+    }
+
+    /// Forgets decisions with all that is known of them.
+    pub(crate) fn forget_decisions(&mut self, goes: impl Fn(&DecisionRecord) -> bool) {
+        let mut gone: Vec<DecisionId> =
+            self.decisions.extract_if(.., |record| goes(record)).map(|record| record.decision).collect();
+        if gone.is_empty() {
+            return;
+        }
+        gone.sort_unstable();
+        self.answers.retain(|answer| gone.binary_search(&answer.decision).is_err());
+        self.lapsed.retain(|lapsed| gone.binary_search(&lapsed.decision).is_err());
+    }
+
     /// Takes out reservations and returns their units; an outcome that would have used one comes late from now on.
     /// Returns how many there were.
     pub(crate) fn give_back<L: Look>(
@@ -108,13 +174,13 @@ impl Dealings {
         goes: impl Fn(&Reservation) -> bool,
     ) -> usize {
         let before = self.reservations.len();
-        let decisions = &mut self.decisions;
+        let (decisions, lapsed) = (&self.decisions, &mut self.lapsed);
         self.reservations.retain(|held| {
             let stays = !goes(held);
             if !stays {
                 draft.give_back(held.account);
-                if let Some(record) = decisions.iter_mut().find(|record| record.decision == held.decision) {
-                    record.lapsed.push((held.rank, held.cap));
+                if decisions.iter().any(|record| record.decision == held.decision) {
+                    lapsed.push(Lapsed { decision: held.decision, rank: held.rank, cap: held.cap });
                 }
             }
             stays
@@ -125,12 +191,8 @@ impl Dealings {
     /// Gives back what a decision holds for propositions that were not shown, and lifts their policies' holds. `ranks`
     /// empty: all.
     pub(crate) fn release<L: Look>(&mut self, draft: &mut Draft<'_, L>, decision: DecisionId, ranks: &[u16]) -> usize {
-        let shown: Vec<u16> = self
-            .decisions
-            .iter()
-            .filter(|record| record.decision == decision)
-            .flat_map(|record| record.answers.iter().map(|answer| answer.rank))
-            .collect();
+        let answers = self.answers.iter().filter(|answer| answer.decision == decision);
+        let shown: Vec<u16> = answers.map(|answer| answer.rank).collect();
         let goes = |of: DecisionId, rank: u16| {
             of == decision && (ranks.is_empty() || ranks.contains(&rank)) && !shown.contains(&rank)
         };
@@ -139,6 +201,7 @@ impl Dealings {
     }
 
     fn shrink(&mut self) {
+        self.crowds.shrink_to_fit();
         self.older.shrink_to_fit();
         self.outcomes.shrink_to_fit();
         self.cap_uses.shrink_to_fit();
@@ -148,6 +211,8 @@ impl Dealings {
         self.answered.shrink_to_fit();
         self.ghosts.shrink_to_fit();
         self.decisions.shrink_to_fit();
+        self.answers.shrink_to_fit();
+        self.lapsed.shrink_to_fit();
         self.keyed.shrink_to_fit();
     }
 }

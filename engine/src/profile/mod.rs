@@ -12,16 +12,21 @@ pub mod cells;
 pub mod command;
 mod draft;
 pub mod evidence;
+pub mod keyed;
 mod lapse;
 pub mod pending;
 pub mod planning;
 pub mod respond;
+mod room;
 pub mod shard;
 pub mod state;
 pub mod stored;
 pub mod symbols;
 mod take;
+mod weight;
 
+#[cfg(test)]
+mod fullness;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]

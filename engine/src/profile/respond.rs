@@ -3,14 +3,13 @@
 use crate::catalog::outcomes::IMPRESSION;
 use crate::keys::OutcomeKey;
 use crate::model::settings::Sentiment;
-use crate::profile::apply::{Outcome, Refusal, Responded, check_bounds};
+use crate::profile::apply::{Outcome, Refusal, Responded};
 use crate::profile::cells::{Look, ProfileId};
-use crate::profile::command::{CountEvent, DecisionId, Respond, TakeAccount};
+use crate::profile::command::{CountEvent, Idempotency, OptOut, Respond, TakeAccount};
 use crate::profile::draft::Draft;
 use crate::profile::evidence::Observation;
-use crate::profile::state::{
-    Answer, DecisionRecord, Exposure, Keyed, KeyedAnswer, OutcomeRecord, Profile, Reservation,
-};
+use crate::profile::keyed::{Keyed, KeyedAnswer};
+use crate::profile::state::{Answer, Dealings, DecisionRecord, Exposure, OutcomeRecord, Profile, Reservation};
 
 impl<L: Look> Draft<'_, L> {
     pub(crate) fn respond(&mut self, respond: &Respond) -> Result<Outcome, Refusal> {
@@ -29,12 +28,20 @@ impl<L: Look> Draft<'_, L> {
             None => {}
         }
 
+        if !self.can_remember(&profile, &keyed(respond, Responded::default())) {
+            let Some(opt_out) = respond.opt_out else { return Err(Refusal::KeyTableFull) };
+            // What the customer wants holds whatever else there is no room for. Done again it changes nothing, so it needs
+            // no key; the outcome would count again, and is left out.
+            profile.dealings.get_or_insert_default().bar(opt_out);
+            self.store_profile(id, profile);
+            return Ok(Outcome::Responded(Responded::default()));
+        }
+
         let mut responded = Responded { repeat: is_repeat(&profile, respond), ..Responded::default() };
         if !responded.repeat {
             self.count(&id, &mut profile, respond, &mut responded);
         }
         self.note_outcome(&mut profile, respond, responded);
-        check_bounds(self, &id, &profile)?;
         self.store_profile(id, profile);
         Ok(Outcome::Responded(responded))
     }
@@ -105,11 +112,10 @@ impl<L: Look> Draft<'_, L> {
             }
         }
         for unit in respond.counts.iter().filter(|unit| unit.count_on == event && !confirmed.contains(&unit.cap)) {
-            let record = respond.proposition.and_then(|(decision, _)| record_of(profile, decision));
-            let lapsed = record.zip(respond.proposition).is_some_and(|(record, (_, rank))| {
-                record.lapsed.iter().any(|(of, cap)| (*of, *cap) == (rank, unit.cap))
-            });
-            responded.late |= lapsed;
+            let lapsed = profile.dealings.iter().flat_map(|dealings| &dealings.lapsed);
+            responded.late |= lapsed
+                .filter(|lapsed| Some((lapsed.decision, lapsed.rank)) == respond.proposition)
+                .any(|lapsed| lapsed.cap == unit.cap);
             responded.over_cap |= !self.use_unit(profile, unit);
         }
     }
@@ -118,25 +124,22 @@ impl<L: Look> Draft<'_, L> {
     fn note_answer(&self, profile: &mut Profile, respond: &Respond, outcome: OutcomeKey, positive: bool) {
         let Some((decision, rank)) = respond.proposition else { return };
         let now = self.now();
-        let decisions = &mut profile.dealings.get_or_insert_default().decisions;
-        let index = decisions.iter().position(|record| record.decision == decision).unwrap_or_else(|| {
-            decisions.push(DecisionRecord {
+        let dealings = profile.dealings.get_or_insert_default();
+        if !dealings.decisions.iter().any(|record| record.decision == decision) {
+            dealings.decisions.push(DecisionRecord {
                 decision,
                 at: respond.decided_at.unwrap_or(now),
                 until: respond.answerable_until.unwrap_or(now),
-                answers: Vec::new(),
-                lapsed: Vec::new(),
             });
-            decisions.len() - 1
-        });
-        decisions[index].answers.push(Answer { rank, outcome, positive });
+        }
+        dealings.answers.push(Answer { decision, rank, outcome, positive });
     }
 
     fn note_outcome(&self, profile: &mut Profile, respond: &Respond, responded: Responded) {
         let now = self.now();
         let dealings = profile.dealings.get_or_insert_default();
         if respond.outcome != IMPRESSION || responded.repeat || responded.over_cap {
-            dealings.outcomes.push(OutcomeRecord {
+            dealings.note_outcome(OutcomeRecord {
                 at: now,
                 offer: respond.offer,
                 category: respond.category,
@@ -144,36 +147,47 @@ impl<L: Look> Draft<'_, L> {
                 value: respond.value,
                 over_cap: responded.over_cap,
                 repeat: responded.repeat,
+                times: 1,
             });
         }
-        if let Some(opt_out) = respond.opt_out
-            && let Err(index) = dealings.opt_outs.binary_search(&opt_out)
-        {
-            dealings.opt_outs.insert(index, opt_out);
+        if let Some(opt_out) = respond.opt_out {
+            dealings.bar(opt_out);
         }
-        let Responded { late, repeat, over_cap, .. } = responded;
-        dealings.keyed.push(Keyed {
-            key: respond.idempotency.key,
-            body: respond.idempotency.body,
-            until: respond.idempotency.until,
-            answer: KeyedAnswer::Responded { late, repeat, over_cap },
-        });
+        dealings.keyed.push(keyed(respond, responded));
     }
 }
 
-fn record_of(profile: &Profile, decision: DecisionId) -> Option<&DecisionRecord> {
-    profile.dealings.as_ref()?.decisions.iter().find(|record| record.decision == decision)
+impl Dealings {
+    fn bar(&mut self, opt_out: OptOut) {
+        if let Err(index) = self.opt_outs.binary_search(&opt_out) {
+            self.opt_outs.insert(index, opt_out);
+        }
+    }
+}
+
+fn keyed(respond: &Respond, Responded { late, repeat, over_cap, .. }: Responded) -> Keyed {
+    let Idempotency { key, body, until } = respond.idempotency;
+    Keyed { key, body, until, answer: KeyedAnswer::Responded { late, repeat, over_cap } }
 }
 
 fn answers<'a>(profile: &'a Profile, respond: &Respond) -> impl Iterator<Item = &'a Answer> {
-    let (decision, rank) = respond.proposition.unzip();
-    let record = decision.and_then(|decision| record_of(profile, decision));
-    record.into_iter().flat_map(|record| &record.answers).filter(move |answer| Some(answer.rank) == rank)
+    let proposition = respond.proposition;
+    let answers = profile.dealings.iter().flat_map(|dealings| &dealings.answers);
+    answers.filter(move |answer| Some((answer.decision, answer.rank)) == proposition)
 }
 
-/// Whether the proposition had this very outcome. Without a proposition nothing repeats.
+/// Whether the proposition had this very outcome, or may have had it and that was forgotten. Without a proposition nothing
+/// repeats.
 fn is_repeat(profile: &Profile, respond: &Respond) -> bool {
-    answers(profile, respond).any(|answer| answer.outcome == respond.outcome)
+    answers(profile, respond).any(|answer| answer.outcome == respond.outcome) || is_forgotten(profile, respond)
+}
+
+fn is_forgotten(profile: &Profile, respond: &Respond) -> bool {
+    let (Some(dealings), Some((decision, _)), Some(at)) = (&profile.dealings, respond.proposition, respond.decided_at)
+    else {
+        return false;
+    };
+    at <= dealings.forgotten_until && !dealings.decisions.iter().any(|record| record.decision == decision)
 }
 
 fn had_good_news(profile: &Profile, respond: &Respond) -> bool {

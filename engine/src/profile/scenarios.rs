@@ -477,18 +477,34 @@ fn impressions_older_than_every_window_still_count_for_ever() {
 }
 
 #[test]
-fn a_full_history_refuses_and_forgets_nothing() {
+fn a_history_that_is_full_still_counts_every_impression() {
     let mut world = World::new();
-    for _ in 0..EXPOSURES_PER_PROFILE {
+    let shown = EXPOSURES_PER_PROFILE as u64 + 10;
+    for _ in 0..shown {
         world.wait(2);
         let mut shown = world.outcome(None, IMPRESSION, Vec::new());
         shown.idempotency.until = world.now.plus_ms(1);
         world.responding(shown);
     }
-    let one_more = world.outcome(None, IMPRESSION, Vec::new());
-    let refused = world.run(ShardOp::Respond(Box::new(one_more)));
-    assert_eq!(refused, Outcome::Refused(Refusal::HistoryFull));
-    assert_eq!(world.ann().exposures.len(), EXPOSURES_PER_PROFILE);
+    let profile = world.ann();
+    assert!(profile.exposures.len() <= EXPOSURES_PER_PROFILE);
+    for window in [Window::Lifetime, Window::Rolling { ms: DAY_MS }] {
+        assert_eq!(profile.impressions(Counted::Offer(OfferKey(1)), window, world.now), shown);
+    }
+    assert_eq!(profile.last_shown(OfferKey(1)), Some(world.now));
+}
+
+#[test]
+fn repeated_outcomes_are_counted_and_not_kept_one_by_one() {
+    let mut world = World::new();
+    took(world.taking(world.take(1, vec![proposition(1, vec![world.own(3, Window::Lifetime)])])));
+    for _ in 0..5 {
+        let shown = world.outcome(Some((1, 1)), IMPRESSION, Vec::new());
+        world.responding(shown);
+        world.wait(1);
+    }
+    let [repeated] = world.ann().outcomes() else { panic!("{:?}", world.ann().outcomes()) };
+    assert_eq!((repeated.times, repeated.repeat, repeated.at), (4, true, world.now.plus_ms(-1)));
 }
 
 #[test]

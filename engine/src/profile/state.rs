@@ -12,7 +12,9 @@ use crate::decide::decision::Ghost;
 use crate::keys::{
     CapKey, CategoryKey, ChannelKey, CreativeKey, Micros, OfferKey, OutcomeKey, PlacementKey, SchemaKey, Symbol,
 };
-use crate::profile::command::{CountEvent, Counted, DecisionId, FirstAnswer, OptOut, TakeAccount, Window};
+use crate::profile::command::{CountEvent, Counted, DecisionId, OptOut, TakeAccount, Window};
+use crate::profile::keyed::KeyedCalls;
+use crate::profile::lapse::Due;
 use crate::time::{Span, Timestamp};
 use crate::value::Value;
 
@@ -111,8 +113,15 @@ impl Exposure {
 /// What a profile has beside attributes and exposures.
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
 pub struct Dealings {
-    /// Impressions that left the history by age, by what they count for.
+    /// Impressions counted together with a later one of the same thing: that one, which is in the history, and how many.
+    /// They count at its time, so that no limit is ever exceeded by them.
+    pub crowds: Vec<(Exposure, u32)>,
+    /// Impressions that left the history, by what they count for, sorted.
     pub older: Vec<(Counted, u32)>,
+    /// When the last of them was: they all count at this time.
+    pub older_until: Timestamp,
+    /// What each thing counts that `older` has no place for.
+    pub older_rest: u32,
     /// Outcomes other than impressions, oldest first.
     pub outcomes: Vec<OutcomeRecord>,
     /// Confirmed use of profile caps, by cap.
@@ -131,8 +140,16 @@ pub struct Dealings {
     pub ghosts: Vec<(Ghost, Timestamp)>,
     /// Recent decisions with an open proposition, for outcomes and retries.
     pub decisions: Vec<DecisionRecord>,
+    /// Outcomes of their propositions, oldest first: each key counts once.
+    pub answers: Vec<Answer>,
+    /// Units given back before they were used, oldest first: an outcome that needs one comes late.
+    pub lapsed: Vec<Lapsed>,
+    /// Answers to decisions up to here have been forgotten: what is no longer known of them counts as answered.
+    pub forgotten_until: Timestamp,
     /// Keys of calls that must count once.
-    pub keyed: Vec<Keyed>,
+    pub keyed: KeyedCalls,
+    /// When something falls due, as of the last command.
+    pub(crate) due: Due,
 }
 
 /// An outcome that is not an impression.
@@ -152,6 +169,8 @@ pub struct OutcomeRecord {
     pub over_cap: bool,
     /// The same outcome key again for the same proposition.
     pub repeat: bool,
+    /// How many such outcomes this stands for: itself, and earlier ones like it that were not kept one by one.
+    pub times: u32,
 }
 
 /// Confirmed use of one profile cap.
@@ -205,7 +224,7 @@ pub struct PolicyHold {
 }
 
 /// What is remembered of a decision while its propositions may be answered.
-#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct DecisionRecord {
     /// Which.
     pub decision: DecisionId,
@@ -213,15 +232,13 @@ pub struct DecisionRecord {
     pub at: Timestamp,
     /// When it may be forgotten: its propositions can no longer be answered.
     pub until: Timestamp,
-    /// Outcomes recorded for its propositions: each key counts once.
-    pub answers: Vec<Answer>,
-    /// Units given back before they were used, by rank and cap: an outcome that needs one comes late.
-    pub lapsed: Vec<(u16, CapKey)>,
 }
 
 /// An outcome recorded for one proposition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Answer {
+    /// To which decision.
+    pub decision: DecisionId,
     /// Of which proposition, from 1.
     pub rank: u16,
     /// What.
@@ -230,40 +247,23 @@ pub struct Answer {
     pub positive: bool,
 }
 
-/// A keyed call that has been answered.
-#[derive(Clone, Debug, PartialEq, Encode, Decode)]
-pub struct Keyed {
-    /// Hash of the key.
-    pub key: u128,
-    /// Hash of the body.
-    pub body: u64,
-    /// When it is forgotten.
-    pub until: Timestamp,
-    /// The first answer.
-    pub answer: KeyedAnswer,
+/// A unit that was held for a proposition and given back before it was used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Lapsed {
+    /// Of which decision.
+    pub decision: DecisionId,
+    /// And which of its propositions, from 1.
+    pub rank: u16,
+    /// Of which cap.
+    pub cap: CapKey,
 }
 
-/// What is answered again.
-#[derive(Clone, Debug, PartialEq, Encode, Decode)]
-pub enum KeyedAnswer {
-    /// Of a `respond`.
-    Responded {
-        /// See domain.md §5.
-        late: bool,
-        /// See domain.md §5.
-        repeat: bool,
-        /// See domain.md §5.
-        over_cap: bool,
-    },
-    /// Of a decision that took something.
-    Took {
-        /// Which decision.
-        decision: DecisionId,
-        /// When.
-        at: Timestamp,
-        /// What it said.
-        answer: Arc<FirstAnswer>,
-    },
+impl Dealings {
+    /// Impressions of `counted` that have left the history.
+    fn older(&self, counted: Counted) -> u32 {
+        let known = self.older.iter().find(|(what, _)| *what == counted).map(|(_, count)| *count);
+        known.unwrap_or(if counted == Counted::All { 0 } else { self.older_rest })
+    }
 }
 
 impl Profile {
@@ -276,14 +276,11 @@ impl Profile {
         };
         let shown = self.exposures.iter().filter(|seen| inside(seen.at()) && self.counts(counted, seen)).count() as u64;
         let Some(dealings) = &self.dealings else { return shown };
-        let older = match window {
-            Window::Lifetime => {
-                dealings.older.iter().find(|(what, _)| *what == counted).map_or(0, |(_, count)| u64::from(*count))
-            }
-            Window::Calendar(_) | Window::Rolling { .. } => 0,
-        };
+        let crowds = dealings.crowds.iter().filter(|(last, _)| inside(last.at()) && self.counts(counted, last));
+        let crowded = crowds.map(|(_, times)| u64::from(*times)).sum::<u64>();
+        let older = if inside(dealings.older_until) { u64::from(dealings.older(counted)) } else { 0 };
         let held = dealings.policy_holds.iter().filter(|hold| hold.counted == counted && now < hold.expires_at).count();
-        shown + older + held as u64
+        shown + crowded + older + held as u64
     }
 
     /// Whether `counted` counts this impression.
@@ -311,11 +308,20 @@ impl Profile {
     /// Unanswered exposures of `offer`, each weighing `2^(-age / half_life)`, summed oldest first (domain.md §6).
     pub fn fatigue(&self, offer: OfferKey, half_life_ms: f64, now: Timestamp) -> f64 {
         let answered = self.answered_at(offer);
-        self.exposures
-            .iter()
-            .filter(|seen| seen.offer == offer && answered.is_none_or(|at| seen.at() > at))
-            .map(|seen| libm::exp2(-(now.since_ms(seen.at()).max(0) as f64) / half_life_ms))
-            .sum()
+        let weighs = |seen: &Exposure| seen.offer == offer && answered.is_none_or(|at| seen.at() > at);
+        let weight = |seen: &Exposure| libm::exp2(-(now.since_ms(seen.at()).max(0) as f64) / half_life_ms);
+        let single: f64 = self.exposures.iter().filter(|seen| weighs(seen)).map(weight).sum();
+        let crowds = self.dealings.iter().flat_map(|dealings| &dealings.crowds);
+        crowds
+            .filter(|(last, _)| weighs(last))
+            .fold(single, |sum, (last, times)| sum + f64::from(*times) * weight(last))
+    }
+
+    /// Whether [`Profile::exposures`] are all that count as impressions: none is counted otherwise, and no policy holds any.
+    pub fn is_history_whole(&self) -> bool {
+        self.dealings.as_ref().is_none_or(|dealings| {
+            dealings.policy_holds.is_empty() && dealings.older.is_empty() && dealings.crowds.is_empty()
+        })
     }
 
     fn answered_at(&self, offer: OfferKey) -> Option<Timestamp> {

@@ -6,14 +6,13 @@ use bincode::{Decode, Encode};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::budget::escrow::EscrowAccount;
-use crate::codec::{DecodeError, decode, encode};
-use crate::keys::{CapKey, Revision, Symbol, TenantId};
+use crate::codec::{DecodeError, decode, encode_stored};
+use crate::keys::{CapKey, CategoryKey, OfferKey, Revision, Symbol, TenantId};
 use crate::limits::PIECE_BYTES;
 use crate::profile::command::AccountId;
-use crate::profile::evidence::Evidence;
-use crate::profile::shard::{CHUNKS, ShardState};
+use crate::profile::evidence::{Evidence, Tally};
+use crate::profile::shard::{CHUNKS, ShardState, Tenant};
 use crate::profile::state::Profile;
-use crate::profile::symbols::Symbols;
 use crate::time::Timestamp;
 
 /// One piece of an encoded shard.
@@ -30,10 +29,23 @@ enum PieceV1 {
         log_time: Timestamp,
         fence: Revision,
     },
+    /// With its counters over all offers. What follows names it by its number: tenants are numbered as they come.
     Tenant {
         id: TenantId,
+        all: Tally,
+    },
+    /// More of its names, in symbol order.
+    Names {
+        tenant: u32,
         names: Vec<Arc<str>>,
-        evidence: Evidence,
+    },
+    OfferTallies {
+        tenant: u32,
+        tallies: Vec<(OfferKey, Tally)>,
+    },
+    CategoryTallies {
+        tenant: u32,
+        tallies: Vec<(CategoryKey, Tally)>,
     },
     Accounts(Vec<(AccountId, EscrowAccount)>),
     Closed(Vec<((u32, CapKey), u32)>),
@@ -61,18 +73,13 @@ impl ShardState {
     /// moves on; one chunk is in memory at a time.
     pub fn encode_chunks(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
         let header = PieceV1::Header { log_time: self.log_time, fence: self.fence };
-        let tenants = self.tenants.iter().map(|tenant| PieceV1::Tenant {
-            id: tenant.id.clone(),
-            names: tenant.symbols.names().to_vec(),
-            evidence: (*tenant.evidence).clone(),
-        });
+        let tenants = self.tenants.iter().zip(0..).flat_map(|(tenant, number)| pieces_of(tenant, number));
         let accounts: Vec<(AccountId, EscrowAccount)> =
             self.accounts().map(|(id, account)| (id, account.clone())).collect();
-        let accounts =
-            accounts.chunks(ACCOUNTS_PER_PIECE).map(<[_]>::to_vec).map(PieceV1::Accounts).collect::<Vec<_>>();
+        let accounts = accounts.chunks(ITEMS_PER_PIECE).map(<[_]>::to_vec).map(PieceV1::Accounts).collect::<Vec<_>>();
         let closed: Vec<((u32, CapKey), u32)> =
             self.escrow.closed_below.iter().map(|(cap, ordinal)| (*cap, *ordinal)).collect();
-        let closed = closed.chunks(ACCOUNTS_PER_PIECE).map(<[_]>::to_vec).map(PieceV1::Closed).collect::<Vec<_>>();
+        let closed = closed.chunks(ITEMS_PER_PIECE).map(<[_]>::to_vec).map(PieceV1::Closed).collect::<Vec<_>>();
         let head = std::iter::once(header).chain(tenants).chain(accounts).chain(closed);
         let profiles = (0..CHUNKS).flat_map(|chunk| self.encode_profiles(chunk));
         let end = std::iter::once(PieceV1::End { profiles: self.profile_count() });
@@ -98,7 +105,30 @@ impl ShardState {
             }
             match read(piece.as_ref())? {
                 PieceV1::Header { .. } => return Err(RestoreError::Broken("two headers")),
-                PieceV1::Tenant { id, names, evidence } => state.restore_tenant(&id, &names, evidence)?,
+                PieceV1::Tenant { id, all } => {
+                    let before = state.tenants.len();
+                    let number = state.number_of(&id) as usize;
+                    if number != before {
+                        return Err(RestoreError::Broken("a tenant twice"));
+                    }
+                    state.tenants[number].evidence = Arc::new(Evidence::of_all(all));
+                }
+                PieceV1::Names { tenant, names } => {
+                    let symbols = Arc::make_mut(&mut state.restored(tenant)?.symbols);
+                    let expected = symbols.len() + names.len();
+                    for name in &names {
+                        symbols.intern(name);
+                    }
+                    if symbols.len() != expected {
+                        return Err(RestoreError::Broken("a name twice"));
+                    }
+                }
+                PieceV1::OfferTallies { tenant, tallies } => {
+                    Arc::make_mut(&mut state.restored(tenant)?.evidence).add_offers(tallies);
+                }
+                PieceV1::CategoryTallies { tenant, tallies } => {
+                    Arc::make_mut(&mut state.restored(tenant)?.evidence).add_categories(tallies);
+                }
                 PieceV1::Accounts(accounts) => {
                     for (id, account) in accounts {
                         if !account.is_sound() {
@@ -109,12 +139,13 @@ impl ShardState {
                 }
                 PieceV1::Closed(closed) => Arc::make_mut(&mut state.escrow).closed_below.extend(closed),
                 PieceV1::Profiles(profiles) => {
-                    for (tenant, customer, profile) in profiles {
+                    for (tenant, customer, mut profile) in profiles {
                         let known = state.tenants.get(tenant as usize).map(|tenant| tenant.symbols.len());
                         let names = known.ok_or(RestoreError::Broken("a profile of an unknown tenant"))?;
                         if profile.is_empty() || symbols_of(&profile).any(|symbol| symbol.0 as usize >= names) {
                             return Err(RestoreError::Broken("a profile names what has no name"));
                         }
+                        profile.tidy();
                         state.put_entry(tenant, &customer, profile);
                     }
                 }
@@ -142,22 +173,8 @@ impl ShardState {
         hasher.digest()
     }
 
-    fn restore_tenant(&mut self, id: &TenantId, names: &[Arc<str>], evidence: Evidence) -> Result<(), RestoreError> {
-        let before = self.tenants.len();
-        let number = self.number_of(id) as usize;
-        if number != before {
-            return Err(RestoreError::Broken("a tenant twice"));
-        }
-        let mut symbols = Symbols::default();
-        for name in names {
-            symbols.intern(name);
-        }
-        if symbols.len() != names.len() {
-            return Err(RestoreError::Broken("a name twice"));
-        }
-        self.tenants[number].symbols = Arc::new(symbols);
-        self.tenants[number].evidence = Arc::new(evidence);
-        Ok(())
+    fn restored(&mut self, tenant: u32) -> Result<&mut Tenant, RestoreError> {
+        self.tenants.get_mut(tenant as usize).ok_or(RestoreError::Broken("a piece of an unknown tenant"))
     }
 
     fn encode_profiles(&self, chunk: usize) -> Vec<Vec<u8>> {
@@ -165,7 +182,7 @@ impl ShardState {
         let mut open = Vec::new();
         let mut bytes = 0;
         for entry in self.sorted_chunk(chunk) {
-            let size = encode(&entry.profile).len() + entry.customer.len();
+            let size = size_of::<(u32, Box<str>, Profile)>() + entry.customer.len() + entry.profile.weight();
             if bytes + size > PIECE_BYTES && !open.is_empty() {
                 pieces.push(write(PieceV1::Profiles(std::mem::take(&mut open))));
                 bytes = 0;
@@ -180,14 +197,43 @@ impl ShardState {
     }
 }
 
-const ACCOUNTS_PER_PIECE: usize = 4_096;
+/// Accounts, counters and the like.
+const ITEMS_PER_PIECE: usize = 4_096;
+
+fn pieces_of(tenant: &Tenant, number: u32) -> impl Iterator<Item = PieceV1> {
+    let (offers, categories) = tenant.evidence.parts();
+    let mut pieces = vec![PieceV1::Tenant { id: tenant.id.clone(), all: tenant.evidence.all() }];
+    let mut names = Vec::new();
+    let mut bytes = 0;
+    for name in tenant.symbols.names() {
+        let size = size_of_val(name) + name.len();
+        if bytes + size > PIECE_BYTES {
+            pieces.push(PieceV1::Names { tenant: number, names: std::mem::take(&mut names) });
+            bytes = 0;
+        }
+        bytes += size;
+        names.push(Arc::clone(name));
+    }
+    if !names.is_empty() {
+        pieces.push(PieceV1::Names { tenant: number, names });
+    }
+    let offers: Vec<_> = offers.iter().map(|(offer, tally)| (*offer, *tally)).collect();
+    let offers = offers.chunks(ITEMS_PER_PIECE).map(<[_]>::to_vec);
+    pieces.extend(offers.map(|tallies| PieceV1::OfferTallies { tenant: number, tallies }));
+    let categories: Vec<_> = categories.iter().map(|(category, tally)| (*category, *tally)).collect();
+    let categories = categories.chunks(ITEMS_PER_PIECE).map(<[_]>::to_vec);
+    pieces.extend(categories.map(|tallies| PieceV1::CategoryTallies { tenant: number, tallies }));
+    pieces.into_iter()
+}
+
+const WHAT: &str = "a piece of a shard";
 
 fn write(piece: PieceV1) -> Vec<u8> {
-    encode(&StoredPiece::V1(piece))
+    encode_stored(WHAT, &StoredPiece::V1(piece))
 }
 
 fn read(bytes: &[u8]) -> Result<PieceV1, DecodeError> {
-    let StoredPiece::V1(piece) = decode("a piece of a shard", bytes)?;
+    let StoredPiece::V1(piece) = decode(WHAT, bytes)?;
     Ok(piece)
 }
 

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use crate::catalog::outcomes::IMPRESSION;
 use crate::keys::{CapKey, OfferKey};
-use crate::limits::PROPOSITIONS_PER_TAKE;
-use crate::profile::apply::{Outcome, Refusal, Took, check_bounds};
+use crate::limits::{MANDATORY_PER_PROFILE, PROPOSITIONS_PER_TAKE};
+use crate::profile::apply::{Outcome, Refusal, Took};
 use crate::profile::cells::{Look, ProfileId};
 use crate::profile::command::{CapTake, CountEvent, Counted, Idempotency, Take, TakeAccount, TakenProposition, Window};
 use crate::profile::draft::Draft;
 use crate::profile::evidence::Observation;
-use crate::profile::state::{Answer, DecisionRecord, Exposure, Keyed, KeyedAnswer, PolicyHold, Profile, Reservation};
+use crate::profile::keyed::{Keyed, KeyedAnswer};
+use crate::profile::state::{Answer, DecisionRecord, Exposure, PolicyHold, Profile, Reservation};
 use crate::time::Timestamp;
 
 /// Offers and caps for which there was no unit.
@@ -38,7 +39,7 @@ impl Profile {
     /// # Errors
     /// If the key came with another body.
     pub fn answered(&self, key: &Idempotency) -> Result<Option<&KeyedAnswer>, Refusal> {
-        let keyed = self.dealings.iter().flat_map(|dealings| &dealings.keyed).find(|keyed| keyed.key == key.key);
+        let keyed = self.dealings.iter().flat_map(|dealings| dealings.keyed.iter()).find(|keyed| keyed.key == key.key);
         match keyed {
             Some(keyed) if keyed.body == key.body => Ok(Some(&keyed.answer)),
             Some(_) => Err(Refusal::IdempotencyConflict),
@@ -46,13 +47,9 @@ impl Profile {
         }
     }
 
-    /// Bytes that answered keys count for.
+    /// Bytes that answered keys count for. O(1).
     pub(crate) fn keyed_bytes(&self) -> u64 {
-        let size = |keyed: &Keyed| match &keyed.answer {
-            KeyedAnswer::Responded { .. } => size_of::<Keyed>(),
-            KeyedAnswer::Took { answer, .. } => size_of::<Keyed>() + answer.bytes(),
-        };
-        self.dealings.iter().flat_map(|dealings| &dealings.keyed).map(|keyed| size(keyed) as u64).sum()
+        self.dealings.as_ref().map_or(0, |dealings| dealings.keyed.bytes())
     }
 }
 
@@ -108,6 +105,15 @@ impl<L: Look> Draft<'_, L> {
                 None => {}
             }
         }
+        let keyed = take.idempotency.zip(take.answer.as_ref()).map(|(key, answer)| Keyed {
+            key: key.key,
+            body: key.body,
+            until: key.until,
+            answer: KeyedAnswer::Took { decision: take.decision, at: self.now(), answer: Arc::clone(answer) },
+        });
+        if keyed.as_ref().is_some_and(|keyed| !self.can_remember(&profile, keyed)) {
+            return Err(Refusal::KeyTableFull);
+        }
         let dealings = profile.dealings.get_or_insert_default();
         if dealings.decisions.iter().any(|record| record.decision == take.decision) {
             return Err(Refusal::DecisionRepeated);
@@ -119,16 +125,21 @@ impl<L: Look> Draft<'_, L> {
             decision: take.decision,
             at: self.now(),
             until: take.answerable_until,
-            answers: Vec::new(),
-            lapsed: Vec::new(),
         });
 
         let missing = self.take_units(&id, &mut profile, take);
         if !missing.offers.is_empty() {
             return Err(Refusal::CapRefused { offers: missing.offers, caps: missing.caps });
         }
-        self.note_decision(&mut profile, take);
-        check_bounds(self, &id, &profile)?;
+        let dealings = profile.dealings.get_or_insert_default();
+        for ghost in &take.ghosts {
+            if !dealings.ghosts.iter().any(|(known, _)| known.offer == ghost.offer) {
+                dealings.ghosts.push((*ghost, self.now()));
+            }
+        }
+        if let Some(keyed) = keyed {
+            dealings.keyed.push(keyed);
+        }
         self.store_profile(id, profile);
         Ok(Outcome::Took(Took { decision: take.decision, at: self.now(), first_answer: None }))
     }
@@ -153,19 +164,22 @@ impl<L: Look> Draft<'_, L> {
             if proposition.implied_impression {
                 self.show(id, profile, take, rank, proposition);
             } else {
-                let holds = &mut profile.dealings.get_or_insert_default().policy_holds;
+                let dealings = profile.dealings.get_or_insert_default();
                 for policy in policies() {
-                    let hold = holds
+                    let room = dealings.can_hold_for_policy();
+                    let hold = dealings
+                        .policy_holds
                         .iter_mut()
                         .find(|hold| (hold.decision, hold.rank, hold.counted) == (take.decision, rank, policy.counted));
                     match hold {
                         Some(hold) => hold.expires_at = hold.expires_at.max(policy.expires_at),
-                        None => holds.push(PolicyHold {
+                        None if room => dealings.policy_holds.push(PolicyHold {
                             decision: take.decision,
                             rank,
                             counted: policy.counted,
                             expires_at: policy.expires_at,
                         }),
+                        None => missing.note(proposition.offer, None),
                     }
                 }
             }
@@ -193,6 +207,9 @@ impl<L: Look> Draft<'_, L> {
         };
         if at_once {
             return self.use_unit(profile, unit);
+        }
+        if profile.dealings.as_ref().is_some_and(|dealings| !dealings.can_hold()) {
+            return false;
         }
         let can = match unit.account {
             TakeAccount::Profile { limit, window } => profile.has_unit(unit.cap, limit, window, now),
@@ -246,7 +263,7 @@ impl<L: Look> Draft<'_, L> {
         if offers.contains(&proposition.offer) {
             return;
         }
-        if offers.len() as u64 >= u64::from(limit) {
+        if offers.len() as u64 >= u64::from(limit.min(MANDATORY_PER_PROFILE)) {
             missing.note(proposition.offer, None);
         } else {
             offers.push(proposition.offer);
@@ -258,30 +275,10 @@ impl<L: Look> Draft<'_, L> {
         let exposure = Exposure::new(self.now(), shown.offer, shown.creative, shown.channel, shown.placement);
         profile.expose(exposure.in_category(shown.category));
         let dealings = profile.dealings.get_or_insert_default();
-        if let Some(record) = dealings.decisions.iter_mut().find(|record| record.decision == take.decision) {
-            record.answers.push(Answer { rank, outcome: IMPRESSION, positive: false });
-        }
+        dealings.answers.push(Answer { decision: take.decision, rank, outcome: IMPRESSION, positive: false });
         if shown.evidence {
             let seen = Observation { offer: shown.offer, category: shown.category, shown: true, positive: false };
             self.writes().observed.push((id.tenant.clone(), seen));
-        }
-    }
-
-    fn note_decision(&mut self, profile: &mut Profile, take: &Take) {
-        let now = self.now();
-        let dealings = profile.dealings.get_or_insert_default();
-        for ghost in &take.ghosts {
-            if !dealings.ghosts.iter().any(|(known, _)| known.offer == ghost.offer) {
-                dealings.ghosts.push((*ghost, now));
-            }
-        }
-        if let Some((key, answer)) = take.idempotency.zip(take.answer.as_ref()) {
-            dealings.keyed.push(Keyed {
-                key: key.key,
-                body: key.body,
-                until: key.until,
-                answer: KeyedAnswer::Took { decision: take.decision, at: now, answer: Arc::clone(answer) },
-            });
         }
     }
 }

@@ -244,6 +244,7 @@ fn happen(catalog: &TenantCatalog, at: &Instant, profile: &mut Profile, dealings
             value: None,
             over_cap: dice.chance(10),
             repeat: false,
+            times: 1,
         }),
         12..=14 => use_cap(catalog, at, dealings, offer, dice),
         15 => dealings.policy_holds.push(PolicyHold {
