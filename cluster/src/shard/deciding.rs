@@ -405,7 +405,7 @@ impl ShardLeader {
             attributes: named(&profile.attributes),
             segments: profile.segments.iter().map(|symbol| Arc::clone(symbols.name(*symbol))).collect(),
             rows: profile.rows.iter().map(|(schema, row)| (*schema, named(row))).collect(),
-            exposures: profile.exposures.clone(),
+            exposures: profile.exposures.to_vec(),
             dealings: profile.dealings.clone(),
         })
     }

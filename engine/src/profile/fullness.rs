@@ -200,7 +200,7 @@ impl Full {
             Exposure::new(ago(many - index), OfferKey(thing), creative, channel, PlacementKey(thing % 7))
                 .in_category(Some(CategoryKey(thing % 50)))
         });
-        let exposures: Vec<Exposure> = exposures.collect();
+        let exposures: Exposures = exposures.collect();
         if self.older {
             let counted = (0..OLDER_PER_PROFILE as u32).map(|offer| (Counted::Offer(OfferKey(offer)), 1 + offer % 3));
             dealings.older = counted.collect();

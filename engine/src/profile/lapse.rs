@@ -53,7 +53,6 @@ impl Profile {
 
     /// Frees what is empty (most profiles have no dealings most of the time) and notes when something falls due.
     pub(crate) fn tidy(&mut self) {
-        self.exposures.shrink_to_fit();
         self.rows.shrink_to_fit();
         if let Some(dealings) = self.dealings.as_mut() {
             if **dealings == Dealings::default() {
@@ -81,7 +80,7 @@ impl Profile {
             return;
         }
         let dealings = self.dealings.get_or_insert_default();
-        for seen in self.exposures.drain(..old) {
+        for seen in self.exposures.drain_first(old) {
             dealings.fold(&seen, 1);
         }
         for (last, times) in

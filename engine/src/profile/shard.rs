@@ -189,7 +189,7 @@ impl ShardState {
         let given = size_of_val(&profile.attributes) + size_of_val(&profile.segments) + size_of_val(&profile.rows);
         let fixed = size_of::<Entry>() - given - size_of::<Box<str>>() - size_of::<u64>();
         let dealings = profile.dealings.as_ref().map_or(0, |dealings| size_of_val(&**dealings));
-        fixed + slot + profile.exposures.capacity() * size_of::<crate::profile::state::Exposure>() + dealings
+        fixed + slot + size_of_val(&*profile.exposures) + dealings
     }
 
     pub(super) fn number_of(&mut self, tenant: &TenantId) -> u32 {

@@ -31,7 +31,7 @@ pub struct Profile {
     /// Rows by schema, sorted by schema.
     pub rows: Vec<(SchemaKey, Named)>,
     /// Impressions, oldest first.
-    pub exposures: Vec<Exposure>,
+    pub exposures: Exposures,
     /// The rest; most profiles have none.
     pub dealings: Option<Box<Dealings>>,
 }
@@ -47,6 +47,47 @@ pub struct Exposure {
     pub channel: ChannelKey,
     /// 16 bits of category, 22 of placement, 42 of time, lowest first.
     packed: [u16; 5],
+}
+
+/// A profile's impressions, oldest first: no byte more than they take, because most profiles rest most of the time.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct Exposures(Box<[Exposure]>);
+
+impl Exposures {
+    /// Adds one at the end. O(number).
+    pub fn push(&mut self, exposure: Exposure) {
+        let mut list = std::mem::take(&mut self.0).into_vec();
+        list.reserve_exact(1);
+        list.push(exposure);
+        self.0 = list.into_boxed_slice();
+    }
+
+    /// Takes the first `count` out.
+    pub(crate) fn drain_first(&mut self, count: usize) -> Vec<Exposure> {
+        let mut first = std::mem::take(&mut self.0).into_vec();
+        self.0 = first.split_off(count).into_boxed_slice();
+        first
+    }
+}
+
+impl std::ops::Deref for Exposures {
+    type Target = [Exposure];
+
+    fn deref(&self) -> &[Exposure] {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Exposures {
+    fn deref_mut(&mut self) -> &mut [Exposure] {
+        &mut self.0
+    }
+}
+
+impl FromIterator<Exposure> for Exposures {
+    fn from_iter<I: IntoIterator<Item = Exposure>>(exposures: I) -> Self {
+        Exposures(exposures.into_iter().collect())
+    }
 }
 
 const PLACEMENT_BITS: u32 = 22;

@@ -20,7 +20,7 @@ use proffer_engine::profile::command::{
 };
 use proffer_engine::profile::shard::ShardState;
 use proffer_engine::profile::state::{
-    CapUse, Dealings, Exposure, Named, OutcomeRecord, PolicyHold, Profile, Reservation, Used,
+    CapUse, Dealings, Exposure, Exposures, Named, OutcomeRecord, PolicyHold, Profile, Reservation, Used,
 };
 use proffer_engine::profile::symbols::Symbols;
 use proffer_engine::time::{Calendar, DAY_MS, HOUR_MS, Period, Span, Timestamp};
@@ -173,7 +173,7 @@ fn profile(catalog: &TenantCatalog, symbols: &mut Symbols, at: &Instant, dice: &
         attributes: sorted(attributes),
         segments: segments.into(),
         rows,
-        exposures: Vec::new(),
+        exposures: Exposures::default(),
         dealings: None,
     };
     let mut dealings = Dealings::default();
