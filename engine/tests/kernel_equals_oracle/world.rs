@@ -191,7 +191,7 @@ fn profile(catalog: &TenantCatalog, symbols: &mut Symbols, at: &Instant, dice: &
     // An offer's impressions all count for its latest category.
     let latest: BTreeMap<OfferKey, Option<CategoryKey>> =
         profile.exposures.iter().map(|seen| (seen.offer, seen.category())).collect();
-    for seen in &mut profile.exposures {
+    for seen in profile.exposures.iter_mut() {
         *seen = seen.in_category(latest[&seen.offer]);
     }
     if dealings != Dealings::default() {
