@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use proffer_engine::catalog::Op;
+use proffer_engine::catalog::{EntityKind, Op};
 use proffer_engine::decide::request::Explain;
 use proffer_engine::value::Value;
 use tokio::time::Instant;
@@ -62,6 +62,25 @@ async fn a_profile_cap_holds_a_unit_until_it_is_used_or_lapses() {
     assert!(repeated.duplicate, "{repeated:?}");
     tokio::time::sleep(Duration::from_secs(901)).await;
     assert!(decide(&handle, 1).await.unwrap().decision.propositions.is_empty(), "used for good");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_override_lifts_is_answered_however_often_a_strict_policy_is_past() {
+    let (_, handle) = with_tenant("override", 1).await;
+    change(&handle, offer("one", 50, vec![])).await;
+    let policy = |id: &str, kind: &str, config: Value| {
+        let body = object([("name", Value::text(id)), ("ruleType", Value::text(kind)), ("config", config)]);
+        command(Op::Create { kind: EntityKind::Policy, id: id.to_owned(), body })
+    };
+    let cooldown = object([("cooldownHours", Value::Number(24.0)), ("enforcement", Value::text("strict"))]);
+    change(&handle, policy("cool", "cooldown", cooldown)).await;
+    assert_eq!(decide(&handle, 1).await.unwrap().decision.propositions.len(), 1);
+    assert_eq!(decide(&handle, 1).await.unwrap().decision.propositions.len(), 0, "held");
+    change(&handle, policy("let", "allow_override", object([]))).await;
+    for _ in 0..3 {
+        let decided = decide(&handle, 1).await.unwrap();
+        assert_eq!((decided.decision.propositions.len(), decided.degraded), (1, None));
+    }
 }
 
 #[tokio::test(start_paused = true)]
