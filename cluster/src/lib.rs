@@ -10,6 +10,7 @@
 //! the engine's `apply`, of entries that came out of a log.
 
 mod actors;
+mod bell;
 pub mod calls;
 pub mod config;
 pub mod error;

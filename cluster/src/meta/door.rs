@@ -1,7 +1,6 @@
 //! The way into the meta group: what waits is counted, and the cluster's own goes first.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use proffer_engine::budget::escrow::EscrowReport;
@@ -9,17 +8,17 @@ use proffer_engine::keys::ShardId;
 use proffer_engine::profile::command::AccountId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::bell::{Bell, Waker};
 use crate::error::Error;
 use crate::limits::{
     ESCROW_MESSAGES_MAX, META_OPEN_BYTES_MAX, META_OPEN_MAX, RETRY_AFTER_BUSY_MS, RETRY_AFTER_START_MS,
 };
 use crate::meta::ask::MetaAsk;
-use crate::shard::door::Waker;
 
 /// The meta group's gate and queue. It outlives the actor behind it.
 pub(crate) struct MetaDoor {
     waiting: Mutex<Waiting>,
-    up: AtomicBool,
+    bell: Bell,
     /// Calls and bytes that may be open: admitted, and not answered.
     places: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
@@ -31,8 +30,6 @@ struct Waiting {
     reporting: VecDeque<ShardId>,
     reports: BTreeMap<ShardId, BTreeMap<AccountId, EscrowReport>>,
     calls: VecDeque<Admitted>,
-    waker: Option<Waker>,
-    woken: bool,
 }
 
 /// What a call occupies until it is answered.
@@ -51,7 +48,7 @@ impl Default for MetaDoor {
     fn default() -> Self {
         MetaDoor {
             waiting: Mutex::default(),
-            up: AtomicBool::new(false),
+            bell: Bell::default(),
             places: Arc::new(Semaphore::new(META_OPEN_MAX)),
             bytes: Arc::new(Semaphore::new(META_OPEN_BYTES_MAX)),
         }
@@ -60,23 +57,17 @@ impl Default for MetaDoor {
 
 impl MetaDoor {
     pub(crate) fn is_up(&self) -> bool {
-        self.up.load(Ordering::Acquire)
+        self.bell.is_up()
     }
 
     /// A recovered actor stands behind the door from now on.
     pub(crate) fn open(&self, waker: Waker) {
-        let mut waiting = self.lock();
-        waiting.waker = Some(Arc::clone(&waker));
-        waiting.woken = true;
-        drop(waiting);
-        self.up.store(true, Ordering::Release);
-        waker();
+        self.bell.open(waker);
     }
 
     /// The actor is gone.
     pub(crate) fn close(&self) {
-        self.up.store(false, Ordering::Release);
-        self.lock().waker = None;
+        self.bell.close();
     }
 
     /// Admits a call. O(its bytes).
@@ -92,9 +83,8 @@ impl MetaDoor {
         let (Ok(place), Ok(bytes)) = (place, bytes) else {
             return Err(Error::Overloaded { retry_after_ms: RETRY_AFTER_BUSY_MS });
         };
-        let mut waiting = self.lock();
-        waiting.calls.push_back(Admitted { ask, room: Room { _place: place, _bytes: bytes } });
-        Self::wake(waiting);
+        self.lock().calls.push_back(Admitted { ask, room: Room { _place: place, _bytes: bytes } });
+        self.bell.ring();
         Ok(())
     }
 
@@ -113,7 +103,8 @@ impl MetaDoor {
             let kept = of_shard.entry(report.account).or_insert(report);
             *kept = EscrowReport { wish: report.wish.max(kept.wish), ..report };
         }
-        Self::wake(waiting);
+        drop(waiting);
+        self.bell.ring();
     }
 
     /// The reports of the shard that has waited longest.
@@ -136,9 +127,7 @@ impl MetaDoor {
 
     /// The actor has looked: says whether it has to look again.
     pub(crate) fn rest(&self) -> bool {
-        let mut waiting = self.lock();
-        waiting.woken = !waiting.reporting.is_empty() || !waiting.calls.is_empty();
-        waiting.woken
+        self.bell.rest(|| !self.is_empty())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -148,16 +137,6 @@ impl MetaDoor {
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().expect("no holder panics")
-    }
-
-    fn wake(mut waiting: MutexGuard<'_, Waiting>) {
-        if waiting.woken {
-            return;
-        }
-        let Some(waker) = waiting.waker.clone() else { return };
-        waiting.woken = true;
-        drop(waiting);
-        waker();
     }
 }
 

@@ -4,13 +4,14 @@
 //! for all of them: an entry to apply never stands behind more than one turn's worth of decisions.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use proffer_engine::keys::TenantId;
 use tokio::sync::Semaphore;
 
+use crate::bell::{Bell, Waker};
 use crate::error::Error;
 use crate::limits::{
     BULK_SHARE_DIVISOR, RETRY_AFTER_BUSY_MS, RETRY_AFTER_START_MS, SHARD_OPEN_MAX, SHARD_WAITING_MAX,
@@ -18,14 +19,10 @@ use crate::limits::{
 };
 use crate::shard::ask::{Ask, Lane};
 
-/// Wakes the actor.
-pub(crate) type Waker = Arc<dyn Fn() + Send + Sync>;
-
 /// One shard's gate and queue. It outlives the actor behind it: what waits is not lost when that is restarted.
 pub(crate) struct ShardDoor {
     waiting: Mutex<Waiting>,
-    /// An actor with recovered state stands behind the door.
-    up: AtomicBool,
+    bell: Bell,
     /// Moving estimate of one deed's cost, in nanoseconds.
     deed_ns: AtomicU64,
     /// One for each call that may be open: admitted, and not answered.
@@ -40,9 +37,6 @@ struct Waiting {
     work_ns: u64,
     bulk: usize,
     by_tenant: Vec<(TenantId, usize)>,
-    waker: Option<Waker>,
-    /// The actor has been woken and has not come to rest yet.
-    woken: bool,
 }
 
 struct Waiter {
@@ -68,7 +62,7 @@ impl ShardDoor {
     pub(crate) fn new() -> Self {
         ShardDoor {
             waiting: Mutex::new(Waiting::default()),
-            up: AtomicBool::new(false),
+            bell: Bell::default(),
             deed_ns: AtomicU64::new(WORK_NS_START),
             places: Arc::new(Semaphore::new(SHARD_OPEN_MAX)),
         }
@@ -76,32 +70,25 @@ impl ShardDoor {
 
     /// Whether a recovered actor stands behind the door.
     pub(crate) fn is_up(&self) -> bool {
-        self.up.load(Ordering::Acquire)
+        self.bell.is_up()
     }
 
     /// A recovered actor stands behind the door from now on.
     pub(crate) fn open(&self, waker: Waker) {
-        let mut waiting = self.lock();
-        waiting.waker = Some(Arc::clone(&waker));
-        waiting.woken = true;
-        drop(waiting);
-        self.up.store(true, Ordering::Release);
-        waker();
+        self.bell.open(waker);
     }
 
     /// The actor is gone: what waits goes on waiting, nothing new is admitted.
     pub(crate) fn close(&self) {
-        self.up.store(false, Ordering::Release);
-        self.lock().waker = None;
+        self.bell.close();
     }
 
     /// Admits a call, or hands it back. O(tenants waiting).
     pub(crate) fn send(&self, lane: Lane, mut ask: Ask) -> Result<(), Box<Refused>> {
         let (tenant, bulk) = match lane {
             Lane::Own => {
-                let mut waiting = self.lock();
-                waiting.own.push_back(ask);
-                Self::wake(waiting);
+                self.lock().own.push_back(ask);
+                self.bell.ring();
                 return Ok(());
             }
             Lane::Request(tenant) => (tenant, false),
@@ -126,7 +113,8 @@ impl ShardDoor {
             None => waiting.by_tenant.push((tenant.clone(), 1)),
         }
         waiting.calls.push_back(Waiter { ask, tenant, bulk, work_ns });
-        Self::wake(waiting);
+        drop(waiting);
+        self.bell.ring();
         Ok(())
     }
 
@@ -149,9 +137,7 @@ impl ShardDoor {
 
     /// The actor has looked: says whether it has to come again.
     pub(crate) fn rest(&self) -> bool {
-        let mut waiting = self.lock();
-        waiting.woken = !waiting.own.is_empty() || !waiting.calls.is_empty();
-        waiting.woken
+        self.bell.rest(|| self.waiting() > 0)
     }
 
     /// Learns how long `deeds` of work took.
@@ -171,17 +157,6 @@ impl ShardDoor {
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().expect("no holder panics")
-    }
-
-    /// Wakes the actor outside the lock, once for all that wait.
-    fn wake(mut waiting: MutexGuard<'_, Waiting>) {
-        if waiting.woken {
-            return;
-        }
-        let Some(waker) = waiting.waker.clone() else { return };
-        waiting.woken = true;
-        drop(waiting);
-        waker();
     }
 }
 
