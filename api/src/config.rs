@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proffer_cluster::ports::clock::Clock;
 use proffer_cluster::ports::entropy::Entropy;
+use proffer_cluster::ports::offload::Offload;
 
 use crate::limits::REQUEST_TIMEOUT;
 use crate::recommendation::TokenKeys;
@@ -16,6 +17,8 @@ pub struct Config {
     pub clock: Arc<dyn Clock>,
     /// Ids of new entities and of requests.
     pub entropy: Arc<dyn Entropy>,
+    /// Runs the long work of bulk requests.
+    pub offload: Arc<dyn Offload>,
     /// Sign `recommendationId`s; the same on every node, or one node does not accept what another one proposed.
     pub token_keys: TokenKeys,
     /// Time an ordinary request may take.
@@ -24,8 +27,13 @@ pub struct Config {
 
 impl Config {
     /// The defaults around what has none.
-    pub fn new(clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>, token_keys: TokenKeys) -> Self {
-        Config { clock, entropy, token_keys, request_timeout: REQUEST_TIMEOUT }
+    pub fn new(
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        offload: Arc<dyn Offload>,
+        token_keys: TokenKeys,
+    ) -> Self {
+        Config { clock, entropy, offload, token_keys, request_timeout: REQUEST_TIMEOUT }
     }
 }
 

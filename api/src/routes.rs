@@ -228,7 +228,7 @@ mod tests {
             handle.change(Command::V1(command), deadline).await.unwrap();
         }
         let keys = TokenKeys::new(TokenKey::new(1, &[0; 32]), Vec::new());
-        let config = Config { request_timeout, ..Config::new(clock, entropy, keys) };
+        let config = Config { request_timeout, ..Config::new(clock, entropy, Arc::new(InlineOffload), keys) };
         let request_ids = RequestIds::new(&*config.entropy);
         Arc::new(App { handle, config, request_ids, panics: AtomicU64::new(0) })
     }

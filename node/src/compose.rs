@@ -177,18 +177,19 @@ async fn recover(
         }
         Storage::Ephemeral => Arc::new(MemoryDisk::default()),
     };
+    let offload = Arc::new(Threads::start(tokio::runtime::Handle::current())?);
     let ports = cluster::Ports {
         disk,
         clock: clock.clone(),
         entropy: entropy.clone(),
-        offload: Arc::new(Threads::start(tokio::runtime::Handle::current())?),
+        offload: offload.clone(),
         fatal: Arc::new(AbortProcess),
     };
     let handle = cluster::start(cluster::Config::default(), ports).await?;
     admit(&handle, clock.as_ref(), &access).await?;
     let signing = Sha256::new().chain_update(TOKEN_KEY_CONTEXT).chain_update(handle.secret()).finalize().into();
     let token_keys = TokenKeys::new(TokenKey::new(1, &signing), Vec::new());
-    let router = api::router(handle.clone(), api::Config::new(clock, entropy, token_keys));
+    let router = api::router(handle.clone(), api::Config::new(clock, entropy, offload, token_keys));
     Ok((handle, router))
 }
 

@@ -3,9 +3,11 @@
 //! it, so that a rerun is harmless.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use axum::http::StatusCode;
 use proffer_cluster::calls::ProfileWrite;
+use proffer_cluster::ports::offload::{self, Lane};
 use proffer_engine::catalog::table::{Resolved, Table, TableKey};
 use proffer_engine::catalog::{Catalog, Command, EntityKind, Op, Role, TenantCatalog};
 use proffer_engine::keys::{CustomerId, Revision};
@@ -104,10 +106,13 @@ pub async fn import(asked: Asked) -> Answered {
     let name = asked.param("kind").to_owned();
     let kind = Kind::parse(&name).ok_or_else(|| Problem::not_found(format!("kind {name:?}")))?;
     check_role(&asked, std::slice::from_ref(&kind))?;
-    let mut bad = BadLines::default();
-    let lines = lines::read(asked.bytes(Accepted::Lines)?, &mut bad);
-    let batches = [Batch { name, kind, lines }];
-    let (mut imported, revision) = carry_out(&asked, &batches, dry_run, Naming::Lines, bad).await?;
+    let (asked, plan) = apart(asked, move |asked| {
+        let mut bad = BadLines::default();
+        let lines = lines::read(asked.bytes(Accepted::Lines)?, &mut bad);
+        Plan::of(asked, vec![Batch { name, kind, lines }], Naming::Lines, bad)
+    })
+    .await?;
+    let (mut imported, revision) = plan.carry_out(&asked, dry_run).await?;
     let imported = imported.pop().expect("one batch has one result");
     Ok(at_revision(json(StatusCode::OK, &imported), revision))
 }
@@ -116,11 +121,32 @@ pub async fn import(asked: Asked) -> Answered {
 pub async fn import_catalogue(asked: Asked) -> Answered {
     asked.query.only(&["dryRun"])?;
     let dry_run = asked.query.flag("dryRun")?;
-    let mut bad = BadLines::default();
-    let batches = read_catalogue(asked.bytes(Accepted::Json)?, &mut bad)?;
-    check_role(&asked, batches.iter().map(|batch| &batch.kind))?;
-    let (kinds, revision) = carry_out(&asked, &batches, dry_run, Naming::KindsAndLines, bad).await?;
+    let (asked, plan) = apart(asked, |asked| {
+        let mut bad = BadLines::default();
+        let batches = read_catalogue(asked.bytes(Accepted::Json)?, &mut bad)?;
+        check_role(asked, batches.iter().map(|batch| &batch.kind))?;
+        Plan::of(asked, batches, Naming::KindsAndLines, bad)
+    })
+    .await?;
+    let (kinds, revision) = plan.carry_out(&asked, dry_run).await?;
     Ok(at_revision(json(StatusCode::OK, &ImportedCatalogue { dry_run, kinds }), revision))
+}
+
+/// Runs long work apart from the threads that answer requests.
+async fn apart<T: Send + 'static>(
+    asked: Asked,
+    work: impl FnOnce(&Asked) -> Result<T, Problem> + Send + 'static,
+) -> Result<(Asked, T), Problem> {
+    let offload = Arc::clone(&asked.app.config.offload);
+    let working = offload::call(&*offload, Lane::Bulk, move || {
+        let result = work(&asked);
+        (asked, result)
+    });
+    let (asked, result) = working.await.map_err(|lost| {
+        tracing::error!(%lost, "an import could not be tried");
+        Problem::Internal
+    })?;
+    Ok((asked, result?))
 }
 
 fn check_role<'a>(asked: &Asked, kinds: impl IntoIterator<Item = &'a Kind>) -> Result<(), Problem> {
@@ -159,9 +185,10 @@ fn read_catalogue(body: &[u8], bad: &mut BadLines) -> Result<Vec<Batch>, Problem
 fn read_items(items: &[Value], bad: &mut BadLines) -> Vec<Line> {
     let mut lines = Vec::with_capacity(items.len());
     for (item, number) in items.iter().zip(1..) {
-        match item {
-            Value::Map(_) => lines.push(Line { number, value: item.clone() }),
-            other => bad.add(number, vec![whole(&format!("must be an object, not {}", other.kind()))]),
+        if item.as_map().is_some() {
+            lines.push(Line { number, value: item.clone() });
+        } else {
+            bad.add(number, vec![whole(&format!("must be an object, not {}", item.kind()))]);
         }
     }
     lines
@@ -182,55 +209,66 @@ enum Naming {
     KindsAndLines,
 }
 
-/// Tries all of it, then writes it.
-async fn carry_out(
-    asked: &Asked,
-    batches: &[Batch],
-    dry_run: bool,
+/// What was tried and found good.
+struct Plan {
+    batches: Vec<(Batch, Writes)>,
+    imported: Vec<Imported>,
     naming: Naming,
-    mut bad: BadLines,
-) -> Result<(Vec<Imported>, Revision), Problem> {
-    let mut trial = Trial::of(asked);
-    let (mut imported, mut planned) = (Vec::new(), Vec::new());
-    for batch in batches {
-        if naming == Naming::KindsAndLines {
-            bad.of_kind(&batch.name);
+}
+
+impl Plan {
+    /// Tries all of it.
+    fn of(asked: &Asked, batches: Vec<Batch>, naming: Naming, mut bad: BadLines) -> Result<Plan, Problem> {
+        let mut trial = Trial::of(asked);
+        let mut plan = Plan { batches: Vec::with_capacity(batches.len()), imported: Vec::new(), naming };
+        for batch in batches {
+            if naming == Naming::KindsAndLines {
+                bad.of_kind(&batch.name);
+            }
+            let (writes, created) = trial.plan(&batch, &mut bad)?;
+            let lines = batch.lines.len();
+            let updated = lines.saturating_sub(created);
+            plan.imported.push(Imported { kind: batch.name.clone(), dry_run: false, lines, created, updated });
+            plan.batches.push((batch, writes));
         }
-        let (writes, created) = trial.plan(batch, &mut bad)?;
-        let lines = batch.lines.len();
-        let updated = lines.saturating_sub(created);
-        imported.push(Imported { kind: batch.name.clone(), dry_run, lines, created, updated });
-        planned.push(writes);
+        bad.into_result()?;
+        Ok(plan)
     }
-    bad.into_result()?;
-    let mut revision = asked.handle().revision();
-    if dry_run {
-        return Ok((imported, revision));
-    }
-    let asked_for = imported.iter().map(|of| of.lines).sum();
-    let mut applied = 0;
-    for (batch, writes) in batches.iter().zip(planned) {
-        let name = (naming == Naming::KindsAndLines).then_some(batch.name.as_str());
-        let written = match writes {
-            Writes::Entities(commands) => write_entities(asked, commands, name, &batch.lines, &mut revision).await,
-            Writes::Profiles(writes) => {
-                let written = asked.handle().put_profiles(asked.tenant(), writes, asked.deadline).await;
-                written.map_err(|error| part_written(error, name, &batch.lines))
-            }
-            Writes::Rows(schema) => write_rows(asked, &schema, name, &batch.lines).await,
-        };
-        match written {
-            Ok(count) => applied += count,
-            Err(Problem::Partial { cause, applied: part, lines, .. }) => {
-                return Err(Problem::Partial { cause, applied: applied + part, asked: asked_for, lines });
-            }
-            Err(cause) if applied > 0 => {
-                return Err(Problem::Partial { cause: Box::new(cause), applied, asked: asked_for, lines: Vec::new() });
-            }
-            Err(problem) => return Err(problem),
+
+    /// Writes it, unless it was only to be tried.
+    async fn carry_out(self, asked: &Asked, dry_run: bool) -> Result<(Vec<Imported>, Revision), Problem> {
+        let Plan { batches, mut imported, naming } = self;
+        imported.iter_mut().for_each(|of| of.dry_run = dry_run);
+        let mut revision = asked.handle().revision();
+        if dry_run {
+            return Ok((imported, revision));
         }
+        let asked_for = imported.iter().map(|of| of.lines).sum();
+        let mut applied = 0;
+        for (Batch { name, lines, .. }, writes) in batches {
+            let kind = (naming == Naming::KindsAndLines).then_some(name.as_str());
+            let written = match writes {
+                Writes::Entities(commands) => write_entities(asked, commands, kind, &lines, &mut revision).await,
+                Writes::Profiles(writes) => {
+                    let written = asked.handle().put_profiles(asked.tenant(), writes, asked.deadline).await;
+                    written.map_err(|error| part_written(error, kind, &lines))
+                }
+                Writes::Rows(schema) => write_rows(asked, &schema, kind, &lines).await,
+            };
+            match written {
+                Ok(count) => applied += count,
+                Err(Problem::Partial { cause, applied: part, lines, .. }) => {
+                    return Err(Problem::Partial { cause, applied: applied + part, asked: asked_for, lines });
+                }
+                Err(cause) if applied > 0 => {
+                    let lines = Vec::new();
+                    return Err(Problem::Partial { cause: Box::new(cause), applied, asked: asked_for, lines });
+                }
+                Err(problem) => return Err(problem),
+            }
+        }
+        Ok((imported, revision))
     }
-    Ok((imported, revision))
 }
 
 /// Writes what was tried. Somebody else may have written in between: then a line may be refused, and those after it are not.

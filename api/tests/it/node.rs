@@ -79,7 +79,7 @@ impl Node {
             handle.change(command, deadline).await.unwrap();
         }
         let keys = TokenKeys::new(TokenKey::new(1, &[7; 32]), Vec::new());
-        let config = Config::new(clock.clone(), Arc::new(SeededEntropy::new(5)), keys);
+        let config = Config::new(clock.clone(), Arc::new(SeededEntropy::new(5)), Arc::new(InlineOffload), keys);
         Node { router: router(handle.clone(), config), clock, _handle: handle }
     }
 
