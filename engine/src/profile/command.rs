@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bincode::{Decode, Encode};
 
+use crate::codec::claims;
 use crate::decide::decision::{Decision, Ghost};
 use crate::keys::{
     CapKey, CategoryKey, ChannelKey, CreativeKey, CustomerId, Micros, OfferKey, OutcomeKey, PlacementKey, Revision,
@@ -181,25 +182,9 @@ impl FirstAnswer {
         kept
     }
 
-    /// Bytes it takes in memory, roughly. O(propositions and their computed fields).
+    /// Bytes that reading it will claim, roughly those it takes in memory. O(its parts).
     pub fn bytes(&self) -> usize {
-        let Decision { propositions, slots, ghosts, arm, .. } = &self.decision;
-        let computed = |(_, value): &(u16, Value)| match value {
-            Value::Text(text) => text.len(),
-            Value::List(items) => size_of_val(&**items),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Map(_) => 0,
-        };
-        let inside = propositions.iter().map(|proposition| {
-            size_of_val(proposition.takes.as_slice())
-                + size_of_val(proposition.computed.as_slice())
-                + proposition.computed.iter().map(computed).sum::<usize>()
-        });
-        size_of::<FirstAnswer>()
-            + size_of_val(propositions.as_slice())
-            + inside.sum::<usize>()
-            + size_of_val(slots.as_slice())
-            + size_of_val(ghosts.as_slice())
-            + arm.as_ref().map_or(0, |arm| arm.experiment.len())
+        size_of::<FirstAnswer>() + claims(self)
     }
 }
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use crate::catalog::outcomes::IMPRESSION;
 use crate::codec::{MAX_ENCODED_BYTES, claims};
-use crate::decide::decision::Ghost;
+use crate::decide::decision::{Decision, FlowChoice, Funnel, Ghost, Proposition, PropositionKind};
 use crate::keys::*;
 use crate::limits::*;
 use crate::model::settings::Sentiment;
@@ -14,7 +15,6 @@ use crate::profile::cells::{Cells, Look, ProfileId};
 use crate::profile::command::*;
 use crate::profile::evidence::Observation;
 use crate::profile::keyed::{Keyed, KeyedAnswer};
-use crate::profile::respond::IMPRESSION;
 use crate::profile::shard::ShardState;
 use crate::profile::state::*;
 use crate::time::{DAY_MS, Timestamp};
@@ -53,7 +53,34 @@ fn proposition(offer: u32, takes: Vec<CapTake>) -> TakenProposition {
         mandatory: false,
         fallback: false,
         implied_impression: false,
+        evidence: true,
         takes,
+    }
+}
+
+fn decided(propositions: u32) -> Decision {
+    let chosen = |offer| Proposition {
+        offer: OfferKey(offer),
+        creative: CreativeKey(offer),
+        channel: ChannelKey(2),
+        placement: PlacementKey(6),
+        activity: None,
+        slot: None,
+        score: 0.5,
+        kind: PropositionKind::Regular,
+        takes: Vec::new(),
+        computed: Vec::new(),
+    };
+    Decision {
+        revision: Revision(5),
+        flow: FlowChoice { key: None, version: 0, compact: false },
+        propositions: (0..propositions).map(chosen).collect(),
+        slots: Vec::new(),
+        funnel: Funnel::default(),
+        arm: None,
+        ghosts: Vec::new(),
+        budget_limited: false,
+        explanation: None,
     }
 }
 
@@ -73,7 +100,9 @@ fn take(decision: u64, now: Timestamp, propositions: Vec<TakenProposition>) -> T
         ghosts: Vec::new(),
         mandatory: None,
         policies: Vec::new(),
+        counts: Vec::new(),
         answerable_until: now.plus_ms(90 * DAY_MS),
+        answer: None,
     }
 }
 
@@ -138,16 +167,17 @@ fn rows_that_would_make_a_profile_unreadable_are_refused_and_nothing_is_lost() {
 fn answered_keys_of_one_customer_are_limited_and_shared_not_copied() {
     let mut state = ShardState::new();
     let keyed = |decision: u64| {
+        let idempotency = Some(Idempotency { key: decision.into(), body: 1, until: NOW.plus_ms(HOLD_MS) });
+        let answer = Some(Arc::new(FirstAnswer { decision: decided(150), contended: false }));
         let propositions = (0..150).map(|offer| proposition(offer, Vec::new())).collect();
-        let key = Idempotency { key: decision.into(), body: 1, until: NOW.plus_ms(HOLD_MS) };
-        ShardOp::Take(Box::new(Take { idempotency: Some(key), ..take(decision, NOW, propositions) }))
+        ShardOp::Take(Box::new(Take { idempotency, answer, ..take(decision, NOW, propositions) }))
     };
     let taken = (0..1_000).take_while(|decision| matches!(run(&mut state, NOW, keyed(*decision)), Outcome::Took(_)));
     assert!((100..1_000).contains(&taken.count()));
     assert_eq!(run(&mut state, NOW, keyed(2_000)), Outcome::Refused(Refusal::KeyTableFull));
     let answer_of =
         |state: &ShardState| match &state.profile(&ann()).unwrap().dealings.as_ref().unwrap().keyed[0].answer {
-            KeyedAnswer::Took { propositions, .. } => Arc::clone(propositions),
+            KeyedAnswer::Took { answer, .. } => Arc::clone(answer),
             KeyedAnswer::Responded { .. } => panic!("a decision was asked for"),
         };
     let before = answer_of(&state);

@@ -4,8 +4,6 @@
 //! Fatigue, recency and every contact policy read the one [`Profile::exposures`] history (docs/adr/0007): there is no second
 //! counter that could disagree with it.
 
-use std::sync::Arc;
-
 use bincode::{Decode, Encode};
 
 use crate::decide::decision::Ghost;

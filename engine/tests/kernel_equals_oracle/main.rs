@@ -99,7 +99,7 @@ impl Kernel {
         let earlier =
             world.profile.iter().flat_map(|profile| &profile.dealings).map(|dealings| dealings.decisions.len());
         let decision_id = DecisionId(0xda7e + earlier.sum::<usize>() as u64);
-        let taking = Taking { decision: decision_id, idempotency: None, supersedes: None };
+        let taking = Taking { decision: decision_id, idempotency: None, supersedes: None, contended: false };
         let binding = &mut self.binding;
         take_of(snapshot, subject(world), binding, &world.escrow, request, decision, &world.at, taking)
     }
