@@ -82,6 +82,7 @@ pub enum Extra {
 }
 
 /// A tenant's catalogue with all that is asked of it.
+#[derive(Clone)]
 pub struct Workload {
     pub tenant: TenantId,
     pub catalog: Catalog,
@@ -277,6 +278,13 @@ impl Workload {
             ("upliftWeight", Value::Number(0.5)),
         ]);
         let score = object(&[("method", Value::text("formula")), ("formula", formula)]);
+        self.publish("prieu", score);
+        let settings = object(&[("defaultFlowKey", Value::text("prieu"))]);
+        self.apply(Op::UpdateSettings { patch: settings });
+    }
+
+    /// Publishes a flow that scores so.
+    fn publish(&mut self, key: &str, score: Value) {
         let nodes = [
             ("inventory", 1, object(&[])),
             ("qualify", 1, object(&[])),
@@ -296,11 +304,10 @@ impl Workload {
             ])
         });
         let draft = object(&[("version", number(2)), ("nodes", Value::list(nodes))]);
-        let members = [("key", Value::text("prieu")), ("name", Value::text("prieu")), ("draftConfig", draft)];
-        self.create(EntityKind::Flow, "flow_prieu", &members);
-        self.apply(Op::PublishFlow { id: "flow_prieu".to_owned() });
-        let settings = object(&[("defaultFlowKey", Value::text("prieu"))]);
-        self.apply(Op::UpdateSettings { patch: settings });
+        let members = [("key", Value::text(key)), ("name", Value::text(key)), ("draftConfig", draft)];
+        let id = format!("flow_{key}");
+        self.create(EntityKind::Flow, &id, &members);
+        self.apply(Op::PublishFlow { id });
     }
 
     /// The instant of every decision.
@@ -386,8 +393,53 @@ impl Workload {
     /// An edit of one offer, for incremental compilation.
     pub fn edit(&mut self, index: u64, priority: u64) -> Vec<Touched> {
         let patch = object(&[("priority", number(priority))]);
-        let id = format!("off_{index}");
-        self.apply(Op::Update { kind: EntityKind::Offer, id, patch, expected: None })
+        self.update(EntityKind::Offer, &format!("off_{index}"), patch)
+    }
+
+    fn update(&mut self, kind: EntityKind, id: &str, patch: Value) -> Vec<Touched> {
+        self.apply(Op::Update { kind, id: id.to_owned(), patch, expected: None })
+    }
+
+    /// A second flow, whose scores blend in the margin.
+    pub fn publish_blend(&mut self) {
+        let formula = object(&[("impactWeight", Value::Number(0.6)), ("emphasisWeight", Value::Number(0.4))]);
+        let impact = object(&[("businessValue", Value::Number(0.5)), ("margin", Value::Number(0.5))]);
+        let score = object(&[("method", Value::text("formula")), ("formula", formula), ("impact", impact)]);
+        self.publish("blend", score);
+        self.raise_largest_margin();
+    }
+
+    /// An offer with a larger margin than any other.
+    pub fn raise_largest_margin(&mut self) -> Vec<Touched> {
+        self.update(EntityKind::Offer, "off_7", object(&[("margin", number(self.revision))]))
+    }
+
+    /// One more slot for the offers of the wide one.
+    pub fn add_activity(&mut self) -> Vec<Touched> {
+        let members = [
+            ("name", Value::text("added")),
+            ("collectionId", Value::text("col_wide")),
+            ("placementId", Value::text("plc_0")),
+            ("fallbackOfferId", Value::text("off_fallback")),
+        ];
+        self.apply(Op::Create { kind: EntityKind::Activity, id: "act_added".to_owned(), body: object(&members) })
+    }
+
+    /// Another name for a category.
+    pub fn rename_category(&mut self) -> Vec<Touched> {
+        self.update(EntityKind::Category, "cat_c1", object(&[("name", Value::text("renamed"))]))
+    }
+
+    /// A rule for all offers that looks at each.
+    pub fn add_wide_rule(&mut self) -> Vec<Touched> {
+        let config = [("field", Value::text("businessValue")), ("operator", Value::text("gte")), ("value", number(5))];
+        let members = [
+            ("name", Value::text("wide")),
+            ("scope", Value::text("global")),
+            ("ruleType", Value::text("offer_attribute")),
+            ("config", object(&config)),
+        ];
+        self.apply(Op::Create { kind: EntityKind::Rule, id: "rule_wide".to_owned(), body: object(&members) })
     }
 }
 

@@ -14,7 +14,7 @@ use crate::time::{CalendarFrame, DAY_MS, Period, SECOND_MS, Span, Timestamp};
 /// where authored moments are checked, never in a shard's `apply`: what that needs comes as instants in the command.
 ///
 /// Days are as long as the zone makes them: 23 or 25 hours where clocks change. All answers are instants.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Calendar {
     zone: TimeZone,
     week_start: Weekday,

@@ -13,7 +13,9 @@ use proffer_engine::decide::{Scratch, Taking, decide, take_of};
 use proffer_engine::keys::{CapKey, TenantId};
 use proffer_engine::profile::apply::{Outcome, Refusal, Took};
 use proffer_engine::profile::cells::{Look, ProfileId};
-use proffer_engine::profile::command::{AccountId, DecisionId, FirstAnswer, Idempotency, Leader, Release, ShardOp, Take};
+use proffer_engine::profile::command::{
+    AccountId, DecisionId, FirstAnswer, Idempotency, Leader, Release, ShardOp, Take,
+};
 use proffer_engine::profile::keyed::{Keyed, KeyedAnswer};
 use proffer_engine::profile::planning::{self, plan_respond};
 use proffer_engine::snapshot::Binding;

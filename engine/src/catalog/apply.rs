@@ -214,7 +214,7 @@ fn store<T: Authored>(
     let mut effect = Vec::new();
     if let Some(category) = new_category {
         also.push((EntityKind::Category, category.id.clone()));
-        make_category(tenant, category, stamp);
+        make_category(tenant, category, stamp, &mut effect);
     }
     let id = row.id.clone();
     put(tenant, row, before, &mut effect);
@@ -242,13 +242,13 @@ pub(crate) fn put<T: Authored>(
     }
 }
 
-fn make_category(tenant: &mut TenantCatalog, new: NewCategory, stamp: &Stamp<'_>) {
+fn make_category(tenant: &mut TenantCatalog, new: NewCategory, stamp: &Stamp<'_>, effect: &mut Vec<Touched>) {
     let body = Value::map([("name", Value::text(&new.name))]);
     let body = Category::read(&body, &mut Faults::new()).expect("a category needs a name only");
     let key = tenant.categories.next_key().expect("the check left room for a category");
     count_slug(tenant, new.slug);
     let row = Entity { key, id: new.id, created_at: stamp.at, updated_at: stamp.at, revision: stamp.revision, body };
-    put(tenant, row, None, &mut Vec::new());
+    put(tenant, row, None, effect);
 }
 
 /// `cat_` + slug, suffixed if that is or was in use.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::catalog::command::EntityKind;
 use crate::catalog::table::TableKey;
 use crate::catalog::validate::condition::Kind;
+use crate::decide::score::LargestValues;
 use crate::keys::{
     ActivityKey, CategoryKey, ChannelKey, CreativeKey, FlowKey, OfferKey, PlacementKey, RuleKey, SubCategoryKey,
 };
@@ -27,12 +28,78 @@ impl Thing {
     }
 }
 
+/// Looking up a thing costs about as much as walking over so many.
+const WALK_FACTOR: usize = 16;
+
+/// All pairs of which the referenced one is of `kind`, with a key from `first` to `last`.
+fn all_of<K: TableKey>(kind: EntityKind, first: K, last: K) -> std::ops::RangeInclusive<(Thing, Thing)> {
+    let lowest = Thing { kind: EntityKind::ALL[0], index: 0 };
+    let highest = Thing { kind: EntityKind::ALL[EntityKind::ALL.len() - 1], index: u32::MAX };
+    (Thing::new(kind, first), lowest)..=(Thing::new(kind, last), highest)
+}
+
+/// Margins and revenue values of active general offers, so that the largest of what is left is known at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Worths {
+    margins: Counted,
+    revenues: Counted,
+}
+
+impl Worths {
+    /// Counts an offer in.
+    pub(crate) fn add(&mut self, margin: f64, revenue: f64) {
+        self.margins.add(margin);
+        self.revenues.add(revenue);
+    }
+
+    /// Counts it out.
+    pub(crate) fn remove(&mut self, margin: f64, revenue: f64) {
+        self.margins.remove(margin);
+        self.revenues.remove(revenue);
+    }
+
+    /// The largest of each; none is below 0.
+    pub(crate) fn largest(&self) -> LargestValues {
+        LargestValues { margin: self.margins.largest(), revenue_value: self.revenues.largest() }
+    }
+}
+
+/// Positive numbers, each with how often it is there, by their bits: these sort as the numbers do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Counted(BTreeMap<u64, u32>);
+
+impl Counted {
+    fn add(&mut self, number: f64) {
+        if number > 0.0 {
+            *self.0.entry(number.to_bits()).or_insert(0) += 1;
+        }
+    }
+
+    fn remove(&mut self, number: f64) {
+        if number > 0.0
+            && let Some(count) = self.0.get_mut(&number.to_bits())
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(&number.to_bits());
+            }
+        }
+    }
+
+    fn largest(&self) -> f64 {
+        self.0.last_key_value().map_or(0.0, |(bits, _)| f64::from_bits(*bits))
+    }
+}
+
 /// Reverse references, tags and keys of one tenant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Index {
     /// (referenced, referencing).
     uses: BTreeSet<(Thing, Thing)>,
     pub(crate) tags: BTreeMap<String, usize>,
+    /// Rules with a scope that is no offer and no creative.
+    pub(crate) wide_rules: BTreeSet<RuleKey>,
+    pub(crate) worths: Worths,
     pub(crate) placement_keys: BTreeMap<(ChannelKey, String), PlacementKey>,
     pub(crate) activity_keys: BTreeMap<String, ActivityKey>,
     pub(crate) flow_keys: BTreeMap<String, FlowKey>,
@@ -65,6 +132,30 @@ impl Index {
     pub(crate) fn users_of_kind(&self, target: Thing, kind: EntityKind) -> impl Iterator<Item = Thing> {
         let (first, last) = (Thing { kind, index: 0 }, Thing { kind, index: u32::MAX });
         self.uses.range((target, first)..=(target, last)).map(|(_, user)| *user)
+    }
+
+    /// Everything that references one of `targets` (ascending, all of `kind`): its place in `targets`, and the user.
+    pub(crate) fn visit_users<K: TableKey>(
+        &self,
+        kind: EntityKind,
+        targets: &[K],
+        mut visit: impl FnMut(usize, Thing),
+    ) {
+        let (Some(first), Some(last)) = (targets.first(), targets.last()) else { return };
+        // Walking over what lies between costs less than looking up, unless most of it is not wanted.
+        if ((last.index() - first.index()) as usize) < targets.len() * WALK_FACTOR {
+            let mut wanted = targets.iter().enumerate().peekable();
+            for (target, user) in self.uses.range(all_of(kind, *first, *last)) {
+                while wanted.next_if(|(_, wanted)| wanted.index() < target.index).is_some() {}
+                if let Some((place, _)) = wanted.peek().filter(|(_, wanted)| wanted.index() == target.index) {
+                    visit(*place, *user);
+                }
+            }
+        } else {
+            for (place, target) in targets.iter().enumerate() {
+                self.uses.range(all_of(kind, *target, *target)).for_each(|(_, user)| visit(place, *user));
+            }
+        }
     }
 
     pub(crate) fn creatives_of(&self, offer: OfferKey) -> impl Iterator<Item = CreativeKey> {

@@ -7,11 +7,12 @@
 //! Invariant: every stored body is valid, every stored reference is the id of an existing entity, and nothing outside
 //! `apply` changes state.
 //!
-//! Map: `command` and `refusal` are the protocol; `tenant` is the state and what can be looked up in it, `table` one kind,
-//! `index` the reverse references; `apply`, `delete`, `publish`, `tenancy` the transitions; `entity` what the kinds
+//! Map: `command` and `refusal` are the protocol; `tenant` is the state and what can be looked up in it, `table` one kind
+//! (`by_key` its rows), `index` the reverse references; `apply`, `delete`, `publish`, `tenancy` the transitions; `entity` what the kinds
 //! differ in; `validate` the rules; `caps`, `outcomes`, `rows` derived lists; `list` what reads answer; `stored` the bytes.
 
 mod apply;
+mod by_key;
 pub mod caps;
 pub mod command;
 mod delete;
@@ -30,7 +31,7 @@ pub mod tenant;
 mod validate;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 

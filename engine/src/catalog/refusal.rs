@@ -85,26 +85,24 @@ pub struct Changed {
 /// | offer: made, deleted, any field but the next two (expressions may read each) | `Offer` |
 /// | offer: only `emergencyExcluded` or `status` | `Overlay` |
 /// | creative | `Offer` of its offer (of both when it moves) |
-/// | category, sub-category: name, status, custom fields, deletion | `Offer` of each offer in it, `Everything` above [`Touched::LISTED_OFFERS_MAX`] |
-/// | rule whose scopes are all offers or creatives | `Offer` of each |
-/// | rule with any other scope | `Everything` if it is scoped to categories or tests offer fields, else `Shared` |
-/// | policy whose scopes are all offers or creatives | `Offer` of each |
-/// | policy with any other scope | `Shared` |
-/// | channel, placement, collection, activity, schema, flow publish or rollback | `Shared` |
-/// | settings | `Shared`; `Everything` when zone, week start or fatigue change |
+/// | rule | `Offer` of each offer, or creative's offer, among its scopes; `Shared` for any other scope |
+/// | category, sub-category: made, name, status, custom fields, deleted | `Shared` |
+/// | channel, placement, collection, activity, policy, schema, flow publish or rollback, settings | `Shared` |
 /// | flow draft, API keys | nothing |
 ///
-/// Icons, and descriptions of anything but offers, touch nothing. An `Overlay` may still change the largest margin or revenue of
-/// active offers, and columns of the two fields if a rule or formula reads them: whoever compiles knows.
+/// A deletion touches what it takes along too. Icons, and descriptions of anything but offers, touch nothing. An `Overlay`
+/// may still change the largest margin or revenue of active offers, and columns of the two fields if a rule or formula reads
+/// them: whoever compiles knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub enum Touched {
     /// Only status or emergency exclusion of an offer.
     Overlay(OfferKey),
     /// The columns of one offer, with its creatives, caps and the rules scoped to it. It may be gone.
     Offer(OfferKey),
-    /// Structures of a request rather than of an offer: global rules, policies, slots, flows, settings.
+    /// What belongs to no single offer: wide rules, policies, slots, collections, categories, flows, settings. Columns of
+    /// offers that follow from it are found by comparing.
     Shared,
-    /// Columns of all offers.
+    /// More offers than can be listed, or a new tenant.
     Everything,
 }
 

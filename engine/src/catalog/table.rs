@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::catalog::by_key::ByKey;
 use crate::keys::{
     ActivityKey, CategoryKey, ChannelKey, CollectionKey, CreativeKey, FlowKey, OfferKey, PlacementKey, PolicyKey,
     RuleKey, SchemaKey, SubCategoryKey,
@@ -69,7 +70,7 @@ pub enum Resolved<K> {
 /// All entities of one kind. Rows are shared: cloning a table copies pointers, not bodies.
 #[derive(Clone, Debug)]
 pub struct Table<K, T> {
-    rows: BTreeMap<K, Arc<Entity<K, T>>>,
+    rows: ByKey<K, Arc<Entity<K, T>>>,
     /// Number of the next key.
     next: u32,
     /// Ids of deleted rows: ids are never reused.
@@ -80,7 +81,13 @@ pub struct Table<K, T> {
 
 impl<K: TableKey, T> Default for Table<K, T> {
     fn default() -> Self {
-        Table { rows: BTreeMap::new(), next: 0, retired: BTreeSet::new(), ids: BTreeMap::new(), names: BTreeSet::new() }
+        Table {
+            rows: ByKey::default(),
+            next: 0,
+            retired: BTreeSet::new(),
+            ids: BTreeMap::new(),
+            names: BTreeSet::new(),
+        }
     }
 }
 
@@ -92,7 +99,7 @@ impl<K: TableKey, T> Table<K, T> {
 
     /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.rows.len() == 0
     }
 
     /// All rows by key, which is the order they were made in.
@@ -102,18 +109,17 @@ impl<K: TableKey, T> Table<K, T> {
 
     /// Rows with keys after `after`.
     pub fn iter_after(&self, after: Option<K>) -> impl Iterator<Item = &Arc<Entity<K, T>>> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        self.rows.range((after.map_or(Unbounded, Excluded), Unbounded)).map(|(_, row)| row)
+        self.rows.values_after(after)
     }
 
-    /// The row with this key, O(log n).
+    /// The row with this key, O(1).
     pub fn get(&self, key: K) -> Option<&Arc<Entity<K, T>>> {
-        self.rows.get(&key)
+        self.rows.get(key)
     }
 
     /// The row with this id, O(log n).
     pub fn by_id(&self, id: &str) -> Option<&Arc<Entity<K, T>>> {
-        self.rows.get(self.ids.get(id)?)
+        self.rows.get(*self.ids.get(id)?)
     }
 
     /// The key of the row with this id: what a stored [`Ref`] stands for. O(log n).
@@ -124,7 +130,7 @@ impl<K: TableKey, T> Table<K, T> {
     /// The row with exactly this name, if there is exactly one.
     pub fn by_name(&self, name: &str) -> Option<&Arc<Entity<K, T>>> {
         match self.resolve_name(name) {
-            Resolved::Found(key) => self.rows.get(&key),
+            Resolved::Found(key) => self.rows.get(key),
             Resolved::Unknown | Resolved::Ambiguous => None,
         }
     }
@@ -171,7 +177,7 @@ impl<K: TableKey, T> Table<K, T> {
             }
             self.names.insert((name.to_owned(), key));
         }
-        if !self.rows.contains_key(&key) {
+        if self.rows.get(key).is_none() {
             self.ids.insert(row.id.clone(), key);
         }
         self.rows.insert(key, Arc::new(row))
@@ -179,7 +185,7 @@ impl<K: TableKey, T> Table<K, T> {
 
     /// Removes a row for good.
     pub(crate) fn remove(&mut self, key: K, name: &str) -> Option<Arc<Entity<K, T>>> {
-        let row = self.rows.remove(&key)?;
+        let row = self.rows.remove(key)?;
         self.ids.remove(&row.id);
         self.names.remove(&(name.to_owned(), key));
         self.retired.insert(row.id.clone());
@@ -201,9 +207,13 @@ impl<K: TableKey, T> Table<K, T> {
         retired: BTreeSet<String>,
         name: impl Fn(&T) -> &str,
     ) -> Result<Self, String> {
+        // Each key ever given is a row's or was a retired id's.
+        if next as usize != rows.len() + retired.len() {
+            return Err(format!("{next} keys were given to {} rows and {} that are gone", rows.len(), retired.len()));
+        }
         let mut table = Table { next, retired, ..Table::default() };
         for row in rows {
-            if row.key.index() >= next || table.rows.contains_key(&row.key) || table.is_id_used(&row.id) {
+            if row.key.index() >= next || table.rows.get(row.key).is_some() || table.is_id_used(&row.id) {
                 return Err(format!("row {:?} has a key or id that cannot be", row.id));
             }
             table.ids.insert(row.id.clone(), row.key);

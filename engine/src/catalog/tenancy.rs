@@ -115,17 +115,7 @@ pub(crate) fn update_settings(
     settings::check_removed_outcomes(&after, tenant, &mut conflicts);
     Refusal::from_findings(faults, conflicts)?;
     let before = tenant.settings();
-    let columns = |settings: &Settings| {
-        let zone = settings.time_zone.clone();
-        (zone, settings.week_start, settings.fatigue_half_life_hours, settings.fatigue_strength)
-    };
-    let effect = if *before == after {
-        Vec::new()
-    } else if columns(before) == columns(&after) {
-        vec![Touched::Shared]
-    } else {
-        vec![Touched::Everything]
-    };
+    let effect = if *before == after { Vec::new() } else { vec![Touched::Shared] };
     tenant.state.outcomes.set(&after.outcomes);
     tenant.state.settings = after;
     tenant.state.settings_revision = stamp.revision;

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use bincode::{Decode, Encode};
 
+use crate::catalog::by_key::ByKey;
 use crate::catalog::caps::CapDefinition;
-use crate::catalog::command::Role;
+use crate::catalog::command::{EntityKind, Role};
 use crate::catalog::index::Index;
 use crate::catalog::outcomes::Outcomes;
 use crate::catalog::table::Table;
+use crate::decide::score::LargestValues;
 use crate::keys::{
     ActivityKey, CategoryKey, ChannelKey, CollectionKey, CreativeKey, FlowKey, OfferKey, PlacementKey, PolicyKey,
     Revision, RuleKey, SchemaKey, SubCategoryKey,
@@ -28,6 +30,15 @@ use crate::model::rule::{QualificationRule, RuleConfig};
 use crate::model::schema::Schema;
 use crate::model::settings::Settings;
 use crate::time::Timestamp;
+
+/// What names an offer and is compiled with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OfferUser {
+    /// Its content.
+    Creative(CreativeKey),
+    /// A rule with the offer in a scope.
+    Rule(RuleKey),
+}
 
 /// A stored API key. The secret itself is never stored.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -59,7 +70,7 @@ pub struct TenantCatalog {
     pub(crate) policies: Table<PolicyKey, ContactPolicy>,
     pub(crate) schemas: Table<SchemaKey, Schema>,
     pub(crate) flows: Table<FlowKey, DecisionFlow>,
-    pub(crate) rule_configs: BTreeMap<RuleKey, Arc<RuleConfig>>,
+    pub(crate) rule_configs: ByKey<RuleKey, Arc<RuleConfig>>,
     pub(crate) policy_configs: BTreeMap<PolicyKey, Arc<PolicyConfig>>,
     pub(crate) flow_versions: BTreeMap<FlowKey, Vec<Arc<FlowVersion>>>,
     pub(crate) caps: BTreeMap<OfferKey, Arc<[CapDefinition]>>,
@@ -149,7 +160,7 @@ impl TenantCatalog {
 
     /// The typed config of a rule; every stored rule has one.
     pub fn rule_config(&self, key: RuleKey) -> Option<&Arc<RuleConfig>> {
-        self.rule_configs.get(&key)
+        self.rule_configs.get(key)
     }
 
     /// The typed config of a policy; every stored policy has one.
@@ -213,6 +224,44 @@ impl TenantCatalog {
         creative: CreativeKey,
     ) -> impl Iterator<Item = &Arc<Entity<RuleKey, QualificationRule>>> {
         self.index.rules_of_creative(creative).filter_map(|key| self.rules.get(key))
+    }
+
+    /// The creatives and rules that name each of `offers` (ascending), offer by offer: its place in `offers`, and what
+    /// names it. O(offers · log n + result), or O(catalogue) where that is less.
+    pub(crate) fn visit_users(&self, offers: &[OfferKey], mut visit: impl FnMut(usize, OfferUser)) {
+        self.index.visit_users(EntityKind::Offer, offers, |place, user| match user.kind {
+            EntityKind::Creative => visit(place, OfferUser::Creative(user.key())),
+            EntityKind::Rule => visit(place, OfferUser::Rule(user.key())),
+            EntityKind::Category
+            | EntityKind::SubCategory
+            | EntityKind::Offer
+            | EntityKind::Channel
+            | EntityKind::Placement
+            | EntityKind::Collection
+            | EntityKind::Activity
+            | EntityKind::Policy
+            | EntityKind::Schema
+            | EntityKind::Flow => {}
+        });
+    }
+
+    /// The rules that name each of `creatives` (ascending), creative by creative: its place in `creatives`, and the rule.
+    pub(crate) fn visit_rules_of_creatives(&self, creatives: &[CreativeKey], mut visit: impl FnMut(usize, RuleKey)) {
+        self.index.visit_users(EntityKind::Creative, creatives, |place, user| {
+            if user.kind == EntityKind::Rule {
+                visit(place, user.key());
+            }
+        });
+    }
+
+    /// The rules with a scope that is no offer and no creative, by key.
+    pub(crate) fn wide_rules(&self) -> impl Iterator<Item = &Arc<Entity<RuleKey, QualificationRule>>> {
+        self.index.wide_rules.iter().filter_map(|key| self.rules.get(*key))
+    }
+
+    /// Largest margin and revenue value of active general offers. O(1).
+    pub(crate) fn largest_values(&self) -> LargestValues {
+        self.index.worths.largest()
     }
 
     /// Tags in use by offers, each with the number of offers that carry it.

@@ -56,7 +56,7 @@ pub(crate) fn look(case: &Case<'_>, scratch: &mut Scratch) -> Suppression {
     let single = &mut found.single;
     single.extend(case.request.exclude_offers.iter().filter_map(|offer| Some((None, case.snapshot.global(*offer)?))));
     for part in &case.snapshot.parts {
-        for position in &part.segment.closed {
+        for position in &*part.segment.closed {
             let caps = part.segment.caps.of(*position).iter();
             let closed = caps.filter(|cap| cap.scope == CapScope::Profile && cap.limit == 0);
             single.extend(closed.map(|cap| (cap.placement, part.first() + position)));

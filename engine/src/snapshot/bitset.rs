@@ -183,14 +183,18 @@ pub enum Members {
 impl Members {
     /// The cheaper shape for `positions` (sorted or not, doubles allowed) of `len`.
     pub fn new(len: usize, mut positions: Vec<u32>) -> Self {
+        // Setting a bit costs about what OR-ing eight words does.
+        let few = words_for(len).max(8) / 8;
+        if positions.len() > few {
+            let bits = Bits::of(len, positions);
+            if count(&bits.0) as usize > few {
+                return Members::Many(bits);
+            }
+            return Members::Few(ones(&bits.0).collect());
+        }
         positions.sort_unstable();
         positions.dedup();
-        // Setting a bit costs about what OR-ing eight words does.
-        if positions.len() * 8 <= words_for(len).max(8) {
-            Members::Few(positions.into_boxed_slice())
-        } else {
-            Members::Many(Bits::of(len, positions))
-        }
+        Members::Few(positions.into_boxed_slice())
     }
 
     /// `into |= self`.

@@ -2,6 +2,7 @@
 
 use super::bitset::Bits;
 use super::flows::{Plan, WeightSet};
+use super::segment::Segment;
 use crate::decide::score::{
     LargestValues, NEUTRAL_PROPENSITY, Prieu, exponents, impact, log_priority, log_priority_weighted, log_propensity,
     uplift_base,
@@ -24,6 +25,11 @@ impl Plan {
                 && of_type.as_ref().is_none_or(|of| *of == offer.product_type)
         });
         matching.map_or(&self.base, |(_, _, set)| set)
+    }
+
+    /// Whether scores depend on the largest margin or revenue value.
+    pub fn is_relative(&self) -> bool {
+        self.impact.as_ref().is_some_and(|blend| blend.margin != 0.0 || blend.revenue_value != 0.0)
     }
 
     /// Whether R differs from customer to customer.
@@ -82,33 +88,28 @@ pub struct PlanColumns {
 }
 
 impl PlanColumns {
-    /// The columns of `plan` over offers with their categories, by position.
-    pub fn new<'a>(
-        plan: &Plan,
-        offers: impl ExactSizeIterator<Item = (&'a Offer, Option<CategoryKey>)>,
-        largest: &LargestValues,
-    ) -> Self {
-        let len = offers.len();
+    /// The columns of `plan` over a segment.
+    pub(crate) fn new(plan: &Plan, segment: &Segment, largest: &LargestValues) -> Self {
+        let len = segment.len;
         let (mut weighted, mut relevant) = (false, false);
         let mut zero = Vec::new();
-        let scores: Box<[f64]> = offers
-            .enumerate()
-            .map(|(position, (offer, category))| {
-                let set = plan.weights(offer, category);
-                match set.method {
-                    _ if plan.priority_only => {}
-                    ScoreMethod::PriorityWeighted => weighted = true,
-                    ScoreMethod::Propensity => {}
-                    ScoreMethod::Formula => {
-                        relevant |= plan.is_relevance_on();
-                        if plan.factors(offer, set, 1.0, largest).is_removed(exponents(&set.weights)) {
-                            zero.push(position as u32);
-                        }
+        let mut scores = vec![0.0; len];
+        for (position, offer) in segment.by_key() {
+            let (offer, category) = (&offer.body, segment.categories[position as usize]);
+            let set = plan.weights(offer, category);
+            match set.method {
+                _ if plan.priority_only => {}
+                ScoreMethod::PriorityWeighted => weighted = true,
+                ScoreMethod::Propensity => {}
+                ScoreMethod::Formula => {
+                    relevant |= plan.is_relevance_on();
+                    if plan.factors(offer, set, 1.0, largest).is_removed(exponents(&set.weights)) {
+                        zero.push(position);
                     }
                 }
-                plan.method_terms(offer, category, 1.0, FULL_WEIGHT, largest)
-            })
-            .collect();
+            }
+            scores[position as usize] = plan.method_terms(offer, category, 1.0, FULL_WEIGHT, largest);
+        }
         let best = |block: &[f64]| block.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let mut blocks: Vec<(f64, u32)> = scores.chunks(BLOCK).map(best).zip(0..).collect();
         blocks.sort_by(|left, right| right.0.total_cmp(&left.0).then(left.1.cmp(&right.1)));
@@ -118,7 +119,7 @@ impl PlanColumns {
             relevant,
             bounds: blocks.iter().map(|block| block.0).collect(),
             order: blocks.iter().map(|block| block.1).collect(),
-            scores,
+            scores: scores.into(),
         }
     }
 }

@@ -22,14 +22,18 @@ pub mod bitset;
 pub mod checks;
 pub mod columns;
 mod compile;
+mod derive;
 pub mod flows;
 pub mod policies;
 pub mod predicates;
+pub mod rule_columns;
 pub mod rules;
 pub mod schedule;
 pub mod segment;
 pub mod shared;
 pub mod slots;
+#[cfg(test)]
+mod tests;
 mod update;
 pub mod world;
 
@@ -37,6 +41,7 @@ pub(crate) use compile::tie;
 pub use segment::CapPlan;
 pub use slots::Binding;
 
+use flows::Plan;
 use policies::PolicyTable;
 use segment::Segment;
 use shared::Shared;
@@ -59,7 +64,7 @@ pub(crate) struct Part {
 impl Part {
     fn new(segment: Arc<Segment>, offset: usize) -> Self {
         let present = Bits::all(segment.len);
-        let (live, excluded) = (segment.live.clone(), segment.excluded.clone());
+        let (live, excluded) = (Bits::clone(&segment.live), Bits::clone(&segment.excluded));
         Part { segment, offset, present, live, excluded }
     }
 
@@ -89,6 +94,18 @@ pub struct Snapshot {
     pub(crate) policies: Arc<PolicyTable>,
     /// The base, then the delta if there is one.
     pub(crate) parts: Vec<Part>,
+    compiled: Arc<Compiled>,
+}
+
+/// What held when all of a snapshot was compiled: once too much of it has changed, compiling anew pays.
+#[derive(Debug)]
+struct Compiled {
+    /// How many names there were, of all kinds.
+    names: usize,
+    /// How many of them were facts.
+    facts: usize,
+    /// What the base's offers are sorted by.
+    order: Plan,
 }
 
 /// An offer's place in a snapshot: number of the part and position in it.
@@ -104,15 +121,18 @@ impl Snapshot {
         let mut names = Names::new();
         let shared = Shared::new(catalog, &mut names);
         let policies = PolicyTable::new(catalog, &mut names);
-        let rows = catalog.offers().iter().cloned().collect();
-        let base = compile::compile(catalog, &shared, &mut names, rows);
+        let rows: Vec<_> = catalog.offers().iter().cloned().collect();
+        let base = compile::compile(catalog, &shared, &mut names, &rows);
+        let order = shared.default_plan().clone();
+        let compiled = Compiled { names: names.count(), facts: names.fact_count(), order };
         Snapshot {
             tenant: tenant.clone(),
             revision,
             names: Arc::new(names),
-            shared: Arc::new(shared),
             policies: Arc::new(policies),
             parts: vec![Part::new(Arc::new(base), 0)],
+            compiled: Arc::new(compiled),
+            shared: Arc::new(shared),
         }
     }
 

@@ -5,6 +5,7 @@
 //! are a bitset of all that ask, less those that the value answers. What is left is evaluated and its members OR-ed in.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;
@@ -207,20 +208,39 @@ struct ThresholdKey {
 /// See the module. Built by [`Builder`].
 #[derive(Clone, Debug, Default)]
 pub struct PredicateIndex {
-    thresholds: Box<[Thresholds]>,
-    memberships: Box<[Memberships]>,
-    segments: Box<[SegmentLayer]>,
-    others: Box<[(Check, Members)]>,
+    thresholds: Arc<[Thresholds]>,
+    memberships: Arc<[Memberships]>,
+    segments: Arc<[SegmentLayer]>,
+    others: Arc<[(Check, Members)]>,
+    /// What fails whatever the world, if there is anything.
+    failing: Option<Arc<Bits>>,
 }
 
 impl PredicateIndex {
     /// Whether nothing is required of any position.
     pub fn is_empty(&self) -> bool {
-        self.thresholds.is_empty() && self.memberships.is_empty() && self.segments.is_empty() && self.others.is_empty()
+        self.thresholds.is_empty()
+            && self.memberships.is_empty()
+            && self.segments.is_empty()
+            && self.others.is_empty()
+            && self.failing.is_none()
+    }
+
+    /// The same index, by which `positions` fail too. O(positions), whatever the size of the index.
+    #[must_use]
+    pub fn with_failing(&self, positions: &Bits) -> Self {
+        let mut failing = positions.clone();
+        if let Some(known) = &self.failing {
+            bitset::or(&mut failing.0, &known.0);
+        }
+        PredicateIndex { failing: failing.if_any().map(Arc::new), ..self.clone() }
     }
 
     /// Sets the bit of every position with a test that fails in `world`. `spare` is scratch of at least the same length.
     pub fn fail_into(&self, world: &World<'_>, into: &mut [u64], spare: &mut [u64]) {
+        if let Some(failing) = &self.failing {
+            bitset::or(into, &failing.0);
+        }
         // Looking up waits for memory, and many lookups can wait at once: they come before the work on what they find.
         for thresholds in self.thresholds.chunks(AT_ONCE) {
             let failing: SmallVec<[Failing<'_>; AT_ONCE]> =
@@ -230,14 +250,14 @@ impl PredicateIndex {
             let single = failing.iter().flat_map(|failing| failing.single).flatten();
             single.for_each(|position| bitset::set(into, *position));
         }
-        for memberships in &self.memberships {
+        for memberships in &*self.memberships {
             memberships.fail_into(world.value(memberships.slot), into, spare);
         }
-        for layer in &self.segments {
+        for layer in &*self.segments {
             let answered = world.segments().iter().filter_map(|segment| layer.members.get(segment));
             fail_asking(&layer.asking, answered, into, spare);
         }
-        for (test, members) in &self.others {
+        for (test, members) in &*self.others {
             if !test.holds(world) {
                 members.or_into(into);
             }
@@ -255,6 +275,7 @@ pub struct Builder {
     segments: Vec<BTreeMap<u32, Vec<u32>>>,
     segment_layers: HashMap<u32, u32>,
     others: BTreeMap<Vec<u8>, (Check, Vec<u32>)>,
+    failing: Option<Bits>,
 }
 
 #[derive(Debug, Default)]
@@ -276,6 +297,7 @@ impl Builder {
             segments: Vec::new(),
             segment_layers: HashMap::new(),
             others: BTreeMap::new(),
+            failing: None,
         }
     }
 
@@ -287,7 +309,11 @@ impl Builder {
             }
             Check::Segments(segments) => segments.iter().for_each(|segment| self.require_segment(*segment, position)),
             Check::Constant(true) => {}
-            Check::Constant(false) | Check::Program(_) => self.require_other(test, position),
+            Check::Constant(false) => {
+                let failing = self.failing.get_or_insert_with(|| Bits::none(self.len));
+                bitset::set(&mut failing.0, position);
+            }
+            Check::Program(_) => self.require_other(test, position),
         }
     }
 
@@ -377,6 +403,7 @@ impl Builder {
             memberships: memberships.collect(),
             segments: segments.collect(),
             others: self.others.into_values().map(|(test, positions)| (test, members(positions))).collect(),
+            failing: self.failing.map(Arc::new),
         }
     }
 }

@@ -73,6 +73,23 @@ impl Question {
         }
     }
 
+    /// Whether the answer depends on fields of the offer.
+    pub(crate) fn looks_at_offers(&self) -> bool {
+        match self {
+            Question::Program(_) | Question::Field { .. } => true,
+            Question::Request(_) | Question::Recency { .. } => false,
+        }
+    }
+
+    /// Whether any of these fields of the offer is read, except by computed ones.
+    pub(crate) fn reads_any(&self, fields: &[u16]) -> bool {
+        match self {
+            Question::Program(program) => program.offer_fields().iter().any(|field| fields.contains(field)),
+            Question::Field { field, .. } => fields.contains(field),
+            Question::Request(_) | Question::Recency { .. } => false,
+        }
+    }
+
     /// The answer, if offer `at` alone decides it: no fact, time or history is read.
     pub(crate) fn settled(&self, at: &OfferWorld<'_, '_>) -> Option<bool> {
         let reads_only_stored =

@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
+
 use super::bitset::{Bits, Members};
 use super::columns::PlanColumns;
-use super::predicates::PredicateIndex;
+use super::rule_columns::{RuleColumns, WideColumn};
 use super::rules::Rule;
 use super::schedule::Schedules;
 use crate::catalog::CapOrigin;
@@ -22,21 +24,11 @@ use crate::value::Value;
 /// Variable-length lists by position, in one allocation.
 #[derive(Clone, Debug)]
 pub struct Lists<T> {
-    starts: Box<[u32]>,
-    items: Box<[T]>,
+    starts: Arc<[u32]>,
+    items: Arc<[T]>,
 }
 
 impl<T> Lists<T> {
-    /// From one list per position.
-    pub fn new(lists: impl IntoIterator<Item = Vec<T>>) -> Self {
-        let (mut starts, mut items) = (vec![0], Vec::new());
-        for list in lists {
-            items.extend(list);
-            starts.push(items.len() as u32);
-        }
-        Lists { starts: starts.into(), items: items.into() }
-    }
-
     /// The list of `position`.
     #[inline]
     pub fn of(&self, position: u32) -> &[T] {
@@ -52,6 +44,96 @@ impl<T> Lists<T> {
     /// All items, position by position.
     pub fn items(&self) -> &[T] {
         &self.items
+    }
+}
+
+/// Lists being collected, list by list in ascending order of their row.
+#[derive(Debug)]
+pub(crate) struct Collected<T> {
+    /// Where each row begins that something was added to or after.
+    starts: Vec<u32>,
+    items: Vec<T>,
+}
+
+impl<T> Collected<T> {
+    pub(crate) fn new() -> Self {
+        Collected { starts: Vec::new(), items: Vec::new() }
+    }
+
+    /// Adds to the list of `row`, which no later row was added to.
+    pub(crate) fn push(&mut self, row: usize, item: T) {
+        self.starts.resize(self.starts.len().max(row + 1), self.items.len() as u32);
+        self.items.push(item);
+    }
+
+    /// The lists of rows 0 to `rows`, each put in order.
+    pub(crate) fn sort_each<K: Ord>(&mut self, rows: usize, key: impl Fn(&T) -> K) {
+        self.starts.resize(rows + 1, self.items.len() as u32);
+        for range in self.starts.windows(2) {
+            self.items[range[0] as usize..range[1] as usize].sort_by_key(&key);
+        }
+    }
+
+    /// The list of position i is that of row `order[i]`; each row comes once.
+    pub(crate) fn arrange(mut self, order: &[u32]) -> Lists<T> {
+        self.starts.resize(order.len() + 1, self.items.len() as u32);
+        let mut items: Vec<Option<T>> = self.items.into_iter().map(Some).collect();
+        let mut starts = Vec::with_capacity(order.len() + 1);
+        let mut arranged = Vec::with_capacity(items.len());
+        starts.push(0);
+        for row in order {
+            let range = self.starts[*row as usize] as usize..self.starts[*row as usize + 1] as usize;
+            arranged.extend(items[range].iter_mut().filter_map(Option::take));
+            starts.push(arranged.len() as u32);
+        }
+        Lists { starts: starts.into(), items: arranged.into() }
+    }
+}
+
+/// Positions by offer key.
+#[derive(Clone, Debug)]
+pub enum Positions {
+    /// By key, `u32::MAX` for none: a large segment has most keys.
+    Dense(Arc<[u32]>),
+    /// Sorted by key: a small one has few.
+    Sparse(Arc<[(OfferKey, u32)]>),
+}
+
+impl Positions {
+    /// From (key, position), sorted by key.
+    pub(crate) fn new(sorted: Vec<(OfferKey, u32)>) -> Self {
+        let most = sorted.last().map_or(0, |(key, _)| key.0 as usize + 1);
+        if most > 4 * sorted.len() {
+            return Positions::Sparse(sorted.into());
+        }
+        let mut positions = vec![u32::MAX; most];
+        for (key, position) in sorted {
+            positions[key.0 as usize] = position;
+        }
+        Positions::Dense(positions.into())
+    }
+
+    /// The position of an offer.
+    #[inline]
+    pub fn get(&self, offer: OfferKey) -> Option<u32> {
+        match self {
+            Positions::Dense(positions) => {
+                positions.get(offer.0 as usize).copied().filter(|position| *position != u32::MAX)
+            }
+            Positions::Sparse(sorted) => {
+                sorted.binary_search_by_key(&offer, |(key, _)| *key).ok().map(|index| sorted[index].1)
+            }
+        }
+    }
+
+    /// All positions by key.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u32> {
+        let (dense, sparse) = match self {
+            Positions::Dense(positions) => (&positions[..], &[][..]),
+            Positions::Sparse(sorted) => (&[][..], &sorted[..]),
+        };
+        let dense = dense.iter().copied().filter(|position| *position != u32::MAX);
+        dense.chain(sparse.iter().map(|(_, position)| *position))
     }
 }
 
@@ -137,92 +219,85 @@ pub struct ChannelContent {
     pub open: Bits,
 }
 
-/// Rules of one selection over a segment.
-#[derive(Clone, Debug)]
-pub struct RuleColumns {
-    /// Hard tests that read no offer, by position.
-    pub index: PredicateIndex,
-    /// The same by creative.
-    pub creative_index: PredicateIndex,
-    /// Positions with a hard rule that must be evaluated for them (slots do not matter), if there are any.
-    pub late: Option<Bits>,
-    /// Positions with a creative that has such a rule.
-    pub late_creatives: Box<[u32]>,
-    /// Positions with a soft rule of their own or of a creative.
-    pub soft: Bits,
-    /// Logarithm of the largest product of boosts of any offer.
-    pub boost_bound: f64,
-}
-
-/// See the module.
+/// See the module. Columns are shared: a clone copies pointers, and a snapshot that differs in some columns has the others
+/// in common with the last one.
 #[derive(Clone, Debug)]
 pub struct Segment {
     pub(crate) len: usize,
-    pub(crate) offers: Box<[Arc<Entity<OfferKey, Offer>>]>,
-    pub(crate) keys: Box<[OfferKey]>,
-    /// Position by offer key, or `u32::MAX`.
-    pub(crate) positions: Box<[u32]>,
-    pub(crate) categories: Box<[Option<CategoryKey>]>,
-    pub(crate) sub_categories: Box<[Option<SubCategoryKey>]>,
-    pub(crate) by_category: BTreeMap<CategoryKey, Members>,
-    pub(crate) by_sub_category: BTreeMap<SubCategoryKey, Members>,
-    pub(crate) general: Bits,
+    pub(crate) offers: Arc<[Arc<Entity<OfferKey, Offer>>]>,
+    pub(crate) keys: Arc<[OfferKey]>,
+    pub(crate) positions: Positions,
+    pub(crate) categories: Arc<[Option<CategoryKey>]>,
+    pub(crate) sub_categories: Arc<[Option<SubCategoryKey>]>,
+    pub(crate) by_category: Arc<BTreeMap<CategoryKey, Members>>,
+    pub(crate) by_sub_category: Arc<BTreeMap<SubCategoryKey, Members>>,
+    pub(crate) general: Arc<Bits>,
     /// Active, in an active category and sub-category, when compiled.
-    pub(crate) live: Bits,
+    pub(crate) live: Arc<Bits>,
     /// Emergency-excluded when compiled.
-    pub(crate) excluded: Bits,
+    pub(crate) excluded: Arc<Bits>,
+    /// Who carries a tag.
+    pub(crate) tagged: Arc<HashMap<Box<str>, Members>>,
     pub(crate) schedules: Arc<Schedules>,
     /// The same by position.
-    pub(crate) hours: Box<[OpenHours]>,
+    pub(crate) hours: Arc<[OpenHours]>,
     /// Mandatory offers and until when.
-    pub(crate) mandatory: Box<[(u32, Timestamp)]>,
+    pub(crate) mandatory: Arc<[(u32, Timestamp)]>,
     /// Active creatives by position, by key.
     pub(crate) contents: Lists<Content>,
     /// Position by place in `contents`.
-    pub(crate) content_positions: Box<[u32]>,
+    pub(crate) content_positions: Arc<[u32]>,
     /// Position and place in `contents` by creative key, sorted.
-    pub(crate) content_of: Box<[(CreativeKey, u32, u32)]>,
+    pub(crate) content_of: Arc<[(CreativeKey, u32, u32)]>,
     /// Whether any creative's weight is not full.
     pub(crate) has_weights: bool,
-    pub(crate) on_channel: BTreeMap<ChannelKey, ChannelContent>,
-    pub(crate) at_placement: BTreeMap<PlacementKey, Bits>,
+    pub(crate) on_channel: Arc<BTreeMap<ChannelKey, ChannelContent>>,
+    pub(crate) at_placement: Arc<BTreeMap<PlacementKey, Bits>>,
     /// By number of the collection.
-    pub(crate) collections: Box<[Bits]>,
+    pub(crate) collections: Box<[Arc<Bits>]>,
     /// By number of the inventory.
-    pub(crate) stocks: Box<[Bits]>,
+    pub(crate) stocks: Box<[Arc<Bits>]>,
     /// Compiled rules that name offers or creatives.
-    pub(crate) rules: Box<[Rule]>,
+    pub(crate) rules: Arc<[Rule]>,
     /// Their numbers by position, in order of application.
     pub(crate) rules_of: Lists<u32>,
     /// Their numbers by place in `contents`, in order of application.
     pub(crate) rules_of_content: Lists<u32>,
     /// Positions that a recency rule of their own, or their eligibility, may bar, if there are any.
-    pub(crate) recency: Option<Bits>,
+    pub(crate) recency: Option<Arc<Bits>>,
+    /// By number of the wide rule: what it removes, where that takes a look at the offer.
+    pub(crate) wide: Box<[Option<Arc<WideColumn>>]>,
     /// By number of the selection.
-    pub(crate) rule_columns: Box<[RuleColumns]>,
+    pub(crate) rule_columns: Box<[Arc<RuleColumns>]>,
     /// Segments that `segmentMatch` looks at.
     pub(crate) preferred: Lists<u32>,
     /// Segments that the offer itself requires.
     pub(crate) required: Lists<u32>,
-    pub(crate) fields: Box<[Column]>,
+    /// By number of the field; a field that only later segments read may be missing.
+    pub(crate) fields: Box<[Arc<Column>]>,
     pub(crate) caps: Lists<CapPlan>,
     /// Position and place in `caps` of profile caps, sorted by cap.
-    pub(crate) cap_of: Box<[(CapKey, u32, u32)]>,
+    pub(crate) cap_of: Arc<[(CapKey, u32, u32)]>,
     /// Positions with a profile cap of limit 0.
-    pub(crate) closed: Box<[u32]>,
+    pub(crate) closed: Arc<[u32]>,
     /// Positions with a global cap, if there are any.
-    pub(crate) global_caps: Option<Bits>,
+    pub(crate) global_caps: Option<Arc<Bits>>,
     /// Half-life in milliseconds and strength.
-    pub(crate) fatigue: Box<[(f64, f64)]>,
+    pub(crate) fatigue: Arc<[(f64, f64)]>,
     /// By number of the scoring plan.
-    pub(crate) plans: Box<[PlanColumns]>,
+    pub(crate) plans: Box<[Arc<PlanColumns>]>,
 }
 
 impl Segment {
     /// The position of an offer.
     #[inline]
     pub fn position(&self, offer: OfferKey) -> Option<u32> {
-        self.positions.get(offer.0 as usize).copied().filter(|position| *position != u32::MAX)
+        self.positions.get(offer)
+    }
+
+    /// Positions with their offers, by key: the order in which offers lie in memory.
+    pub(crate) fn by_key(&self) -> impl Iterator<Item = (u32, &Arc<Entity<OfferKey, Offer>>)> {
+        self.positions.iter().map(|position| (position, &self.offers[position as usize]))
     }
 
     /// Position and content of a creative.

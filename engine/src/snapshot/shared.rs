@@ -9,11 +9,13 @@ use super::slots::Names;
 use crate::catalog::TenantCatalog;
 use crate::decide::score::LargestValues;
 use crate::expr::Program;
-use crate::keys::{ActivityKey, CategoryKey, ChannelKey, CollectionKey, FlowKey, OfferKey, PlacementKey};
+use crate::keys::{
+    ActivityKey, CategoryKey, ChannelKey, CollectionKey, FlowKey, OfferKey, PlacementKey, RuleKey, SubCategoryKey,
+};
 use crate::model::category::{Category, CustomFieldType, OutputType};
 use crate::model::channel::{CouplingMode, ImpressionMode};
 use crate::model::collection::Collection;
-use crate::model::offer::OfferKind;
+use crate::model::rule::QualificationRule;
 use crate::model::{Entity, Status};
 use crate::time::Calendar;
 use crate::value::Value;
@@ -118,6 +120,8 @@ pub struct Shared {
     pub(crate) activities: BTreeMap<ActivityKey, Activity>,
     pub(crate) collections: Vec<Arc<Entity<CollectionKey, Collection>>>,
     pub(crate) categories: BTreeMap<CategoryKey, Arc<Entity<CategoryKey, Category>>>,
+    /// Whether each sub-category is active.
+    pub(crate) sub_categories: BTreeMap<SubCategoryKey, bool>,
     pub(crate) flows: Vec<Flow>,
     pub(crate) flow_numbers: BTreeMap<FlowKey, usize>,
     pub(crate) base_flow: usize,
@@ -128,6 +132,8 @@ pub struct Shared {
     pub(crate) priority_plan: usize,
     /// Rules bound to more than listed offers and creatives, by priority, then key.
     pub(crate) wide_rules: Vec<(Rule, Scopes)>,
+    /// What each of them was compiled from: the same authored rule compiles to the same.
+    pub(crate) wide_sources: Vec<Arc<Entity<RuleKey, QualificationRule>>>,
     pub(crate) computed: Vec<ComputedField>,
     /// Numbers of a category's computed fields, in declaration order.
     pub(crate) computed_of: BTreeMap<CategoryKey, Vec<u32>>,
@@ -158,16 +164,16 @@ impl Shared {
         });
         let routes = routes.collect();
         let default_flow = settings.default_flow_key.as_deref().and_then(by_key);
-        let mut wide_rules: Vec<_> = catalog
-            .rules()
-            .iter()
+        let mut wide: Vec<_> = catalog
+            .wide_rules()
             .filter(|rule| rule.body.status == Status::Active)
             .filter_map(|rule| {
                 let scopes = Scopes::new(catalog, names, &rule.body.all_scopes());
-                scopes.is_wide().then(|| Some((Rule::new(catalog, names, rule)?, scopes)))?
+                scopes.is_wide().then(|| Some(((Rule::new(catalog, names, rule)?, scopes), Arc::clone(rule))))?
             })
             .collect();
-        wide_rules.sort_by_key(|(rule, _)| rule.order());
+        wide.sort_by_key(|((rule, _), _)| rule.order());
+        let (wide_rules, wide_sources) = wide.into_iter().unzip();
         let (computed, computed_of) = compute(catalog, names);
         let collections: Vec<_> = catalog.collections().iter().cloned().collect();
         Shared {
@@ -179,6 +185,11 @@ impl Shared {
             placements: placements(catalog),
             activities: activities(catalog, &collections, by_key),
             categories: catalog.categories().iter().map(|category| (category.key, Arc::clone(category))).collect(),
+            sub_categories: catalog
+                .sub_categories()
+                .iter()
+                .map(|sub_category| (sub_category.key, sub_category.body.status == Status::Active))
+                .collect(),
             priority_plan: parts.plans.number(Plan::priority_only()),
             calendar,
             collections,
@@ -189,10 +200,40 @@ impl Shared {
             flow_numbers,
             parts,
             wide_rules,
+            wide_sources,
             computed,
             computed_of,
-            largest: largest(catalog),
+            largest: catalog.largest_values(),
         }
+    }
+
+    /// The plan of the flow that decides where no other is named.
+    pub(crate) fn default_plan(&self) -> &Plan {
+        let flow = &self.flows[self.default_flow.unwrap_or(self.base_flow)];
+        &self.parts.plans.values()[flow.plan]
+    }
+
+    /// The number that wide rule `number` of `other` has here, if it is the same rule here.
+    pub(crate) fn same_wide_rule(&self, other: &Shared, number: usize) -> Option<usize> {
+        let order = other.wide_rules[number].0.order();
+        let found = self.wide_rules.binary_search_by_key(&order, |(rule, _)| rule.order()).ok()?;
+        Arc::ptr_eq(&self.wide_sources[found], &other.wide_sources[number]).then_some(found)
+    }
+
+    /// The number that collection `number` of `other` has here, if it is the same collection here.
+    pub(crate) fn same_collection(&self, other: &Shared, number: usize) -> Option<usize> {
+        let wanted = &other.collections[number];
+        let found = self.collections.binary_search_by_key(&wanted.key, |collection| collection.key).ok()?;
+        Arc::ptr_eq(&self.collections[found], wanted).then_some(found)
+    }
+
+    /// Names of computed fields whose number in some category is another one in `other`, or that only one of both has.
+    pub(crate) fn renumbered_fields<'a>(&'a self, other: &'a Shared) -> BTreeSet<&'a str> {
+        let numbered = |shared: &'a Shared| -> BTreeSet<(CategoryKey, &'a str, u32)> {
+            let all = shared.computed_of.iter().flat_map(|(category, numbers)| numbers.iter().map(|n| (*category, *n)));
+            all.map(|(category, number)| (category, shared.computed[number as usize].name.as_str(), number)).collect()
+        };
+        numbered(self).symmetric_difference(&numbered(other)).map(|(_, name, _)| *name).collect()
     }
 }
 
@@ -265,15 +306,4 @@ fn compute(catalog: &TenantCatalog, names: &mut Names) -> (Vec<ComputedField>, B
         own.iter_mut().for_each(|field| field.is_built_on = read.contains(field.name.as_str()));
     }
     (fields, of)
-}
-
-/// Largest margin and revenue value of active general offers.
-pub(crate) fn largest(catalog: &TenantCatalog) -> LargestValues {
-    let mut largest = LargestValues::default();
-    for offer in catalog.offers().iter() {
-        if offer.body.status == Status::Active && offer.body.kind == OfferKind::General {
-            largest.include(offer.body.margin, offer.body.revenue_value);
-        }
-    }
-    largest
 }

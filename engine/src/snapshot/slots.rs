@@ -35,9 +35,12 @@ pub const ATTRIBUTES: u16 = 1;
 pub const CONTEXT: u16 = 2;
 
 /// All names that the compiled rules, flows and formulas of a tenant read. Numbers are never taken back, so that compiled
-/// parts stay valid when an update adds names.
+/// parts stay valid when an update adds names. A clone copies a pointer until it is given a new name.
 #[derive(Clone, Debug)]
-pub struct Names {
+pub struct Names(Arc<Known>);
+
+#[derive(Clone, Debug)]
+struct Known {
     /// By number: the namespace's prefix, and the slots of what is read in it.
     namespaces: Vec<(String, HashMap<Box<str>, Slot>)>,
     fact_count: usize,
@@ -55,13 +58,13 @@ impl Default for Names {
 impl Names {
     /// Knows only the namespaces of customer and request.
     pub fn new() -> Self {
-        Names {
+        Names(Arc::new(Known {
             namespaces: ["customer", "attributes", "context"].map(|name| (name.to_owned(), HashMap::new())).into(),
             fact_count: 0,
             segments: HashMap::new(),
             fields: Vec::new(),
             field_numbers: HashMap::new(),
-        }
+        }))
     }
 
     /// The slot of a fact, given now if it is new; `None` for names that are no facts, or too many.
@@ -74,34 +77,37 @@ impl Names {
             Namespace::Other(prefix) => self.find_namespace(prefix)?,
             Namespace::Bare | Namespace::Offer | Namespace::Metric => return None,
         };
-        let slots = &mut self.namespaces[usize::from(namespace)].1;
-        if let Some(slot) = slots.get(name.path.as_str()) {
-            return Some(*slot);
+        if let Some(slot) = self.find_fact(namespace, &name.path) {
+            return Some(slot);
         }
-        let slot = Slot(u16::try_from(self.fact_count).ok().filter(|_| self.fact_count < FACTS_MAX)?);
-        slots.insert(name.path.as_str().into(), slot);
-        self.fact_count += 1;
+        let count = self.fact_count();
+        let slot = Slot(u16::try_from(count).ok().filter(|_| count < FACTS_MAX)?);
+        let known = Arc::make_mut(&mut self.0);
+        known.namespaces[usize::from(namespace)].1.insert(name.path.as_str().into(), slot);
+        known.fact_count += 1;
         Some(slot)
     }
 
     /// The number of a segment, given now if it is new.
     pub fn segment(&mut self, name: &str) -> u32 {
-        if let Some(number) = self.segments.get(name) {
-            return *number;
+        if let Some(number) = self.find_segment(name) {
+            return number;
         }
-        let number = self.segments.len() as u32;
-        self.segments.insert(name.into(), number);
+        let known = Arc::make_mut(&mut self.0);
+        let number = known.segments.len() as u32;
+        known.segments.insert(name.into(), number);
         number
     }
 
     /// The number of an offer field, given now if it is new.
     pub fn field(&mut self, field: Field) -> Option<u16> {
-        if let Some(number) = self.field_numbers.get(&field) {
+        if let Some(number) = self.0.field_numbers.get(&field) {
             return Some(*number);
         }
-        let number = u16::try_from(self.fields.len()).ok().filter(|number| usize::from(*number) < FIELDS_MAX)?;
-        self.fields.push(field.clone());
-        self.field_numbers.insert(field, number);
+        let number = u16::try_from(self.fields().len()).ok().filter(|number| usize::from(*number) < FIELDS_MAX)?;
+        let known = Arc::make_mut(&mut self.0);
+        known.fields.push(field.clone());
+        known.field_numbers.insert(field, number);
         Some(number)
     }
 
@@ -110,44 +116,49 @@ impl Names {
         if let Some(number) = self.find_namespace(prefix) {
             return Some(number);
         }
-        let number = u16::try_from(self.namespaces.len()).ok()?;
-        self.namespaces.push((prefix.to_owned(), HashMap::new()));
+        let number = u16::try_from(self.namespace_count()).ok()?;
+        Arc::make_mut(&mut self.0).namespaces.push((prefix.to_owned(), HashMap::new()));
         Some(number)
     }
 
+    /// Number of namespaces: those of customer and request, and one for each prefix that flows load rows under.
+    pub(crate) fn namespace_count(&self) -> usize {
+        self.0.namespaces.len()
+    }
+
     fn find_namespace(&self, prefix: &str) -> Option<u16> {
-        let found = self.namespaces.iter().position(|(known, _)| known == prefix)?;
+        let found = self.0.namespaces.iter().position(|(known, _)| known == prefix)?;
         u16::try_from(found).ok()
     }
 
     /// The slot of a name in a namespace, if anything compiled reads it.
     pub fn find_fact(&self, namespace: u16, path: &str) -> Option<Slot> {
-        self.namespaces[usize::from(namespace)].1.get(path).copied()
+        self.0.namespaces[usize::from(namespace)].1.get(path).copied()
     }
 
     /// The number of a segment, if anything compiled asks for it.
     pub fn find_segment(&self, name: &str) -> Option<u32> {
-        self.segments.get(name).copied()
+        self.0.segments.get(name).copied()
     }
 
     /// Number of facts.
     pub fn fact_count(&self) -> usize {
-        self.fact_count
+        self.0.fact_count
     }
 
-    /// How many facts, segments, fields and namespaces are known: equal counts of one lineage are equal names.
-    pub(crate) fn counts(&self) -> [usize; 4] {
-        [self.fact_count, self.segments.len(), self.fields.len(), self.namespaces.len()]
+    /// Number of facts, segments, fields and namespaces together: it grows with every new name.
+    pub(crate) fn count(&self) -> usize {
+        self.0.fact_count + self.0.segments.len() + self.0.fields.len() + self.0.namespaces.len()
     }
 
     /// Whether anything compiled reads one of these built-in fields of offers. O(fields read).
     pub(crate) fn reads_built_in(&self, names: &[&str]) -> bool {
-        self.fields.iter().any(|field| field.built_in && names.contains(&field.name.as_str()))
+        self.0.fields.iter().any(|field| field.built_in && names.contains(&field.name.as_str()))
     }
 
     /// Offer fields by number.
     pub fn fields(&self) -> &[Field] {
-        &self.fields
+        &self.0.fields
     }
 }
 
@@ -183,7 +194,7 @@ impl Binding {
             self.slots.clear();
             self.segments.clear();
         }
-        self.slots.resize(names.namespaces.len(), Vec::new());
+        self.slots.resize(names.0.namespaces.len(), Vec::new());
         for symbol in &symbols.names()[self.symbols..] {
             for (slots, namespace) in self.slots.iter_mut().zip(0..) {
                 slots.push(names.find_fact(namespace, symbol).map_or(UNREAD, |slot| u32::from(slot.0)));

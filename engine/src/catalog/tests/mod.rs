@@ -16,7 +16,7 @@ use crate::time::Timestamp;
 use crate::value::Value;
 
 /// Reads JSON text.
-pub(super) fn json(text: &str) -> Value {
+pub(crate) fn json(text: &str) -> Value {
     convert(serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text}")))
 }
 
@@ -34,7 +34,7 @@ pub(super) fn convert(value: serde_json::Value) -> Value {
 }
 
 /// A catalogue with the tenant `t`, and the commands that made it.
-pub(super) struct World {
+pub(crate) struct World {
     pub(super) catalog: Catalog,
     pub(super) history: Vec<(Revision, Command)>,
     pub(super) admin: bool,
@@ -42,14 +42,14 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         let mut world = World { catalog: Catalog::new(), history: Vec::new(), admin: false, revision: 0 };
         world.apply(Op::CreateTenant).unwrap();
         world
     }
 
     /// One of everything, from the golden fixture.
-    pub(super) fn furnished() -> Self {
+    pub(crate) fn furnished() -> Self {
         let mut world = World::empty();
         for line in include_str!("../../../tests/golden/catalog_fixture.ndjson").lines() {
             let case = json(line);
@@ -62,7 +62,7 @@ impl World {
         world
     }
 
-    pub(super) fn apply(&mut self, op: Op) -> Result<Changed, Refusal> {
+    pub(crate) fn apply(&mut self, op: Op) -> Result<Changed, Refusal> {
         self.revision += 1;
         let command = Command::V1(CommandV1 {
             tenant: TenantId::new("t"),
@@ -74,19 +74,19 @@ impl World {
         self.catalog.apply(Revision(self.revision), &command)
     }
 
-    pub(super) fn tenant(&self) -> &TenantCatalog {
+    pub(crate) fn tenant(&self) -> &TenantCatalog {
         self.catalog.tenant(&TenantId::new("t")).unwrap()
     }
 
-    pub(super) fn create(&mut self, kind: EntityKind, id: &str, body: Value) -> Result<Changed, Refusal> {
+    pub(crate) fn create(&mut self, kind: EntityKind, id: &str, body: Value) -> Result<Changed, Refusal> {
         self.apply(Op::Create { kind, id: id.to_owned(), body })
     }
 
-    pub(super) fn update(&mut self, kind: EntityKind, id: &str, patch: &str) -> Result<Changed, Refusal> {
+    pub(crate) fn update(&mut self, kind: EntityKind, id: &str, patch: &str) -> Result<Changed, Refusal> {
         self.apply(Op::Update { kind, id: id.to_owned(), patch: json(patch), expected: None })
     }
 
-    pub(super) fn delete(&mut self, kind: EntityKind, id: &str, force: bool) -> Result<Changed, Refusal> {
+    pub(crate) fn delete(&mut self, kind: EntityKind, id: &str, force: bool) -> Result<Changed, Refusal> {
         self.apply(Op::Delete { kind, id: id.to_owned(), force, has_history: false })
     }
 

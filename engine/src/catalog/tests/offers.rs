@@ -164,16 +164,20 @@ fn a_change_touches_what_it_makes_stale_and_no_more() {
     assert_eq!(effect(&mut world, EntityKind::Offer, "o1", r#"{"priority":1}"#), [Touched::Offer(one)]);
     assert_eq!(effect(&mut world, EntityKind::Offer, "o1", r#"{"description":"x"}"#), [Touched::Offer(one)]);
     assert_eq!(effect(&mut world, EntityKind::Creative, "c1", r#"{"weight":50}"#), [Touched::Offer(one)]);
-    assert_eq!(effect(&mut world, EntityKind::Category, "cat_loans", r#"{"status":"paused"}"#), [Touched::Offer(one)]);
+    assert_eq!(effect(&mut world, EntityKind::Category, "cat_loans", r#"{"status":"paused"}"#), [Touched::Shared]);
     assert_eq!(effect(&mut world, EntityKind::Category, "cat_loans", r#"{"icon":"x"}"#), []);
     assert_eq!(effect(&mut world, EntityKind::Rule, "r1", r#"{"priority":9}"#), [Touched::Shared]);
     let scoped = r#"{"scope":"category","scopeId":"Loans"}"#;
-    assert_eq!(effect(&mut world, EntityKind::Rule, "r1", scoped), [Touched::Everything]);
+    assert_eq!(effect(&mut world, EntityKind::Rule, "r1", scoped), [Touched::Shared]);
+    let mixed = r#"{"scope":null,"scopeId":null,"scopes":[{"scope":"creative","scopeId":"c1"},{"scope":"global"}]}"#;
+    assert_eq!(effect(&mut world, EntityKind::Rule, "r1", mixed), [Touched::Offer(one), Touched::Shared]);
     assert_eq!(effect(&mut world, EntityKind::Policy, "p1", r#"{"priority":9}"#), [Touched::Shared]);
     let settings =
         |world: &mut World, patch: &str| world.apply(Op::UpdateSettings { patch: json(patch) }).unwrap().effect;
     assert_eq!(settings(&mut world, r#"{"mandatoryPerDay":3}"#), [Touched::Shared]);
-    assert_eq!(settings(&mut world, r#"{"timeZone":"Europe/Berlin"}"#), [Touched::Everything]);
+    assert_eq!(settings(&mut world, r#"{"timeZone":"Europe/Berlin"}"#), [Touched::Shared]);
+    let named = r#"{"category":"Brand new","subCategoryId":null,"customFields":null}"#;
+    assert_eq!(effect(&mut world, EntityKind::Offer, "o1", named), [Touched::Offer(one), Touched::Shared]);
 }
 
 #[test]

@@ -53,15 +53,15 @@ impl Authored for Category {
     }
 
     fn touched(
-        tenant: &TenantCatalog,
-        key: CategoryKey,
+        _tenant: &TenantCatalog,
+        _key: CategoryKey,
         before: Option<&Self>,
         after: Option<&Self>,
         effect: &mut Vec<Touched>,
     ) {
         let read = |body: &Self| (body.name.clone(), body.status, body.custom_fields.clone());
         if before.map(read) != after.map(read) {
-            touch_offers(tenant, Thing::new(Self::KIND, key), effect);
+            effect.push(Touched::Shared);
         }
     }
 }
@@ -112,15 +112,15 @@ impl Authored for SubCategory {
     }
 
     fn touched(
-        tenant: &TenantCatalog,
-        key: SubCategoryKey,
+        _tenant: &TenantCatalog,
+        _key: SubCategoryKey,
         before: Option<&Self>,
         after: Option<&Self>,
         effect: &mut Vec<Touched>,
     ) {
         let read = |body: &Self| (body.name.clone(), body.status);
         if before.map(read) != after.map(read) {
-            touch_offers(tenant, Thing::new(Self::KIND, key), effect);
+            effect.push(Touched::Shared);
         }
     }
 }
@@ -129,9 +129,4 @@ impl Authored for SubCategory {
 fn names_read(category: &Category) -> BTreeSet<String> {
     let formulas = category.custom_fields.iter().filter(|field| field.field_type == CustomFieldType::Computed);
     formulas.filter_map(|field| field.formula.as_deref()).flat_map(formula::names_read).collect()
-}
-
-fn touch_offers(tenant: &TenantCatalog, category: Thing, effect: &mut Vec<Touched>) {
-    let offers = tenant.index.users_of_kind(category, EntityKind::Offer).map(|user| Touched::Offer(user.key()));
-    effect.extend(offers.take(Touched::LISTED_OFFERS_MAX + 1));
 }

@@ -103,11 +103,6 @@ pub(crate) fn check_reads(tenant: &TenantCatalog, names: &BTreeSet<String>, faul
     }
 }
 
-/// Whether an expression reads the offer. One that does not parse reads nothing.
-pub(crate) fn reads_offer(source: &str) -> bool {
-    expr::parse(source).is_ok_and(|ast| fields_read(&ast).next().is_some())
-}
-
 fn fields_read(ast: &Ast) -> impl Iterator<Item = &Name> {
     ast.names().filter(|name| matches!(name.namespace, Namespace::Bare | Namespace::Offer))
 }
@@ -238,12 +233,5 @@ mod tests {
         let order = order(&reads).expect("there is no cycle");
         assert_eq!(order, ["c", "b", "a"]);
         assert_eq!(depths(&reads, &order), BTreeMap::from([("a", 3), ("b", 2), ("c", 1)]));
-    }
-
-    #[test]
-    fn expressions_that_read_the_offer_are_told_from_those_that_do_not() {
-        assert!(reads_offer("base_rate > 1"));
-        assert!(reads_offer("offer.priority > 1"));
-        assert!(!reads_offer("customer.age > 1 && context.weather == 'sun'"));
     }
 }

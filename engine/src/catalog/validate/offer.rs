@@ -82,6 +82,13 @@ impl Authored for Offer {
     }
 
     fn reindex(tenant: &mut TenantCatalog, _key: OfferKey, before: Option<&Self>, after: Option<&Self>) {
+        let competes = |body: &&Self| body.status == Status::Active && body.kind == OfferKind::General;
+        if let Some(body) = before.filter(competes) {
+            tenant.index.worths.remove(body.margin, body.revenue_value);
+        }
+        if let Some(body) = after.filter(competes) {
+            tenant.index.worths.add(body.margin, body.revenue_value);
+        }
         if before.map(|body| &body.tags) == after.map(|body| &body.tags) {
             return;
         }

@@ -61,18 +61,13 @@ impl Authored for ContactPolicy {
     }
 
     fn touched(
-        tenant: &TenantCatalog,
+        _tenant: &TenantCatalog,
         _key: PolicyKey,
-        before: Option<&Self>,
-        after: Option<&Self>,
+        _before: Option<&Self>,
+        _after: Option<&Self>,
         effect: &mut Vec<Touched>,
     ) {
-        for policy in [before, after].into_iter().flatten() {
-            match scope::offers_only(tenant, &policy.all_scopes()) {
-                Some(offers) => effect.extend(offers),
-                None => effect.push(Touched::Shared),
-            }
-        }
+        effect.push(Touched::Shared);
     }
 }
 

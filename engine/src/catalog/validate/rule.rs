@@ -13,7 +13,7 @@ use crate::expr::{Name, Namespace};
 use crate::keys::RuleKey;
 use crate::limits;
 use crate::model::fault::Faults;
-use crate::model::rule::{QualificationRule, RuleConfig, ScopeKind};
+use crate::model::rule::{QualificationRule, RuleConfig};
 use crate::value::Value;
 
 impl Authored for QualificationRule {
@@ -45,14 +45,19 @@ impl Authored for QualificationRule {
         scope::references(tenant, &self.all_scopes())
     }
 
-    fn reindex(tenant: &mut TenantCatalog, _key: RuleKey, before: Option<&Self>, after: Option<&Self>) {
+    fn reindex(tenant: &mut TenantCatalog, key: RuleKey, before: Option<&Self>, after: Option<&Self>) {
         let reads = |body: Option<&Self>| body.and_then(Self::config).map(|config| names_read(&config));
         tenant.index.reread(&reads(before).unwrap_or_default(), reads(after).unwrap_or_default());
+        if after.is_some_and(|rule| rule.all_scopes().iter().any(|scope| scope::is_wide(scope.scope))) {
+            tenant.index.wide_rules.insert(key);
+        } else {
+            tenant.index.wide_rules.remove(&key);
+        }
     }
 
     fn settle(tenant: &mut TenantCatalog, key: RuleKey, _before: Option<&Self>, after: Option<&Self>) {
         match after {
-            None => drop(tenant.rule_configs.remove(&key)),
+            None => drop(tenant.rule_configs.remove(key)),
             Some(rule) => {
                 let config = rule.config().expect("a stored config was read before");
                 tenant.rule_configs.insert(key, Arc::new(config));
@@ -68,29 +73,7 @@ impl Authored for QualificationRule {
         effect: &mut Vec<Touched>,
     ) {
         for rule in [before, after].into_iter().flatten() {
-            let scopes = rule.all_scopes();
-            match scope::offers_only(tenant, &scopes) {
-                Some(offers) => effect.extend(offers),
-                None => {
-                    let by_category = scopes.iter().any(|scope| match scope.scope {
-                        ScopeKind::Category | ScopeKind::Subcategory | ScopeKind::Offer | ScopeKind::Creative => true,
-                        ScopeKind::Global | ScopeKind::Segment | ScopeKind::Channel | ScopeKind::Placement => false,
-                    });
-                    let by_offer = match rule.config() {
-                        Some(RuleConfig::Expression(config)) => formula::reads_offer(&config.expression),
-                        Some(RuleConfig::OfferAttribute(_)) => true,
-                        Some(
-                            RuleConfig::SegmentRequired(_)
-                            | RuleConfig::AttributeCondition(_)
-                            | RuleConfig::PropensityThreshold(_)
-                            | RuleConfig::RecencyCheck(_)
-                            | RuleConfig::MetricCondition(_),
-                        )
-                        | None => false,
-                    };
-                    effect.push(if by_category || by_offer { Touched::Everything } else { Touched::Shared });
-                }
-            }
+            scope::touched(tenant, &rule.all_scopes(), effect);
         }
     }
 }

@@ -79,9 +79,21 @@ pub(crate) fn target(tenant: &TenantCatalog, scope: &Scope) -> Option<Thing> {
     }
 }
 
-/// The offers that scopes of offers and creatives name; `None` if any other scope is among them.
-pub(crate) fn offers_only(tenant: &TenantCatalog, scopes: &[Scope]) -> Option<Vec<Touched>> {
-    let mut offers = Vec::with_capacity(scopes.len());
+/// Whether a scope of this kind binds more than an offer or a creative.
+pub(crate) fn is_wide(kind: ScopeKind) -> bool {
+    match kind {
+        ScopeKind::Offer | ScopeKind::Creative => false,
+        ScopeKind::Global
+        | ScopeKind::Segment
+        | ScopeKind::Channel
+        | ScopeKind::Category
+        | ScopeKind::Subcategory
+        | ScopeKind::Placement => true,
+    }
+}
+
+/// What a change of a rule with these scopes makes stale: the offers it names, and what belongs to no offer.
+pub(crate) fn touched(tenant: &TenantCatalog, scopes: &[Scope], effect: &mut Vec<Touched>) {
     for scope in scopes {
         let id = scope.scope_id.as_ref();
         let offer = match scope.scope {
@@ -95,9 +107,12 @@ pub(crate) fn offers_only(tenant: &TenantCatalog, scopes: &[Scope]) -> Option<Ve
             | ScopeKind::Channel
             | ScopeKind::Category
             | ScopeKind::Subcategory
-            | ScopeKind::Placement => return None,
+            | ScopeKind::Placement => None,
         };
-        offers.extend(offer.map(Touched::Offer));
+        effect.push(match offer {
+            Some(offer) => Touched::Offer(offer),
+            None if is_wide(scope.scope) => Touched::Shared,
+            None => continue,
+        });
     }
-    Some(offers)
 }

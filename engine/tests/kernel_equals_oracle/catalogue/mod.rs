@@ -136,7 +136,7 @@ impl Made {
     pub fn change(&mut self, seed: u64) -> Vec<Touched> {
         let mut dice = Dice(seed);
         let known = self.known();
-        let op = match dice.below(20) {
+        let op = match dice.below(25) {
             0..=4 => edit_offer(&known, &mut dice),
             5 => create_offer(self.offer_ids, &mut dice),
             6 => create_creative(&known, &mut dice),
@@ -154,7 +154,12 @@ impl Made {
             18 => {
                 return self.write_flow(&mut dice);
             }
-            _ => edit_offer(&known, &mut dice),
+            19 => edit_collection(&known, &mut dice),
+            20 => edit_activity(&known, &mut dice),
+            21 => rename_category(&mut dice),
+            22 => edit_margin(&known, &mut dice),
+            23 => Op::RollbackFlow { id: format!("flow_{}", dice.pick(&FLOWS)), version: 1 + dice.below(3) as u32 },
+            _ => edit(&mut dice, EntityKind::Rule, &known.rules, &["scope"]),
         };
         self.apply(op)
     }
@@ -354,9 +359,57 @@ fn edit_category(dice: &mut Dice) -> Op {
     Op::Update { kind: EntityKind::Category, id: dice.pick(&CATEGORIES).to_owned(), patch, expected: None }
 }
 
+/// Another name, which no column holds, and perhaps another status, which one does.
+fn rename_category(dice: &mut Dice) -> Op {
+    let mut members = vec![("name", text(dice.pick(&["Cards", "Loans", "Phones", "More"])))];
+    if dice.chance(30) {
+        members.push(("status", status(dice, 60)));
+    }
+    let (kind, id) = if dice.chance(70) {
+        (EntityKind::Category, dice.pick(&CATEGORIES))
+    } else {
+        (EntityKind::SubCategory, dice.pick(&SUB_CATEGORIES))
+    };
+    Op::Update { kind, id: id.to_owned(), patch: Value::map(members), expected: None }
+}
+
+fn edit_collection(known: &Known, dice: &mut Dice) -> Op {
+    let patch = match dice.below(4) {
+        0 => ("status", status(dice, 60)),
+        1 => ("name", text(dice.pick(&["one", "two", "three"]))),
+        2 => ("allOf", texts(&dice.some_of(50, &offers::TAGS))),
+        _ => ("anyOf", texts(&dice.some_of(60, &offers::TAGS))),
+    };
+    let id = one_of(dice, &known.collections);
+    Op::Update { kind: EntityKind::Collection, id, patch: Value::map([patch]), expected: None }
+}
+
+fn edit_activity(known: &Known, dice: &mut Dice) -> Op {
+    let patch = match dice.below(3) {
+        0 => ("collectionId", text(&one_of(dice, &known.collections))),
+        1 => ("placementId", text(dice.pick(&PLACEMENTS))),
+        _ => ("status", status(dice, 60)),
+    };
+    let (kind, id) = (EntityKind::Activity, format!("act_{}", dice.below(4)));
+    if dice.chance(20) {
+        return Op::Delete { kind, id, force: true, has_history: false };
+    }
+    Op::Update { kind, id, patch: Value::map([patch]), expected: None }
+}
+
+/// Often a new largest one.
+fn edit_margin(known: &Known, dice: &mut Dice) -> Op {
+    let patch = Value::map([
+        ("margin", number(dice, &[-1.0, 10.0, 12.0, 40.0])),
+        ("revenueValue", number(dice, &[7.0, 8.0, 90.0])),
+    ]);
+    Op::Update { kind: EntityKind::Offer, id: one_of(dice, &known.offers), patch, expected: None }
+}
+
 fn edit(dice: &mut Dice, kind: EntityKind, ids: &[String], members: &[&str]) -> Op {
     let patch = match dice.pick(members) {
         "status" => ("status", text(dice.pick(&["active", "active", "paused"]))),
+        "scope" => ("scopes", Value::list([Value::map([("scope", text("global"))])])),
         "split" => ("split", number(dice, &[0.0, 1.0, 4.0])),
         member => (if member == "weight" { "weight" } else { "priority" }, number(dice, &[0.0, 50.0, 100.0])),
     };

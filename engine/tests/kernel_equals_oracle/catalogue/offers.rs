@@ -9,7 +9,7 @@ use super::{
     CATEGORIES, CHANNELS, Known, PLACEMENTS, SEGMENTS, START, SUB_CATEGORIES, number, one_of, status, text, texts,
 };
 
-const TAGS: [&str; 3] = ["red", "blue", "green"];
+pub(super) const TAGS: [&str; 3] = ["red", "blue", "green"];
 
 fn iso(at: Timestamp) -> Value {
     text(&proffer_engine::calendar::iso(at))
