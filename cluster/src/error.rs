@@ -76,8 +76,8 @@ impl Error {
     /// The same failure of a call whose earlier attempt may have been applied.
     pub(crate) fn in_doubt(self) -> Error {
         match self {
-            Error::Partial { applied, asked, cause } => {
-                Error::Partial { applied, asked, cause: Box::new(cause.in_doubt()) }
+            Error::Partial { applied, asked, cause, refused } => {
+                Error::Partial { applied, asked, cause: Box::new(cause.in_doubt()), refused }
             }
             Error::Refused(_)
             | Error::UnknownTenant(_)

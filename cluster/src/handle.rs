@@ -114,11 +114,13 @@ impl Handle {
         }
     }
 
-    /// Whether the catalogue now in force excludes an offer that the answer proposes.
+    /// Whether the catalogue now in force excludes an offer that the answer proposes and shows.
     fn excludes(&self, tenant: &TenantId, decided: &Decided) -> bool {
         let Some(newest) = self.inner.views.tenant(tenant) else { return false };
+        let shown = |rank: &u16| !decided.excluded.contains(rank);
         !Arc::ptr_eq(&newest, &decided.view)
-            && decided.decision.propositions.iter().any(|proposition| newest.snapshot.is_excluded(proposition.offer))
+            && (decided.decision.propositions.iter().zip(1..))
+                .any(|(proposition, rank)| shown(&rank) && newest.snapshot.is_excluded(proposition.offer))
     }
 
     /// Records an outcome. `call.idempotency` is required.

@@ -63,6 +63,7 @@ fn show(number: u32, exposures: u32, now: Timestamp) -> ShardOp {
             mandatory: false,
             fallback: false,
             implied_impression: true,
+            evidence: true,
             takes: Vec::new(),
         }
     });
@@ -76,6 +77,8 @@ fn show(number: u32, exposures: u32, now: Timestamp) -> ShardOp {
         ghosts: Vec::new(),
         mandatory: None,
         policies: Vec::new(),
+        counts: Vec::new(),
+        answer: None,
         answerable_until: now.plus_ms(HOUR_MS),
     }))
 }

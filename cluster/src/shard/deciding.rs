@@ -111,7 +111,7 @@ impl ShardLeader {
         let now = self.now();
         let id = ProfileId { tenant: ask.request.tenant.clone(), customer: ask.request.customer.clone() };
         if let Some(key) = ask.call.idempotency
-            && let Some(answer) = self.repeat(&ask, key, &id, &view, now)
+            && let Some(answer) = self.repeat(key, &id, &view, now)
         {
             let until = self.pending.touched_profile(&id);
             match answer {
@@ -236,7 +236,6 @@ impl ShardLeader {
     /// The answer to a call whose key was answered before; `None`: it was not.
     fn repeat(
         &self,
-        ask: &DecideAsk,
         key: CallKey,
         id: &ProfileId,
         view: &Arc<TenantView>,

@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn a_call_of_many_deeds_is_answered_once_and_says_which_of_them_were_refused() {
         let (reply, mut answer) = oneshot::channel();
-        let deeds: Vec<_> = Tally::of_each(3, reply).collect();
+        let deeds: Vec<_> = Tally::of_each(3, Reply::new(reply)).collect();
         let invalid = Error::Invalid("too large".to_owned());
         deeds[2].refused(Error::KeysFull);
         deeds[0].refused(invalid.clone());

@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use super::bitset::{Bits, Members, put};
 use super::checks::Check;
 use super::columns::FULL_WEIGHT;
-use super::rules::{Rule, require_segments};
+use super::rules::{Effect, Question, Rule, require_segments};
 use super::schedule::Schedules;
 use super::segment::{CapPlan, ChannelContent, Collected, Content, Lists, Positions, Segment};
 use super::shared::Shared;

@@ -227,7 +227,7 @@ impl WideColumn {
 /// The answer for an offer, if its stored fields alone decide it.
 fn settle(segment: &Segment, shared: &Shared, question: &Question, position: u32) -> Option<bool> {
     let world = World { facts: Vec::new(), segments: Vec::new(), now: Timestamp(0) };
-    question.settled(&OfferWorld { world: &world, shared, segment, position })
+    question.settled(&OfferWorld::new(&world, shared, segment, position))
 }
 
 fn raise(boost: f64) -> f64 {
