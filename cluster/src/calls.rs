@@ -103,6 +103,8 @@ pub struct RespondRequest {
     pub evidence: bool,
     /// What an `opt_out` bars; `None` with any other outcome.
     pub opt_out: Option<OptOut>,
+    /// The offer was withheld from a held-out customer: the outcome is recorded, and nothing is counted as shown.
+    pub withheld: bool,
 }
 
 /// What became of an outcome.

@@ -74,6 +74,8 @@ struct Shown {
     channel: ChannelKey,
     placement: PlacementKey,
     evidence: bool,
+    /// It was withheld from a held-out customer.
+    withheld: bool,
 }
 
 fn outcome(asked: &Asked, body: &Respond) -> Result<RespondRequest, Problem> {
@@ -115,6 +117,7 @@ fn outcome(asked: &Asked, body: &Respond) -> Result<RespondRequest, Problem> {
         value,
         evidence: shown.evidence,
         opt_out,
+        withheld: shown.withheld,
     })
 }
 
@@ -192,6 +195,7 @@ fn proposed(token: &Token, rank: Option<u16>, named: Named, faults: &mut Faults)
             channel: found.channel,
             placement: found.placement,
             evidence: found.kind == PropositionKind::Regular && token.arm != TokenArm::Control,
+            withheld: false,
         });
     }
     if let Some(ghost) = token.ghosts.iter().find(|ghost| rank.is_none() && fits(ghost.offer, ghost.creative)) {
@@ -202,6 +206,7 @@ fn proposed(token: &Token, rank: Option<u16>, named: Named, faults: &mut Faults)
             channel: ChannelKey::NONE,
             placement: PlacementKey::NONE,
             evidence: false,
+            withheld: true,
         });
     }
     let member = if named.offer.is_some() { "offerId" } else { "creativeId" };
@@ -238,6 +243,7 @@ fn unproposed(catalog: &TenantCatalog, body: &Respond, named: Named, faults: &mu
         channel: channel.unwrap_or(ChannelKey::NONE),
         placement: placement.unwrap_or(PlacementKey::NONE),
         evidence: false,
+        withheld: false,
     })
 }
 

@@ -151,6 +151,7 @@ impl Bench {
             value: None,
             evidence: true,
             opt_out: None,
+            withheld: false,
         };
         let (reply, answer) = oneshot::channel();
         let reply = Reply::new(reply);

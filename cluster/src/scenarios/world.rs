@@ -157,6 +157,7 @@ pub(super) async fn impression(
         value: None,
         evidence: true,
         opt_out: None,
+        withheld: false,
     };
     handle.respond(request, keyed(key)).await
 }

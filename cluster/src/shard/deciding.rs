@@ -317,6 +317,7 @@ impl ShardLeader {
             sentiment: outcome.sentiment,
             value: request.value,
             opt_out: request.opt_out,
+            withheld: request.withheld,
         };
         let (escrow, at) = (look.escrow(view.number), Moment { now, frame });
         let Ok(respond) = catch_unwind(AssertUnwindSafe(|| plan_respond(&view.catalog, &escrow, planned, &at))) else {

@@ -82,8 +82,10 @@ impl Reasons {
             })
             .filter(|removed| !answered(removed.offer))
             .collect();
-        removed.sort_unstable_by_key(|removed| removed.offer);
+        // Where there is no room for all, those that came furthest are asked for.
+        removed.sort_unstable_by_key(|removed| (std::cmp::Reverse(depth(&removed.reason)), removed.offer));
         removed.truncate(limit);
+        removed.sort_unstable_by_key(|removed| removed.offer);
         removed
     }
 }

@@ -343,6 +343,8 @@ pub struct Respond {
     pub counts: Vec<CapTake>,
     /// For `opt_out`.
     pub opt_out: Option<OptOut>,
+    /// It was withheld from a held-out customer, who did it all the same: recorded, but nobody was shown anything.
+    pub withheld: bool,
 }
 
 /// What an opt-out bars.

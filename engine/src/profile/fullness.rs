@@ -125,6 +125,7 @@ fn respond(key: u128, now: Timestamp, offer: u32, outcome: OutcomeKey) -> Respon
         evidence: true,
         counts: Vec::new(),
         opt_out: None,
+        withheld: false,
     }
 }
 

@@ -147,6 +147,7 @@ fn commands() -> Vec<(&'static str, ShardOp)> {
         evidence: true,
         counts: vec![global, own],
         opt_out: Some(OptOut::Category(CategoryKey(5))),
+        withheld: false,
     };
     let release =
         Release { tenant: tenant.clone(), customer: customer.clone(), decision: DecisionId(0xfeed), ranks: vec![2] };

@@ -180,6 +180,7 @@ impl World {
             evidence: true,
             counts: vec![unit(sold.global, self.now)],
             opt_out: None,
+            withheld: false,
         };
         Some((sold.shard, respond))
     }

@@ -37,6 +37,8 @@ pub struct RespondRequest {
     pub value: Option<Micros>,
     /// For `opt_out`.
     pub opt_out: Option<OptOut>,
+    /// See [`Respond::withheld`].
+    pub withheld: bool,
 }
 
 /// What a `recommendationId` says of one proposition.
@@ -101,6 +103,7 @@ pub fn plan_respond(
         evidence: request.proposition.is_some_and(|of| of.evidence),
         counts,
         opt_out: request.opt_out,
+        withheld: request.withheld,
     }
 }
 
@@ -209,6 +212,7 @@ mod tests {
                 sentiment: outcome.sentiment,
                 value: None,
                 opt_out: None,
+                withheld: false,
             };
             plan_respond(tenant, &Held(vec![click.cap]), request, &at).counts
         };

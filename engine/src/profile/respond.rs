@@ -38,7 +38,7 @@ impl<L: Look> Draft<'_, L> {
         }
 
         let mut responded = Responded { repeat: is_repeat(&profile, respond), ..Responded::default() };
-        if !responded.repeat {
+        if !responded.repeat && !respond.withheld {
             self.count(&id, &mut profile, respond, &mut responded);
         }
         self.note_outcome(&mut profile, respond, responded);

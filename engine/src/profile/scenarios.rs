@@ -103,6 +103,7 @@ impl World {
             evidence: true,
             counts,
             opt_out: None,
+            withheld: false,
         }
     }
 
@@ -374,6 +375,17 @@ fn a_deleted_profile_returns_what_it_held() {
     assert!(world.state.profile(&ann()).is_none());
     assert_eq!((world.state.account(ACCOUNT).unwrap().free(), world.state.profile_count()), (1, 0));
     assert_eq!(world.state.next_due(), None);
+}
+
+#[test]
+fn what_a_held_out_customer_does_all_the_same_is_recorded_and_takes_nothing() {
+    let mut world = World::new();
+    let own = world.own(9, Window::Lifetime);
+    let bought = Respond { withheld: true, ..world.outcome(None, CLICK, vec![own]) };
+    assert_eq!(world.responding(bought), Responded::default());
+    let profile = world.ann();
+    assert_eq!((profile.outcomes().len(), profile.exposures.len()), (1, 0));
+    assert_eq!(profile.cap_used(CAP, Window::Lifetime, world.now), 0);
 }
 
 #[test]

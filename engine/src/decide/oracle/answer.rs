@@ -80,9 +80,15 @@ pub(super) fn answer(case: &Case<'_>) -> Decision {
             };
             let removed = offers.iter().zip(&reasons).filter(|(offer, _)| !answered(offer.key));
             let removed = removed.filter_map(|(offer, reason)| Some(Removed { offer: offer.key, reason: (*reason)? }));
+            let mut removed: Vec<Removed> = removed.collect();
+            while removed.len() > limit as usize {
+                let least = removed.iter().map(|removed| depth(&removed.reason)).min();
+                let last = removed.iter().rposition(|removed| Some(depth(&removed.reason)) == least);
+                last.map(|place| removed.remove(place));
+            }
             Some(Box::new(Explanation {
                 factors: fillings.iter().flat_map(|filling| filling.picks.iter().map(|pick| pick.factors)).collect(),
-                removed: removed.take(limit as usize).collect(),
+                removed,
             }))
         }
     };
