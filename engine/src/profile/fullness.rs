@@ -395,7 +395,10 @@ proptest! {
                         Outcome::Refused(Refusal::CapRefused { offers, .. }) => {
                             prop_assert_eq!(offers, vec![OfferKey(20_000 + cap)]);
                         }
-                        other => prop_assert!(false, "{:?}", other),
+                        other @ (Outcome::Responded(_)
+                        | Outcome::Released { .. }
+                        | Outcome::Done
+                        | Outcome::Refused(_)) => prop_assert!(false, "{:?}", other),
                     }
                 }
                 Step::Strict(offer) => {
@@ -429,7 +432,10 @@ proptest! {
                             held.remove(index);
                         }
                         Outcome::Refused(Refusal::KeyTableFull) => {}
-                        other => prop_assert!(false, "{:?}", other),
+                        other @ (Outcome::Took(_)
+                        | Outcome::Released { .. }
+                        | Outcome::Done
+                        | Outcome::Refused(_)) => prop_assert!(false, "{:?}", other),
                     }
                 }
                 Step::Alone(offer) => {
