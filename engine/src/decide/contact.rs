@@ -1,6 +1,8 @@
 //! Contact policies: whom the profile's own history bars. A policy can only bar what its scope binds, and most of them only
 //! what the history holds, so this costs what the history costs.
 
+use smallvec::SmallVec;
+
 use crate::catalog::CapOrigin;
 use crate::decide::candidates::Spotting;
 use crate::decide::case::{Case, Chosen, Scratch, Seen, Sheet, Spot};
@@ -18,13 +20,13 @@ use crate::time::Timestamp;
 #[derive(Default)]
 pub(crate) struct Contact<'a> {
     /// Those the flow selects, by priority, then key.
-    pub(crate) policies: Vec<&'a Policy>,
+    pub(crate) policies: SmallVec<[&'a Policy; 16]>,
     blocked: Sheet,
     lifted: Sheet,
     /// Those with a scope that depends on the slot.
-    by_spot: Vec<&'a Policy>,
+    by_spot: SmallVec<[&'a Policy; 8]>,
     /// Those that look at earlier choices of the same answer.
-    counting: Vec<&'a Policy>,
+    counting: SmallVec<[&'a Policy; 8]>,
     /// Whether anything lifts.
     overrides: bool,
 }

@@ -3,6 +3,8 @@
 //! Everything that is the same for every slot is found once per flow. What a rule bars in one channel or placement only,
 //! and rules that must be evaluated offer by offer, wait for the slot.
 
+use smallvec::SmallVec;
+
 use crate::decide::case::{Case, Scratch};
 use crate::decide::contact::Contact;
 use crate::decide::request::Request;
@@ -29,7 +31,7 @@ pub(crate) struct Track<'a> {
     pub(crate) barred_channels: Vec<ChannelKey>,
     pub(crate) barred_placements: Vec<PlacementKey>,
     /// Per part, places of creatives that fail a rule of theirs.
-    pub(crate) lost: Vec<Vec<u64>>,
+    pub(crate) lost: SmallVec<[Vec<u64>; 2]>,
     /// Positions whose creatives are fewer than compiled: by a rule, or by the request.
     pub(crate) recheck: Vec<u32>,
     /// Wide rules that must be evaluated per offer for this customer wherever it would go (numbers in `wide_rules`).
@@ -50,7 +52,7 @@ impl<'a> Track<'a> {
             fail: Vec::new(),
             barred_channels: Vec::new(),
             barred_placements: Vec::new(),
-            lost: Vec::new(),
+            lost: SmallVec::new(),
             recheck: Vec::new(),
             late_everywhere: Vec::new(),
             late_by_spot: Vec::new(),

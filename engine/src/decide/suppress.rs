@@ -1,6 +1,8 @@
 //! Suppression: opt-outs, what the request excludes, and caps: the profile's from its own history, global ones from the
 //! shard's escrow.
 
+use smallvec::SmallVec;
+
 use crate::decide::case::{Case, Chosen, Scratch, Sheet, Spot};
 use crate::decide::counting::cap_window;
 use crate::decide::decision::RemovalReason;
@@ -15,7 +17,7 @@ pub(crate) struct Suppression {
     /// By opt-outs from categories or everything.
     everywhere: Sheet,
     /// Single positions, and in which placement if not in all.
-    single: Vec<(Option<PlacementKey>, u32)>,
+    single: SmallVec<[(Option<PlacementKey>, u32); 16]>,
 }
 
 impl Suppression {
@@ -52,7 +54,7 @@ fn is_opted_out_of_channel(case: &Case<'_>, spot: Spot) -> bool {
 
 /// Finds what opt-outs, excludes and profile caps suppress.
 pub(crate) fn look(case: &Case<'_>, scratch: &mut Scratch) -> Suppression {
-    let mut found = Suppression { everywhere: Sheet::new(scratch, case.snapshot.words()), single: Vec::new() };
+    let mut found = Suppression { everywhere: Sheet::new(scratch, case.snapshot.words()), single: SmallVec::new() };
     let single = &mut found.single;
     single.extend(case.request.exclude_offers.iter().filter_map(|offer| Some((None, case.snapshot.global(*offer)?))));
     for part in &case.snapshot.parts {

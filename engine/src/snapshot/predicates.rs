@@ -81,15 +81,8 @@ impl Bounds {
     #[inline]
     fn split(&self, block: usize, value: f64) -> (&[u32], usize) {
         let range = self.starts[block] as usize..self.starts[block + 1] as usize;
-        (&self.positions[range.clone()], count_reached(&self.keys[range], value))
+        (&self.positions[range.clone()], self.keys[range].partition_point(|key| *key <= value))
     }
-}
-
-/// How many of these few ascending keys are at or before `value`. Counted, not searched: comparisons that do not wait for
-/// each other (nor look for an overflow that cannot be) go four at once.
-#[inline]
-fn count_reached(keys: &[f64], value: f64) -> usize {
-    keys.iter().fold(0usize, |reached, key| reached.wrapping_add(usize::from(*key <= value)))
 }
 
 impl Thresholds {
@@ -137,7 +130,7 @@ impl Thresholds {
                 return Failing { row: &self.all.0, ..Failing::default() };
             }
         };
-        let number = count_reached(&self.last_keys, value);
+        let number = self.last_keys.partition_point(|key| *key <= value);
         let (lower, passing) = self.lower.split(number, value);
         let (upper, failing) = self.upper.split(number, value);
         let row = &self.rows[number * self.words..(number + 1) * self.words];
