@@ -19,6 +19,8 @@ use workload::{Extra, NoEscrow, Workload};
 
 /// Decisions a row, unless the environment says otherwise.
 const DECISIONS: usize = 20_000;
+/// Decisions before those that count: caches fill, and the allocator is done with what making the catalogue left behind.
+const WARM_UP: usize = 20_000;
 /// Longer decisions count as this long.
 const LONGEST_NS: u64 = 1_000_000_000;
 /// Customers they are for, in turn.
@@ -99,11 +101,13 @@ impl Bench {
         let request = (row.ask)(&self.load);
         let customers = if row.strangers { &self.strangers } else { &self.customers };
         let mut last = None;
-        for customer in customers.iter().cycle().take(decisions) {
+        for (number, customer) in customers.iter().cycle().take(WARM_UP + decisions).enumerate() {
             let subject = Subject { profile: Some(customer), symbols: &self.load.symbols };
             let start = Clock::now();
             let decision = decide(&self.snapshot, subject, &mut binding, &NoEscrow, &request, &at, 0, &mut scratch);
-            times.saturating_record(start.elapsed().as_nanos() as u64);
+            if number >= WARM_UP {
+                times.saturating_record(start.elapsed().as_nanos() as u64);
+            }
             last = Some(decision);
         }
         let us = |quantile: f64| times.value_at_quantile(quantile) as f64 / 1e3;
