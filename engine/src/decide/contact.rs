@@ -478,27 +478,30 @@ pub(crate) fn is_exhausted(case: &Case<'_>, track: &Track<'_>, chosen: &[Chosen]
 }
 
 fn is_lifted(case: &Case<'_>, track: &Track<'_>, candidate: &Candidate) -> bool {
-    track.contact.overrides
-        && track.contact.policies.iter().any(|policy| match &policy.restraint {
-            Restraint::Override(segments) => {
-                segments.iter().all(|segment| track.world.is_in(*segment))
-                    && is_bound(case, track, &policy.scopes, candidate)
-            }
-            Restraint::Frequency(_)
-            | Restraint::Total(_)
-            | Restraint::CrossChannel(_)
-            | Restraint::Cooldown(_)
-            | Restraint::Budget { .. }
-            | Restraint::Outcomes { .. }
-            | Restraint::Segments(_)
-            | Restraint::Hours(_)
-            | Restraint::Mutual { .. }
-            | Restraint::Category { .. }
-            | Restraint::Constant(_) => false,
-        })
+    let bound = |policy: &&&Policy| is_bound(case, track, &policy.scopes, candidate);
+    track.contact.overrides && track.contact.policies.iter().filter(bound).any(|policy| lifts(track, policy))
 }
 
-fn is_bound(case: &Case<'_>, track: &Track<'_>, scopes: &Scopes, candidate: &Candidate) -> bool {
+/// Whether a policy lets through what others block, for this customer.
+pub(crate) fn lifts(track: &Track<'_>, policy: &Policy) -> bool {
+    match &policy.restraint {
+        Restraint::Override(segments) => segments.iter().all(|segment| track.world.is_in(*segment)),
+        Restraint::Frequency(_)
+        | Restraint::Total(_)
+        | Restraint::CrossChannel(_)
+        | Restraint::Cooldown(_)
+        | Restraint::Budget { .. }
+        | Restraint::Outcomes { .. }
+        | Restraint::Segments(_)
+        | Restraint::Hours(_)
+        | Restraint::Mutual { .. }
+        | Restraint::Category { .. }
+        | Restraint::Constant(_) => false,
+    }
+}
+
+/// Whether the scopes bind a candidate, its creative included.
+pub(crate) fn is_bound(case: &Case<'_>, track: &Track<'_>, scopes: &Scopes, candidate: &Candidate) -> bool {
     track.binds(case, scopes, candidate.global, candidate.spot) || scopes.creatives.contains(&candidate.creative)
 }
 

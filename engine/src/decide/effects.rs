@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::decide::case::{Case, History, Spot};
-use crate::decide::contact::Candidate;
+use crate::decide::contact::{self, Candidate};
 use crate::decide::counting::cap_window;
 use crate::decide::decision::{Decision, Proposition, PropositionKind};
 use crate::decide::qualify::{self, Track};
@@ -171,7 +171,7 @@ fn policy_takes(case: &Case<'_>, subject: Subject<'_>, binding: &mut Binding, de
     binding.follow(&snapshot.names, subject.symbols);
     let world = qualify::look(case, flow, subject, binding);
     let track = Track::bare(flow, world);
-    let overrides: Vec<&Policy> = selected().filter(|policy| lifts(&track, policy)).collect();
+    let overrides: Vec<&Policy> = selected().filter(|policy| contact::lifts(&track, policy)).collect();
     for (proposition, rank) in decision.propositions.iter().zip(1..) {
         let Some(global) = snapshot.global(proposition.offer) else { continue };
         if proposition.kind == PropositionKind::Fallback {
@@ -181,7 +181,7 @@ fn policy_takes(case: &Case<'_>, subject: Subject<'_>, binding: &mut Binding, de
         let candidate = Candidate { global, offer: proposition.offer, creative: proposition.creative, spot };
         let expires_at = expiry(at.now, snapshot.reservation_seconds(spot.channel));
         let is_mandatory = proposition.kind == PropositionKind::Mandatory;
-        let is_lifted = overrides.iter().any(|policy| is_bound(case, &track, policy, &candidate));
+        let is_lifted = overrides.iter().any(|policy| contact::is_bound(case, &track, &policy.scopes, &candidate));
         for policy in &strict {
             // What passes a policy by counts like anything else, but is not refused for it.
             let passes_by = is_lifted || is_mandatory && policy.bypassable;
@@ -201,10 +201,10 @@ fn policy_takes(case: &Case<'_>, subject: Subject<'_>, binding: &mut Binding, de
                         hold(counted, limit, true);
                     }
                 }
-                Restraint::Total(limit) if is_bound(case, &track, policy, &candidate) => {
+                Restraint::Total(limit) if contact::is_bound(case, &track, &policy.scopes, &candidate) => {
                     hold(Counted::All, limit, false);
                 }
-                Restraint::CrossChannel(limit) if is_bound(case, &track, policy, &candidate) => {
+                Restraint::CrossChannel(limit) if contact::is_bound(case, &track, &policy.scopes, &candidate) => {
                     hold(Counted::Offer(candidate.offer), limit, false);
                 }
                 Restraint::Total(_)
@@ -221,29 +221,6 @@ fn policy_takes(case: &Case<'_>, subject: Subject<'_>, binding: &mut Binding, de
         }
     }
     found
-}
-
-/// Whether a policy lets through what others block, for this customer.
-fn lifts(track: &Track<'_>, policy: &Policy) -> bool {
-    match &policy.restraint {
-        Restraint::Override(segments) => segments.iter().all(|segment| track.world.is_in(*segment)),
-        Restraint::Frequency(_)
-        | Restraint::Total(_)
-        | Restraint::CrossChannel(_)
-        | Restraint::Cooldown(_)
-        | Restraint::Budget { .. }
-        | Restraint::Outcomes { .. }
-        | Restraint::Segments(_)
-        | Restraint::Hours(_)
-        | Restraint::Mutual { .. }
-        | Restraint::Category { .. }
-        | Restraint::Constant(_) => false,
-    }
-}
-
-fn is_bound(case: &Case<'_>, track: &Track<'_>, policy: &Policy, candidate: &Candidate) -> bool {
-    track.binds(case, &policy.scopes, candidate.global, candidate.spot)
-        || policy.scopes.creatives.contains(&candidate.creative)
 }
 
 /// What the scopes of a policy that bind a candidate count. Nothing is counted by sub-category: strict policies that would
