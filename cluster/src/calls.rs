@@ -216,7 +216,8 @@ pub struct AccountReport {
     pub span: Span,
     /// Limit in force, in units or micro-units of money.
     pub limit: u64,
-    /// Not granted to any shard. Negative after the limit was lowered below what is granted.
+    /// Not granted to any shard. Negative after the limit was lowered below what is granted; of a soft cap, what is left of the
+    /// limit, negative by what it was overshot.
     pub pool: i64,
     /// Granted or returned, not yet seen by the receiver.
     pub in_flight: u64,

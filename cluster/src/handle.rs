@@ -1,6 +1,6 @@
 //! The front door: what `api` and `node` see of the cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,9 +13,10 @@ use proffer_engine::profile::state::Profile;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
+use crate::accounts::Sides;
 use crate::calls::{
-    AccountReport, BudgetReport, Call, Changed, CustomerRow, Decided, Identity, ProfileView, ProfileWrite,
-    ReleaseRequest, RespondRequest, Responded, ShardReport, Status,
+    BudgetReport, Call, Changed, CustomerRow, Decided, Identity, ProfileView, ProfileWrite, ReleaseRequest,
+    RespondRequest, Responded, Status,
 };
 use crate::error::Error;
 use crate::groups::Groups;
@@ -334,67 +335,35 @@ impl Handle {
         Ok(false)
     }
 
-    /// The global accounts of an offer: ledger and shards put together. A negative derived term is read again.
+    /// The global accounts of an offer: ledger and shards put together, each account's terms as of one moment. A shard and the
+    /// ledger that were read at instants that do not fit together are read again.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// [`Error::Unavailable`] if units move faster than they can be read; and see [`Error`].
     pub async fn budget(&self, tenant: &TenantId, offer: OfferKey, deadline: Instant) -> Result<BudgetReport, Error> {
         self.known(tenant)?;
-        let (mut report, mut settled) = self.read_budget(tenant, offer, deadline).await?;
+        let mut sides = Sides::default();
+        let mut torn: BTreeSet<ShardId> = (0..self.inner.router.shards()).map(ShardId).collect();
         for _ in 0..BUDGET_READS_MAX {
-            if settled {
-                break;
+            let (reply, answer) = oneshot::channel();
+            self.inner.meta.send(MetaAsk::Budget { tenant: tenant.clone(), offer, reply })?;
+            sides.ledger = answered(deadline, answer).await?;
+            let accounts: Vec<_> = sides.ledger.iter().map(|row| row.account).collect();
+            for shard in torn {
+                let (door, accounts) = (&self.inner.shards[usize::from(shard.0)], accounts.clone());
+                let ask = |reply| Ask::Read(ReadAsk::Escrow { accounts, reply });
+                let held = self.ask(door, deadline, Lane::Request(tenant.clone()), ask).await?;
+                sides.put(shard, held);
             }
-            (report, settled) = self.read_budget(tenant, offer, deadline).await?;
-        }
-        Ok(report)
-    }
-
-    /// Reads ledger and shards once; `false`: they were read at instants that do not fit together.
-    async fn read_budget(
-        &self,
-        tenant: &TenantId,
-        offer: OfferKey,
-        deadline: Instant,
-    ) -> Result<(BudgetReport, bool), Error> {
-        let mut settled = true;
-        let (reply, answer) = oneshot::channel();
-        self.inner.meta.send(MetaAsk::Budget { tenant: tenant.clone(), offer, reply })?;
-        let ledger = answered(deadline, answer).await?;
-        let mut held = BTreeMap::new();
-        let accounts: Vec<_> = ledger.iter().map(|row| row.account).collect();
-        for (index, shard) in self.inner.shards.iter().enumerate() {
-            let accounts = accounts.clone();
-            let reports = self
-                .ask(shard, deadline, Lane::Request(tenant.clone()), |reply| {
-                    Ask::Read(ReadAsk::Escrow { accounts, reply })
-                })
-                .await?;
-            for report in reports {
-                held.insert((report.account, index), report);
+            torn = sides.torn();
+            if torn.is_empty() {
+                return Ok(sides.report());
             }
         }
-        let accounts = ledger.into_iter().map(|row| {
-            let mut held_units = 0;
-            let mut shards = Vec::new();
-            for index in 0..self.inner.shards.len() {
-                let Some(held) = held.get(&(row.account, index)) else { continue };
-                let (free, reserved, spent) = (held.free, held.reserved, held.spent);
-                let shard = ShardId(u16::try_from(index).expect("at most 65,535 shards"));
-                held_units += i128::from(free) + i128::from(reserved) + i128::from(spent);
-                if free + reserved + spent > 0 {
-                    shards.push(ShardReport { shard, free, reserved, spent, as_of: held.as_of });
-                }
-            }
-            // What is neither in the pool nor in a shard is on its way. Sides read at different instants can disagree.
-            let in_flight = i128::from(row.limit) - i128::from(row.pool) - held_units;
-            settled &= in_flight >= 0;
-            let in_flight = u64::try_from(in_flight.max(0)).unwrap_or(u64::MAX);
-            let (cap, ordinal, span, limit, pool) =
-                (row.account.cap, row.account.ordinal, row.span, row.limit, row.pool);
-            AccountReport { cap, ordinal, span, limit, pool, in_flight, shards }
-        });
-        Ok((BudgetReport { accounts: accounts.collect() }, settled))
+        Err(Error::Unavailable {
+            reason: "units move between ledger and shards faster than they can be read".to_owned(),
+            retry_after_ms: RETRY_AFTER_START_MS,
+        })
     }
 
     /// Whether the node can decide, and why not.

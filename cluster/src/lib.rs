@@ -9,6 +9,7 @@
 //! Invariants: nothing here opens a socket or a file but through [`ports`]; only `actors` names ractor; state changes only in
 //! the engine's `apply`, of entries that came out of a log.
 
+mod accounts;
 mod actors;
 mod bell;
 pub mod calls;

@@ -99,8 +99,10 @@ pub const ACTOR_BACK_OFF_MS: u64 = 50;
 pub const DRAIN_MS_MAX: u64 = 10_000;
 /// Most shards of a cluster.
 pub const SHARDS_MAX: u16 = 256;
-/// How often a budget is read again when ledger and shards were read at instants that do not fit together.
-pub const BUDGET_READS_MAX: usize = 3;
+/// How often the sides of a budget that do not fit together are read again.
+pub const BUDGET_READS_MAX: usize = 16;
+/// A shard that has counted this part of what is left of a soft cap says so at once: four to each shard of a usual cluster.
+pub const SOFT_SHARES: u64 = 64;
 /// How often a change that lowered a limit looks whether the shards have given enough back.
 pub const OVER_READS_MAX: usize = 10;
 /// Wait between those looks, in milliseconds.

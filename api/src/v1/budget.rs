@@ -92,7 +92,8 @@ fn describe<'a>(cap: &'a CapDefinition, accounts: &[AccountReport], now: Timesta
         count_on: cap.count_on.as_str(),
         enforcement: cap.enforcement.as_str(),
         unit: if is_money { "money" } else { "count" },
-        limit: amount(cap.limit as f64),
+        // As of the same moment as what follows: the catalogue of this request may be older.
+        limit: amount(current.map_or(cap.limit, |account| account.limit) as f64),
         spent: sum(|shard| shard.spent),
         reserved: sum(|shard| shard.reserved),
         free: sum(|shard| shard.free),

@@ -1,8 +1,11 @@
 //! What the meta group is asked.
 
+use std::collections::BTreeMap;
+
+use proffer_engine::budget::ledger::Totals;
 use proffer_engine::catalog::{self, Command};
 use proffer_engine::codec;
-use proffer_engine::keys::{OfferKey, TenantId};
+use proffer_engine::keys::{OfferKey, ShardId, TenantId};
 use proffer_engine::profile::command::AccountId;
 use proffer_engine::time::Span;
 use tokio::sync::oneshot;
@@ -46,4 +49,6 @@ pub(crate) struct LedgerRow {
     pub(crate) span: Span,
     pub(crate) limit: u64,
     pub(crate) pool: i64,
+    /// What the ledger knows of each shard.
+    pub(crate) totals: BTreeMap<ShardId, Totals>,
 }

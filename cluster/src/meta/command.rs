@@ -91,17 +91,31 @@ mod tests {
     fn commands_keep_their_bytes() {
         let account = AccountId { tenant: 1, cap: CapKey(2), ordinal: 3 };
         let span = Span { from: Timestamp(0), until: Timestamp(1) };
-        let report = EscrowReport { account, granted_seen: 10, returned: 1, free: 2, reserved: 3, spent: 4, wish: 0 };
+        let report = EscrowReport {
+            account,
+            granted_seen: 10,
+            returned: 1,
+            free: 2,
+            reserved: 3,
+            spent: 4,
+            wish: 0,
+            minted: 5,
+            version: 6,
+            soft: Some(7),
+        };
         let golden: [(MetaOp, &[u8]); 4] = [
             (
                 MetaOp::Found(Founding { secret: [9; 16], shards: 16 }),
                 &[0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 16],
             ),
             (
-                MetaOp::Open(vec![(account, Terms { limit: 100, span, unit: 1, cooling_ms: 0 })]),
-                &[2, 1, 1, 2, 3, 100, 0, 2, 1, 0],
+                MetaOp::Open(vec![(account, Terms { limit: 100, span, unit: 1, cooling_ms: 0, soft: true })]),
+                &[2, 1, 1, 2, 3, 100, 0, 2, 1, 0, 1],
             ),
-            (MetaOp::Settle { shard: ShardId(5), reports: vec![report] }, &[3, 5, 1, 1, 2, 3, 10, 1, 2, 3, 4, 0]),
+            (
+                MetaOp::Settle { shard: ShardId(5), reports: vec![report] },
+                &[3, 5, 1, 1, 2, 3, 10, 1, 2, 3, 4, 0, 5, 6, 1, 7],
+            ),
             (MetaOp::EndPeriods, &[4]),
         ];
         for (op, bytes) in golden {

@@ -155,7 +155,18 @@ mod tests {
 
     fn report(account: u32, spent: u64, wish: u64) -> EscrowReport {
         let account = AccountId { tenant: 0, cap: CapKey(account), ordinal: 0 };
-        EscrowReport { account, granted_seen: 9, returned: 0, free: 0, reserved: 0, spent, wish }
+        EscrowReport {
+            account,
+            granted_seen: 9,
+            returned: 0,
+            free: 0,
+            reserved: 0,
+            spent,
+            wish,
+            minted: 0,
+            version: 0,
+            soft: None,
+        }
     }
 
     #[test]

@@ -8,11 +8,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use proffer_engine::budget::escrow::EscrowReport;
 use proffer_engine::budget::ledger::AccountState;
 use proffer_engine::catalog::{self, Catalog, CommandV1, Touched};
 use proffer_engine::codec;
 use proffer_engine::keys::{Revision, ShardId, TenantId};
-use proffer_engine::profile::command::{AccountId, EscrowMessage, Leader, Position};
+use proffer_engine::profile::command::{AccountId, EscrowMessage, Leader, Position, SoftTerms};
 use proffer_engine::time::{Calendar, Timestamp};
 use tokio::time::Instant;
 
@@ -485,6 +486,7 @@ impl MetaLeader {
                 span: account.span(),
                 limit: account.limit(),
                 pool: i64::try_from(account.pool()).unwrap_or(i64::MIN),
+                totals: account.totals().collect(),
             })
             .collect()
     }
@@ -547,8 +549,8 @@ impl MetaLeader {
             let Some(account) = self.state.ledger().account(*id) else { return false };
             for shard in (0..self.around.shards.len()).map(|shard| ShardId(shard as u16)) {
                 let Some(message) = self.state.message(*id, shard) else { continue };
-                let seen = account.reports().find(|(of, _)| *of == shard).map(|(_, report)| report.granted_seen);
-                if seen != Some(message.granted) {
+                let report = account.reports().find(|(of, _)| *of == shard).map(|(_, report)| report);
+                if report.is_none_or(|report| !has_heard(report, &message)) {
                     again.push((shard, message));
                 }
             }
@@ -589,4 +591,15 @@ impl MetaLeader {
             }
         }
     }
+}
+
+/// Whether a shard that reports this knows what the message says, as far as it has to.
+fn has_heard(report: &EscrowReport, message: &EscrowMessage) -> bool {
+    // Once a soft cap is used up, everybody has to know; before, who counts is told in answer to that.
+    let counts = |soft: &SoftTerms| soft.taken_elsewhere.saturating_sub(soft.returned_elsewhere) < soft.limit;
+    let knows_others = match (report.soft, message.soft) {
+        (Some(heard), Some(soft)) => counts(&soft) || heard >= soft.taken_elsewhere,
+        (None, _) | (_, None) => true,
+    };
+    report.granted_seen == message.granted && report.version == message.version && knows_others
 }

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use bincode::{Decode, Encode};
-use proffer_engine::budget::ledger::{AccountState, Ledger, Terms};
+use proffer_engine::budget::ledger::{Account, AccountState, Ledger, Terms};
+use proffer_engine::budget::periods::terms_of;
 use proffer_engine::catalog::{self, CapDefinition, Catalog, CommandV1, TenantCatalog, Touched};
 use proffer_engine::codec::{self, DecodeError};
 use proffer_engine::keys::{CapKey, OfferKey, Revision, ShardId, TenantId};
 use proffer_engine::model::Status;
 use proffer_engine::model::offer::CapScope;
 use proffer_engine::profile::command::{AccountId, EscrowMessage, Position};
-use proffer_engine::time::Timestamp;
+use proffer_engine::time::{Span, Timestamp};
 
 use crate::meta::command::{Change, Founding, MetaCommand, MetaCommandV1, MetaOp, MetaOutcome};
 
@@ -206,8 +207,8 @@ impl MetaState {
         over: &mut Vec<AccountId>,
     ) {
         let now = self.log_time;
-        let terms = |catalog| global_caps(catalog, offer).map(|cap| (cap.cap, cap.limit, cap.cost)).collect();
-        let caps: Vec<(CapKey, u64, u64)> = self.catalog.tenant(tenant).map_or(Vec::new(), terms);
+        let terms = |catalog| global_caps(catalog, offer).map(|cap| (cap.cap, terms_of(cap, Span::ALWAYS))).collect();
+        let caps: Vec<(CapKey, Terms)> = self.catalog.tenant(tenant).map_or(Vec::new(), terms);
         let before = self.global.remove(&(number, offer)).unwrap_or_default();
         for gone in before.iter().filter(|cap| !caps.iter().any(|(kept, ..)| kept == *cap)) {
             for id in self.open_accounts(number, *gone) {
@@ -215,24 +216,24 @@ impl MetaState {
                 self.tell_holders(id, told);
             }
         }
-        for (cap, limit, unit) in &caps {
+        let shards = self.shards();
+        for (cap, terms) in &caps {
             for id in self.open_accounts(number, *cap) {
-                let Some((old_limit, old_unit)) = self.ledger.account(id).map(|held| (held.limit(), held.unit()))
-                else {
-                    continue;
-                };
-                if (old_limit, old_unit) == (*limit, *unit) {
+                let in_force = |held: &Account| (held.limit(), held.unit(), held.is_soft());
+                let Some(old) = self.ledger.account(id).map(in_force) else { continue };
+                if old == (terms.limit, terms.unit, terms.soft) {
                     continue;
                 }
-                self.ledger.set_terms(id, *limit, *unit).expect("listed above");
+                let (_, old_unit, was_soft) = old;
+                self.ledger.set_terms(id, *terms, shards).expect("listed above");
                 let is_over = self.ledger.account(id).is_some_and(|account| account.over_by() > 0);
                 if is_over {
                     over.push(id);
                 } else {
                     self.feed(id, told);
                 }
-                // After a new price, each holder's rest may no longer pay for one action.
-                if is_over || old_unit != *unit {
+                // After a new price, each holder's rest may no longer pay for one action; a soft cap's limit is seen to by each.
+                if is_over || old_unit != terms.unit || was_soft || terms.soft {
                     self.tell_holders(id, told);
                 }
             }
@@ -253,10 +254,10 @@ impl MetaState {
         let mut told = Vec::new();
         for (id, terms) in accounts {
             // Opened twice by a proposer that did not know: the first holds.
-            if self.ledger.open(*id, *terms).is_err() {
+            if self.ledger.open(*id, *terms, shards).is_err() {
                 continue;
             }
-            let for_all = terms.limit / terms.unit.max(1) >= 4 * u64::from(shards);
+            let for_all = !terms.soft && terms.limit / terms.unit.max(1) >= 4 * u64::from(shards);
             for shard in (0..shards).map(ShardId) {
                 let message = if for_all {
                     self.ledger.grant(*id, shard, 0, u64::from(shards), self.log_time.max(terms.span.from)).ok()
@@ -279,11 +280,18 @@ impl MetaState {
         let (id, now, shards) = (report.account, self.log_time, u64::from(self.shards()));
         let is_closed = |state: &Self| state.ledger.account(id).is_some_and(|of| of.state() == AccountState::Closed);
         let was_closed = is_closed(self);
+        let is_used_up = |state: &Self| state.ledger.account(id).is_some_and(|of| of.is_soft() && of.is_used_up());
+        let was_used_up = is_used_up(self);
         if self.ledger.see(shard, *report, now).is_err() {
             return;
         }
         if is_closed(self) && !was_closed {
             // The last unit is settled: every shard may forget the account.
+            self.tell_holders(id, told);
+            return;
+        }
+        if is_used_up(self) != was_used_up {
+            // A soft cap: it is for every shard to stop, or to go on.
             self.tell_holders(id, told);
             return;
         }
@@ -348,7 +356,6 @@ mod tests {
     use proffer_engine::budget::escrow::EscrowReport;
     use proffer_engine::catalog::{Actor, EntityKind, Op};
     use proffer_engine::profile::command::{Leader, Recall};
-    use proffer_engine::time::Span;
     use proffer_engine::value::Value;
 
     use super::*;
@@ -369,7 +376,10 @@ mod tests {
             group.change(Op::CreateTenant);
             let body = Value::map([("name", Value::text("one")), ("caps", caps(limit))]);
             group.change(Op::Create { kind: EntityKind::Offer, id: "one".to_owned(), body });
-            group.apply(MetaOp::Open(vec![(ACCOUNT, Terms { limit, span: Span::ALWAYS, unit: 1, cooling_ms: 0 })]));
+            group.apply(MetaOp::Open(vec![(
+                ACCOUNT,
+                Terms { limit, span: Span::ALWAYS, unit: 1, cooling_ms: 0, soft: false },
+            )]));
             group
         }
 
@@ -403,6 +413,9 @@ mod tests {
                 reserved: 0,
                 spent: granted,
                 wish: 1,
+                minted: 0,
+                version: 0,
+                soft: None,
             };
             let op = MetaOp::Settle { shard: ShardId(shard), reports: vec![report] };
             let MetaOutcome::Told(told) = self.apply(op) else { panic!("nothing was told") };

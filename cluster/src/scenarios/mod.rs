@@ -5,5 +5,6 @@ mod deaths;
 mod disks;
 mod hostile;
 mod node;
+mod soft;
 mod turns;
 mod world;

@@ -190,6 +190,7 @@ pub(crate) struct Held {
     pub(crate) account: AccountId,
     pub(crate) granted_seen: u64,
     pub(crate) returned: u64,
+    pub(crate) minted: u64,
     pub(crate) free: u64,
     pub(crate) reserved: u64,
     pub(crate) spent: u64,

@@ -77,14 +77,15 @@ struct Searched<'a, L: ?Sized> {
 impl<L: Look + ?Sized> EscrowView for Searched<'_, L> {
     fn free(&self, cap: CapKey, now: Timestamp) -> Option<Free> {
         let (account, held) = self.look.current_account(self.tenant, cap, now)?;
-        let amount = if self.barren { 0 } else { held.free() };
-        if amount == 0 {
+        let (amount, left) = (if self.barren { 0 } else { held.free() }, held.left());
+        // Of a soft cap nothing is to be had: what is left of it is left for all.
+        if amount == 0 && left.is_none() {
             let mut missed = self.missed.borrow_mut();
             if missed.len() < MISSES_MAX {
                 missed.push(account);
             }
         }
-        Some(Free { account, amount })
+        Some(Free { account, amount, left })
     }
 }
 
@@ -386,6 +387,7 @@ impl ShardLeader {
                         account,
                         granted_seen: held.granted_seen(),
                         returned: held.returned(),
+                        minted: held.minted(),
                         free: held.free(),
                         reserved: held.reserved(),
                         spent: held.spent(),

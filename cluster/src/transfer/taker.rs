@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use proffer_engine::budget::escrow::EscrowReport;
+use proffer_engine::budget::escrow::{EscrowAccount, EscrowReport};
 use proffer_engine::keys::{CustomerId, ShardId, TenantId};
 use proffer_engine::profile::cells::{Look, ProfileId};
 use proffer_engine::profile::command::{
@@ -16,7 +16,7 @@ use proffer_engine::profile::shard::ShardState;
 use proffer_engine::time::Timestamp;
 use tokio::time::Instant;
 
-use crate::limits::{ESCROW_MESSAGES_MAX, LEDGER_ROUND_MS};
+use crate::limits::{ESCROW_MESSAGES_MAX, LEDGER_ROUND_MS, SOFT_SHARES};
 use crate::meta::door::MetaDoor;
 use crate::shard::ask::Notice;
 
@@ -38,6 +38,8 @@ pub(crate) struct Taker {
     asked: BTreeSet<AccountId>,
     /// The pool had nothing: not asked again until it has, or until the next round.
     empty: BTreeSet<AccountId>,
+    /// Of soft accounts: the total counted here that was last reported.
+    told: BTreeMap<AccountId, u64>,
     /// Others starve, or the limit was lowered: what becomes free goes back.
     recalled: BTreeMap<AccountId, EscrowMessage>,
     last_round: Instant,
@@ -54,6 +56,7 @@ impl Taker {
             wanted: BTreeSet::new(),
             asked: BTreeSet::new(),
             empty: BTreeSet::new(),
+            told: BTreeMap::new(),
             recalled: BTreeMap::new(),
             last_round: Instant::now(),
         }
@@ -71,7 +74,7 @@ impl Taker {
             ShardOp::Take(take) => {
                 self.note_held(state, &take.tenant, &take.customer);
                 let takes = take.propositions.iter().flat_map(|proposition| &proposition.takes);
-                self.used.extend(takes.filter_map(|take| global(&take.account)));
+                self.used.extend(takes.chain(&take.counts).filter_map(|take| global(&take.account)));
             }
             ShardOp::Respond(respond) => {
                 self.note_held(state, &respond.tenant, &respond.customer);
@@ -129,14 +132,23 @@ impl Taker {
             if touched.contains(id) {
                 self.unbooked.insert(*id);
             }
-            if report.wish > 0 {
+            if report.wish > 0 || is_open && self.is_news(*id, account) {
                 self.asked.insert(*id);
+                self.told.insert(*id, account.minted());
                 reports.push(report);
             } else if returns && touched.contains(id) {
                 reports.push(report);
             }
         }
         self.report(meta, &reports);
+    }
+
+    /// Whether so much was counted in a soft account since the last report that others should not be left to count on without
+    /// knowing of it: a share of what is left, as small as a grant would be.
+    fn is_news(&self, id: AccountId, account: &EscrowAccount) -> bool {
+        let Some(left) = account.left() else { return false };
+        let untold = account.minted().saturating_sub(self.told.get(&id).copied().unwrap_or(0));
+        untold > 0 && untold >= left / SOFT_SHARES
     }
 
     /// Once a round: what is not known to be booked is reported again, and empty pools are asked again for what is still
@@ -155,6 +167,9 @@ impl Taker {
         for id in &self.unbooked {
             let Some(account) = state.account(*id) else { continue };
             let mut report = account.report(*id, state.log_time());
+            if account.left().is_some() {
+                self.told.insert(*id, account.minted());
+            }
             if self.wanted.contains(id) {
                 report.wish = report.wish.max(1);
                 self.asked.insert(*id);
@@ -164,6 +179,7 @@ impl Taker {
             reports.push(report);
         }
         self.unbooked.retain(|id| state.account(*id).is_some());
+        self.told.retain(|id, _| state.account(*id).is_some());
         self.wanted.clear();
         self.report(meta, &reports);
         true
@@ -193,7 +209,7 @@ impl Taker {
             if grows {
                 self.empty.remove(&id);
                 self.wanted.remove(&id);
-            } else if asked {
+            } else if asked && message.soft.is_none() {
                 self.empty.insert(id);
             }
             // A recall is committed when it is first heard; from then on, when something has become free. Otherwise what a shard
@@ -206,6 +222,7 @@ impl Taker {
                     grows
                         || message.closed
                         || message.span.until < account.span().until
+                        || account.learns_from(&message)
                         || (is_new && account.free() > 0)
                 }
             };

@@ -31,6 +31,7 @@ enum Step {
     Release(usize),
     Spend(usize),
     SetLimit(u64),
+    Soften(bool),
     Wait(i64),
     Close,
 }
@@ -63,12 +64,13 @@ struct World {
     sold: u64,
     unit: u64,
     largest_limit: u64,
+    soft: bool,
 }
 
 impl World {
     fn new(limit: u64, unit: u64, cooling_ms: i64, span: Span) -> Self {
         let mut ledger = Ledger::default();
-        ledger.open(ACCOUNT, Terms { limit, span, unit, cooling_ms }).unwrap();
+        ledger.open(ACCOUNT, Terms { limit, span, unit, cooling_ms, soft: false }, SHARDS as u16).unwrap();
         World {
             ledger,
             shards: vec![None; SHARDS],
@@ -78,7 +80,14 @@ impl World {
             sold: 0,
             unit,
             largest_limit: limit,
+            soft: false,
         }
+    }
+
+    fn relimit(&mut self, limit: u64, unit: u64, soft: bool) {
+        let terms = Terms { limit, span: Span::ALWAYS, unit, cooling_ms: 0, soft };
+        self.ledger.set_terms(ACCOUNT, terms, SHARDS as u16).unwrap();
+        self.soft = soft;
     }
 
     fn ask(&mut self, shard: usize) {
@@ -153,8 +162,12 @@ impl World {
                 self.sold += u64::from(spent);
             }
             Step::SetLimit(limit) => {
-                self.ledger.set_terms(ACCOUNT, limit * unit, unit).unwrap();
+                self.relimit(limit * unit, unit, self.soft);
                 self.largest_limit = self.largest_limit.max(limit * unit);
+            }
+            Step::Soften(soft) => {
+                let limit = self.ledger.account(ACCOUNT).unwrap().limit();
+                self.relimit(limit, self.unit, soft);
             }
             Step::Wait(ms) => {
                 self.now = self.now.plus_ms(ms);
@@ -172,7 +185,10 @@ impl World {
         let found = self.ledger.whereabouts(ACCOUNT, shards).unwrap();
         let account = self.ledger.account(ACCOUNT).unwrap();
         assert_eq!(found.total(), i128::from(account.limit()), "{found:?}");
-        assert!(found.in_flight >= 0 && found.free >= 0, "{found:?}");
+        let minted: u64 = self.shards.iter().flatten().map(EscrowAccount::minted).sum();
+        let told: u64 = account.totals().map(|(_, totals)| totals.minted).sum();
+        let untold = i128::from(minted - told);
+        assert!(found.in_flight + untold >= 0 && found.free >= 0, "{found:?}");
     }
 
     /// Everything arrives, again and again, until nothing moves any more.
@@ -235,6 +251,55 @@ proptest! {
     }
 
     #[test]
+    fn a_soft_account_counts_without_units_and_turned_strict_it_grants_only_what_is_left(
+        limit in 0..20_u64,
+        unit in 1..4_u64,
+        steps in proptest::collection::vec(
+            prop_oneof![8 => step(), 1 => any::<bool>().prop_map(Step::Soften)], 0..200,
+        ),
+        buyer in 0..SHARDS,
+    ) {
+        let mut world = World::new(limit * unit, unit, 0, Span::ALWAYS);
+        world.run(Step::Soften(true));
+        for step in steps {
+            world.run(step);
+            world.check();
+        }
+        world.heal();
+        world.check();
+        let account = world.ledger.account(ACCOUNT).unwrap();
+        let found = world.ledger.whereabouts(ACCOUNT, std::iter::empty()).unwrap();
+        prop_assert_eq!(found.pool, i128::from(account.limit()) - found.in_flight);
+        if world.soft {
+            let taken = (world.sold + world.held.iter().sum::<u64>()) * unit;
+            prop_assert_eq!(account.pool(), i128::from(account.limit()) - i128::from(taken), "all that is out is used");
+            for held in world.shards.iter().flatten() {
+                prop_assert_eq!(held.left(), Some(account.limit().saturating_sub(taken)), "every shard knows what is left");
+            }
+        }
+        // A limit that there is no way past: what was overshot before stays, nothing is added.
+        world.run(Step::Soften(false));
+        world.heal();
+        let before = world.sold + world.held.iter().sum::<u64>();
+        let limit = world.ledger.account(ACCOUNT).unwrap().limit() / unit;
+        let mut idle = 0;
+        while idle < 2 {
+            let sold = world.sold;
+            world.run(Step::Spend(buyer));
+            if world.sold == sold {
+                world.ask(buyer);
+                world.heal();
+                idle += 1;
+            } else {
+                idle = 0;
+            }
+            world.check();
+        }
+        let taken = world.sold + world.held.iter().sum::<u64>();
+        prop_assert_eq!(taken, before.max(limit), "sold out, and not one more");
+    }
+
+    #[test]
     fn a_rolling_limit_holds_in_every_window(
         limit in 1..20_u64,
         steps in proptest::collection::vec(step(), 0..200),
@@ -259,9 +324,13 @@ proptest! {
         limit in 0..40_u64,
         steps in proptest::collection::vec(step(), 0..150),
         archived in any::<bool>(),
+        soft in any::<bool>(),
     ) {
         let end = Timestamp(1_000_000 + HOUR_MS);
         let mut world = World::new(limit, 1, 0, Span { from: Timestamp(0), until: end });
+        if soft {
+            world.run(Step::Soften(true));
+        }
         for step in steps.into_iter().filter(|step| !matches!(step, Step::SetLimit(_))) {
             world.run(step);
         }
@@ -286,7 +355,8 @@ proptest! {
         world.heal();
         world.check();
         prop_assert_eq!(world.ledger.account(ACCOUNT).unwrap().state(), AccountState::Closed);
-        prop_assert_eq!(world.ledger.account(ACCOUNT).unwrap().pool(), i128::from(limit - world.sold));
+        let rest = i128::from(limit) - i128::from(world.sold);
+        prop_assert_eq!(world.ledger.account(ACCOUNT).unwrap().pool(), rest);
     }
 }
 
@@ -297,24 +367,25 @@ fn accounts_of_a_cap_follow_each_other() {
         span: Span { from: Timestamp(from), until: Timestamp(until) },
         unit: 1,
         cooling_ms: 0,
+        soft: false,
     };
     let mut ledger = Ledger::default();
-    ledger.open(ACCOUNT, terms(0, 10)).unwrap();
+    ledger.open(ACCOUNT, terms(0, 10), 4).unwrap();
     let later = AccountId { ordinal: 4, ..ACCOUNT };
-    assert!(ledger.open(ACCOUNT, terms(10, 20)).is_err());
-    assert!(ledger.open(later, terms(9, 20)).is_err());
-    assert!(ledger.open(AccountId { ordinal: 2, ..ACCOUNT }, terms(10, 20)).is_err());
-    assert!(ledger.open(later, terms(10, 20)).is_ok());
+    assert!(ledger.open(ACCOUNT, terms(10, 20), 4).is_err());
+    assert!(ledger.open(later, terms(9, 20), 4).is_err());
+    assert!(ledger.open(AccountId { ordinal: 2, ..ACCOUNT }, terms(10, 20), 4).is_err());
+    assert!(ledger.open(later, terms(10, 20), 4).is_ok());
 }
 
 #[test]
 fn a_grant_is_a_quarter_of_an_equal_share_and_at_least_one_action() {
     let mut ledger = Ledger::default();
-    let terms = Terms { limit: 1_000, span: Span::ALWAYS, unit: 30, cooling_ms: 0 };
-    ledger.open(ACCOUNT, terms).unwrap();
+    let terms = Terms { limit: 1_000, span: Span::ALWAYS, unit: 30, cooling_ms: 0, soft: false };
+    ledger.open(ACCOUNT, terms, 4).unwrap();
     let size = |ledger: &Ledger, shards| ledger.account(ACCOUNT).unwrap().grant_size(shards);
     assert_eq!((size(&ledger, 1), size(&ledger, 4), size(&ledger, 100)), (240, 60, 30));
-    ledger.set_terms(ACCOUNT, 29, 30).unwrap();
+    ledger.set_terms(ACCOUNT, Terms { limit: 29, ..terms }, 4).unwrap();
     assert_eq!(size(&ledger, 1), 0);
 }
 
@@ -322,7 +393,8 @@ fn a_grant_is_a_quarter_of_an_equal_share_and_at_least_one_action() {
 fn the_last_action_is_still_sold_after_its_price_was_raised() {
     let now = Timestamp(0);
     let mut ledger = Ledger::default();
-    ledger.open(ACCOUNT, Terms { limit: 30, span: Span::ALWAYS, unit: 10, cooling_ms: 0 }).unwrap();
+    let terms = Terms { limit: 30, span: Span::ALWAYS, unit: 10, cooling_ms: 0, soft: false };
+    ledger.open(ACCOUNT, terms, 3).unwrap();
     let mut shards: Vec<(ShardId, EscrowAccount)> = (0..3)
         .map(|shard| {
             let message = ledger.grant(ACCOUNT, ShardId(shard), 0, 3, now).unwrap();
@@ -330,7 +402,7 @@ fn the_last_action_is_still_sold_after_its_price_was_raised() {
         })
         .collect();
     assert!(shards.iter().all(|(_, held)| held.free() == 10));
-    ledger.set_terms(ACCOUNT, 30, 30).unwrap();
+    ledger.set_terms(ACCOUNT, Terms { unit: 30, ..terms }, 3).unwrap();
     for (shard, held) in &mut shards {
         held.receive(&ledger.message(ACCOUNT, *shard, now).unwrap(), now);
         ledger.see(*shard, held.report(ACCOUNT, now), now).unwrap();

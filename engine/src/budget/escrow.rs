@@ -5,11 +5,14 @@ use std::collections::VecDeque;
 use bincode::{Decode, Encode};
 
 use crate::limits::COOLING_BUCKETS;
-use crate::profile::command::{AccountId, EscrowMessage, Recall};
+use crate::profile::command::{AccountId, EscrowMessage, Recall, SoftTerms};
 use crate::time::{SECOND_MS, Span, Timestamp};
 
-/// Units of one account held by one shard. Invariant: `returned + reserved + spent + cooling ≤ granted_seen`; the rest is
-/// free. `granted_seen` and `returned` only grow.
+/// Units of one account held by one shard. Invariant: `returned + reserved + spent + cooling ≤ granted_seen + minted`; the rest
+/// is free. `granted_seen`, `minted` and `returned` only grow.
+///
+/// A soft account holds nothing free: what is counted in it is minted as it is spent, while the shard knows of something
+/// left, and the ledger hears of it afterwards.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct EscrowAccount {
     span: Span,
@@ -25,6 +28,11 @@ pub struct EscrowAccount {
     last_grant: u64,
     /// Units used in the second that starts at the instant, and in the one before it.
     recent: (Timestamp, u64, u64),
+    /// Total that was counted without a unit in hand.
+    minted: u64,
+    /// See [`EscrowMessage::version`].
+    version: u32,
+    soft: Option<SoftTerms>,
 }
 
 /// What a shard tells the ledger of an account. Totals only: it may be lost, doubled or overtaken.
@@ -44,6 +52,12 @@ pub struct EscrowReport {
     pub spent: u64,
     /// Units the shard would like, 0 for none.
     pub wish: u64,
+    /// Total that it ever counted without a unit in hand.
+    pub minted: u64,
+    /// Newest terms it has heard of.
+    pub version: u32,
+    /// What it has heard that other shards took, while it may count without a unit in hand; `None`: it no longer does.
+    pub soft: Option<u64>,
 }
 
 impl EscrowAccount {
@@ -60,6 +74,9 @@ impl EscrowAccount {
             cooling: VecDeque::new(),
             last_grant: 0,
             recent: (Timestamp(i64::MIN), 0, 0),
+            minted: 0,
+            version: message.version,
+            soft: message.soft,
         };
         account.receive(message, now);
         account
@@ -73,7 +90,16 @@ impl EscrowAccount {
             self.granted_seen = message.granted;
         }
         self.span.until = self.span.until.min(message.span.until);
-        self.unit = message.unit.max(1);
+        if message.version > self.version {
+            self.version = message.version;
+            self.unit = message.unit.max(1);
+            self.soft = message.soft;
+        } else if message.version == self.version
+            && let (Some(known), Some(told)) = (&mut self.soft, message.soft)
+        {
+            known.taken_elsewhere = known.taken_elsewhere.max(told.taken_elsewhere);
+            known.returned_elsewhere = known.returned_elsewhere.max(told.returned_elsewhere);
+        }
         self.settle(now);
         match message.recall {
             Recall::Nothing => {}
@@ -89,7 +115,36 @@ impl EscrowAccount {
 
     /// Units that may be taken, the account's period permitting.
     pub fn free(&self) -> u64 {
-        self.granted_seen - self.returned - self.reserved - self.spent - self.cooling_units()
+        self.granted_seen + self.minted - self.returned - self.reserved - self.spent - self.cooling_units()
+    }
+
+    /// Of a soft account: what the shard knows to be left of the limit. `None` for a strict one, where [`EscrowAccount::free`]
+    /// is what may be taken.
+    pub fn left(&self) -> Option<u64> {
+        let soft = self.soft?;
+        let here = self.granted_seen + self.minted - self.returned;
+        let elsewhere = soft.taken_elsewhere.saturating_sub(soft.returned_elsewhere);
+        Some(soft.limit.saturating_sub(here.saturating_add(elsewhere)))
+    }
+
+    /// Total that was ever counted without a unit in hand.
+    pub fn minted(&self) -> u64 {
+        self.minted
+    }
+
+    /// Price of one action.
+    pub fn unit(&self) -> u64 {
+        self.unit
+    }
+
+    /// Whether the message's terms, or what it says of other shards, are news.
+    pub fn learns_from(&self, message: &EscrowMessage) -> bool {
+        let ahead = |known: SoftTerms, told: SoftTerms| {
+            told.taken_elsewhere > known.taken_elsewhere || told.returned_elsewhere > known.returned_elsewhere
+        };
+        message.version > self.version
+            || message.version == self.version
+                && self.soft.zip(message.soft).is_some_and(|(known, told)| ahead(known, told))
     }
 
     /// Units held by reservations.
@@ -114,7 +169,7 @@ impl EscrowAccount {
 
     /// Whether nothing is left that could still move.
     pub fn is_settled(&self) -> bool {
-        self.free() == 0 && self.reserved == 0 && self.cooling.is_empty()
+        self.free() == 0 && self.reserved == 0 && self.cooling.is_empty() && self.soft.is_none()
     }
 
     /// Holds `amount`; `false`, and nothing changed, if the period is not on or so many are not free.
@@ -127,8 +182,11 @@ impl EscrowAccount {
     }
 
     /// Spends `amount` that no reservation holds; `false`, and nothing changed, if the period is not on or so many are not
-    /// free.
+    /// free (of a soft account: not known to be left).
     pub fn spend(&mut self, amount: u64, now: Timestamp) -> bool {
+        if self.span.contains(now) && self.left().is_some_and(|left| amount <= left) {
+            self.minted += amount.saturating_sub(self.free());
+        }
         let can = self.reserve(amount, now);
         if can {
             self.confirm(amount, now);
@@ -161,19 +219,23 @@ impl EscrowAccount {
     }
 
     /// What time does: cooled units are free again, free units return after the period, and so does a rest that is
-    /// smaller than one action costs.
+    /// smaller than one action costs, and all that a soft account has no use for. After its period nothing is minted.
     pub fn settle(&mut self, now: Timestamp) {
         while self.cooling.front().is_some_and(|(due, _)| *due <= now) {
             self.cooling.pop_front();
         }
-        if now >= self.span.until || self.free() < self.unit {
+        if now >= self.span.until {
+            self.soft = None;
+        }
+        if now >= self.span.until || self.soft.is_some() || self.free() < self.unit {
             self.give_back(self.free());
         }
     }
 
     /// When [`EscrowAccount::settle`] has something to do.
     pub fn due(&self) -> Option<Timestamp> {
-        let end = (self.free() > 0 && self.span.until < Timestamp::FOREVER).then_some(self.span.until);
+        let moves = self.free() > 0 || self.soft.is_some();
+        let end = (moves && self.span.until < Timestamp::FOREVER).then_some(self.span.until);
         let cooled = self.cooling.front().map(|(due, _)| *due);
         end.into_iter().chain(cooled).min()
     }
@@ -188,12 +250,15 @@ impl EscrowAccount {
             reserved: self.reserved,
             spent: self.spent(),
             wish: self.wish(now),
+            minted: self.minted,
+            version: self.version,
+            soft: self.soft.map(|soft| soft.taken_elsewhere),
         }
     }
 
-    /// Units to ask for: none while more than half of the last grant is free.
+    /// Units to ask for: none while more than half of the last grant is free, and none of a soft account.
     pub fn wish(&self, now: Timestamp) -> u64 {
-        if now >= self.span.until || self.free() > self.last_grant / 2 {
+        if self.soft.is_some() || now >= self.span.until || self.free() > self.last_grant / 2 {
             return 0;
         }
         self.last_grant.saturating_sub(self.free()).max(self.unit)
@@ -203,7 +268,8 @@ impl EscrowAccount {
     pub(crate) fn is_sound(&self) -> bool {
         let parts = [self.returned, self.reserved, self.spent].into_iter();
         let used = parts.chain(self.cooling.iter().map(|(_, units)| *units)).map(u128::from);
-        used.sum::<u128>() <= u128::from(self.granted_seen) && self.unit > 0 && self.cooling_ms >= 0
+        let whole = self.granted_seen.checked_add(self.minted);
+        whole.is_some_and(|whole| used.sum::<u128>() <= u128::from(whole)) && self.unit > 0 && self.cooling_ms >= 0
     }
 
     fn cooling_units(&self) -> u64 {

@@ -7,11 +7,14 @@ use bincode::{Decode, Encode};
 use crate::budget::escrow::{EscrowAccount, EscrowReport};
 use crate::keys::ShardId;
 use crate::limits::STARVING_MS;
-use crate::profile::command::{AccountId, EscrowMessage, Recall};
+use crate::profile::command::{AccountId, EscrowMessage, Recall, SoftTerms};
 use crate::time::{Span, Timestamp};
 
 /// All global accounts. Invariant: for each, `pool + in flight + Σ shards (free + reserved + spent) = limit`; the giver
 /// subtracts before the receiver adds, so a fault can strand units for a while and never make one.
+///
+/// In a soft account shards count first and tell afterwards (docs/adr/0014): what they have not told yet is in flight with a
+/// minus, and pool may be negative: by what the limit was overshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Ledger {
     accounts: BTreeMap<AccountId, Account>,
@@ -29,6 +32,10 @@ pub struct Account {
     /// Shards that asked while the pool had nothing, and until when that counts: others are asked to give back. Who still
     /// wants units asks again; one that no longer does must not keep them from those who do.
     starving: BTreeMap<ShardId, Timestamp>,
+    /// Shards count without units in hand.
+    soft: bool,
+    /// Rises with every edit of limit, unit and enforcement.
+    version: u32,
 }
 
 /// What an account is opened with.
@@ -42,6 +49,8 @@ pub struct Terms {
     pub unit: u64,
     /// Rolling window after which a spent unit is free again; 0 = never.
     pub cooling_ms: i64,
+    /// Whether it only counts: shards need no units, and the limit may be overshot.
+    pub soft: bool,
 }
 
 /// Where an account is in its life.
@@ -60,7 +69,10 @@ pub enum AccountState {
 struct Given {
     granted: u64,
     returned_seen: u64,
+    minted_seen: u64,
     last: Option<EscrowReport>,
+    /// The shard may count without a unit in hand, until it reports that it no longer does.
+    loose: bool,
 }
 
 /// Why the ledger refused.
@@ -83,9 +95,9 @@ pub enum LedgerError {
 /// Where the units of an account are, as the ledger and the shards see it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Whereabouts {
-    /// With the ledger; negative after a limit was lowered below what is out.
+    /// With the ledger; negative after a limit was lowered below what is out, or a soft one was overshot.
     pub pool: i128,
-    /// Granted and not received, or returned and not booked.
+    /// Granted and not received, or returned and not booked; less what a soft account counted and has not reported.
     pub in_flight: i128,
     /// Free in shards.
     pub free: i128,
@@ -103,7 +115,7 @@ impl Whereabouts {
 }
 
 impl Account {
-    /// Units with the ledger; negative while shards hold more than a lowered limit.
+    /// Units with the ledger; negative while shards hold more than a lowered limit, or counted more than a soft one.
     pub fn pool(&self) -> i128 {
         i128::from(self.limit) - self.shards.values().map(Given::out).sum::<i128>()
     }
@@ -128,13 +140,40 @@ impl Account {
         self.state
     }
 
-    /// Units that shards hold beyond a lowered limit and have not given back.
+    /// Whether shards count without units in hand.
+    pub fn is_soft(&self) -> bool {
+        self.soft
+    }
+
+    /// Counts the edits of its terms.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Whether not one action is left with the ledger.
+    pub fn is_used_up(&self) -> bool {
+        self.pool() < i128::from(self.unit)
+    }
+
+    /// What the ledger and each shard have told each other.
+    pub fn totals(&self) -> impl Iterator<Item = (ShardId, Totals)> + '_ {
+        self.shards.iter().map(|(shard, given)| {
+            let Given { granted, returned_seen, minted_seen, .. } = *given;
+            (*shard, Totals { granted, returned: returned_seen, minted: minted_seen })
+        })
+    }
+
+    /// Units that shards hold beyond a lowered limit and have not given back, or counted beyond a soft one.
     pub fn over_by(&self) -> u64 {
         u64::try_from((-self.pool()).max(0)).unwrap_or(u64::MAX)
     }
 
-    /// Units of one grant: `max(1, pool / (4 × active shards))`, in whole actions; 0 when not one action is left.
+    /// Units of one grant: `max(1, pool / (4 × active shards))`, in whole actions; 0 when not one action is left. While
+    /// shards may count without units nobody knows what is left.
     pub fn grant_size(&self, active_shards: u64) -> u64 {
+        if self.soft || self.shards.values().any(|given| given.loose) {
+            return 0;
+        }
         let Ok(pool) = u64::try_from(self.pool()) else { return 0 };
         if pool < self.unit {
             return 0;
@@ -148,14 +187,51 @@ impl Account {
         self.shards.iter().filter_map(|(shard, given)| Some((*shard, given.last.as_ref()?)))
     }
 
+    /// Every shard that hears of a soft account may count in it.
+    fn loosen(&mut self, shards: u16) {
+        for shard in (0..shards).filter(|_| self.soft).map(ShardId) {
+            self.shards.entry(shard).or_default().loose = true;
+        }
+    }
+
     fn ends_by(&self, now: Timestamp) -> bool {
         self.state != AccountState::Open || now >= self.span.until
     }
+
+    /// What `shard` is told of a soft account.
+    fn soft_terms(&self, shard: ShardId) -> Option<SoftTerms> {
+        if !self.soft {
+            return None;
+        }
+        let others = self.shards.iter().filter(|(other, _)| **other != shard);
+        let none = SoftTerms { limit: self.limit, taken_elsewhere: 0, returned_elsewhere: 0 };
+        Some(others.fold(none, |terms, (_, given)| SoftTerms {
+            taken_elsewhere: terms.taken_elsewhere.saturating_add(given.granted).saturating_add(given.minted_seen),
+            returned_elsewhere: terms.returned_elsewhere.saturating_add(given.returned_seen),
+            ..terms
+        }))
+    }
+}
+
+/// Totals that the ledger knows of one shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Ever granted.
+    pub granted: u64,
+    /// Ever returned, as reported.
+    pub returned: u64,
+    /// Ever counted without a unit in hand, as reported.
+    pub minted: u64,
 }
 
 impl Given {
     fn out(&self) -> i128 {
-        i128::from(self.granted) - i128::from(self.returned_seen)
+        i128::from(self.granted) + i128::from(self.minted_seen) - i128::from(self.returned_seen)
+    }
+
+    /// Whether nothing of the account is left with the shard that could still move.
+    fn is_over(&self) -> bool {
+        !self.loose && (self.granted == 0 && self.minted_seen == 0 || self.is_settled())
     }
 
     /// Nothing in flight, free, held or cooling.
@@ -163,6 +239,7 @@ impl Given {
         self.last.is_some_and(|last| {
             last.granted_seen == self.granted
                 && last.returned == self.returned_seen
+                && last.minted == self.minted_seen
                 && last.free == 0
                 && last.reserved == 0
         })
@@ -170,11 +247,11 @@ impl Given {
 }
 
 impl Ledger {
-    /// Opens an account.
+    /// Opens an account in which so many `shards` will take units.
     ///
     /// # Errors
     /// If it exists, or does not come after the last account of its cap.
-    pub fn open(&mut self, id: AccountId, terms: Terms) -> Result<(), LedgerError> {
+    pub fn open(&mut self, id: AccountId, terms: Terms, shards: u16) -> Result<(), LedgerError> {
         if self.accounts.contains_key(&id) {
             return Err(LedgerError::AlreadyOpen);
         }
@@ -183,7 +260,7 @@ impl Ledger {
         if last.is_some_and(|(last, account)| last.ordinal > id.ordinal || account.span.until > terms.span.from) {
             return Err(LedgerError::OutOfOrder);
         }
-        let account = Account {
+        let mut account = Account {
             limit: terms.limit,
             span: terms.span,
             unit: terms.unit.max(1),
@@ -191,7 +268,10 @@ impl Ledger {
             state: AccountState::Open,
             shards: BTreeMap::new(),
             starving: BTreeMap::new(),
+            soft: terms.soft,
+            version: 0,
         };
+        account.loosen(shards);
         self.accounts.insert(id, account);
         Ok(())
     }
@@ -257,12 +337,23 @@ impl Ledger {
     pub fn see(&mut self, shard: ShardId, report: EscrowReport, now: Timestamp) -> Result<(), LedgerError> {
         let account = self.accounts.get_mut(&report.account).ok_or(LedgerError::Unknown)?;
         let known = account.shards.get(&shard).copied().unwrap_or_default();
-        if report.granted_seen > known.granted || report.returned > known.granted {
+        let is_foreign = report.granted_seen > known.granted
+            || report.minted > known.minted_seen && !known.loose
+            || report.returned > known.granted.saturating_add(report.minted);
+        if is_foreign {
             return Err(LedgerError::ForeignUnits);
         }
         let given = account.shards.entry(shard).or_default();
-        let fresh =
-            given.last.is_none_or(|last| last.granted_seen <= report.granted_seen && last.returned <= report.returned);
+        let fresh = given.last.is_none_or(|last| {
+            last.granted_seen <= report.granted_seen
+                && last.returned <= report.returned
+                && last.minted <= report.minted
+                && last.version <= report.version
+        });
+        if report.version == account.version && report.soft.is_none() {
+            given.loose = false;
+        }
+        given.minted_seen = given.minted_seen.max(report.minted);
         given.returned_seen = given.returned_seen.max(report.returned);
         if fresh {
             given.last = Some(report);
@@ -274,15 +365,18 @@ impl Ledger {
         Ok(())
     }
 
-    /// Sets a new limit, and a new price of one action (1 for units). Raising the limit adds to the pool at once; lowering
-    /// may leave it negative: nothing is granted then, and shards are asked for everything free until it no longer is. A
-    /// shard that learns of a higher price returns what no longer pays for one action.
+    /// Sets a new limit, a new price of one action (1 for units), and whether the cap is soft; span and window of `terms` are
+    /// not looked at. Raising the limit adds to the pool at once; lowering may leave it negative: nothing is granted then,
+    /// and shards are asked for everything free until it no longer is. A shard that learns of a higher price returns what no
+    /// longer pays for one action. A cap that was soft grants nothing until all `shards` have reported that they know.
     ///
     /// # Errors
     /// If there is no such account.
-    pub fn set_terms(&mut self, id: AccountId, limit: u64, unit: u64) -> Result<(), LedgerError> {
+    pub fn set_terms(&mut self, id: AccountId, terms: Terms, shards: u16) -> Result<(), LedgerError> {
         let account = self.accounts.get_mut(&id).ok_or(LedgerError::Unknown)?;
-        (account.limit, account.unit) = (limit, unit.max(1));
+        (account.limit, account.unit, account.soft) = (terms.limit, terms.unit.max(1), terms.soft);
+        account.version = account.version.saturating_add(1);
+        account.loosen(shards);
         Ok(())
     }
 
@@ -315,7 +409,7 @@ impl Ledger {
     pub fn message(&self, id: AccountId, shard: ShardId, now: Timestamp) -> Option<EscrowMessage> {
         let account = self.accounts.get(&id)?;
         let others_starve = account.starving.iter().any(|(starving, until)| *starving != shard && now < *until);
-        let recall = if account.ends_by(now) || account.pool() < 0 {
+        let recall = if account.ends_by(now) || account.pool() < 0 && !account.soft {
             Recall::All
         } else if others_starve && account.pool() < i128::from(account.unit) {
             Recall::Spare
@@ -330,6 +424,8 @@ impl Ledger {
             cooling_ms: account.cooling_ms,
             recall,
             closed: account.state == AccountState::Closed,
+            version: account.version,
+            soft: account.soft_terms(shard),
         })
     }
 
@@ -384,15 +480,13 @@ impl Ledger {
             seen.free += i128::from(held.free());
             seen.reserved += i128::from(held.reserved());
             seen.spent += i128::from(held.spent());
-            seen.in_flight -= i128::from(held.granted_seen()) - i128::from(held.returned());
+            seen.in_flight -= i128::from(held.granted_seen()) + i128::from(held.minted()) - i128::from(held.returned());
         }
         Some(seen)
     }
 
     fn close_if_settled(account: &mut Account) {
-        if account.state == AccountState::Closing
-            && account.shards.values().all(|given| given.granted == 0 || given.is_settled())
-        {
+        if account.state == AccountState::Closing && account.shards.values().all(Given::is_over) {
             account.state = AccountState::Closed;
             account.starving.clear();
         }

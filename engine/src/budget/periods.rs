@@ -4,7 +4,7 @@
 use crate::budget::ledger::Terms;
 use crate::catalog::caps::CapDefinition;
 use crate::limits::OPEN_AHEAD_MS;
-use crate::model::offer::{CapPer, CapWindow};
+use crate::model::offer::{CapPer, CapWindow, Enforcement};
 use crate::time::{CalendarFrame, DAY_MS, HOUR_MS, Period, Span, Timestamp};
 
 /// The calendar period that a cap's accounts last; `None`: one account for ever (lifetime caps and rolling windows).
@@ -27,7 +27,8 @@ pub fn terms_of(cap: &CapDefinition, span: Span) -> Terms {
         (CapWindow::Rolling, CapPer::Month) => 30 * DAY_MS,
         (CapWindow::Calendar | CapWindow::Rolling, CapPer::Hours(hours)) => i64::from(hours) * HOUR_MS,
     };
-    Terms { limit: cap.limit, span, unit: cap.cost, cooling_ms }
+    let soft = cap.enforcement == Enforcement::Soft;
+    Terms { limit: cap.limit, span, unit: cap.cost, cooling_ms, soft }
 }
 
 /// The account to open next.

@@ -113,10 +113,11 @@ pub(crate) fn exhausted(case: &Case<'_>, global: u32, spot: Spot, chosen: &[Chos
     found.map(|cap| cap.cap)
 }
 
-/// Whether the shard's account of a global cap cannot pay for one more proposition beside those `taken`.
+/// Whether the shard's account of a strict global cap cannot pay for one more proposition beside those `taken`, or a soft one
+/// is known to be used up.
 pub(crate) fn is_short(case: &Case<'_>, cap: &CapPlan, taken: u64) -> bool {
     match case.escrow.free(cap.cap, case.at.now) {
-        Some(free) => free.amount < cap.cost.saturating_mul(taken + 1),
+        Some(free) => !free.allows(cap.cost.saturating_mul(taken + 1), cap.strict),
         // A soft cap promises nothing: without an account it bars nothing.
         None => cap.strict,
     }

@@ -8,8 +8,8 @@ use crate::time::{CalendarFrame, Timestamp};
 
 /// The shard's escrow as a decision sees it.
 pub trait EscrowView {
-    /// Account of global cap `cap` whose period contains `now`, with the units free in this shard; `None` if there is none
-    /// (nothing may be taken then).
+    /// Account of global cap `cap` whose period contains `now`, with what may be taken here; `None` if there is none
+    /// (of a strict cap nothing may be taken then).
     fn free(&self, cap: CapKey, now: Timestamp) -> Option<Free>;
 }
 
@@ -18,8 +18,17 @@ pub trait EscrowView {
 pub struct Free {
     /// Which account: a take names it.
     pub account: AccountId,
-    /// Units, or micro-units of money.
+    /// Units in hand, or micro-units of money: what a strict cap may take.
     pub amount: u64,
+    /// What is known to be left of a soft cap, which needs nothing in hand; `None`: the account is a strict one's.
+    pub left: Option<u64>,
+}
+
+impl Free {
+    /// Whether `amount` more may be taken, of a cap that is strict or not. A soft cap bars only what it knows to be used up.
+    pub fn allows(&self, amount: u64, strict: bool) -> bool {
+        if strict { amount <= self.amount } else { self.left.is_none_or(|left| amount <= left) }
+    }
 }
 
 /// The person a decision is for.

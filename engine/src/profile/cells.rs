@@ -91,6 +91,6 @@ pub struct TenantEscrow<'a, L: ?Sized> {
 impl<L: Look + ?Sized> EscrowView for TenantEscrow<'_, L> {
     fn free(&self, cap: CapKey, now: Timestamp) -> Option<Free> {
         let (account, held) = self.look.current_account(self.tenant, cap, now)?;
-        Some(Free { account, amount: held.free() })
+        Some(Free { account, amount: held.free(), left: held.left() })
     }
 }

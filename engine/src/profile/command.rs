@@ -391,6 +391,21 @@ pub struct EscrowMessage {
     pub recall: Recall,
     /// The ledger has seen everything settled: the shard may forget the account.
     pub closed: bool,
+    /// Counts the edits of unit, limit and enforcement: of two messages the one with the higher number holds.
+    pub version: u32,
+    /// The cap is soft: the shard counts without units in hand, while it knows of something left.
+    pub soft: Option<SoftTerms>,
+}
+
+/// What a shard has to know of a soft account to see that it is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SoftTerms {
+    /// Limit in force, in units or micro-units of money.
+    pub limit: u64,
+    /// Total that other shards ever took, as far as they have reported.
+    pub taken_elsewhere: u64,
+    /// Total that they ever gave back.
+    pub returned_elsewhere: u64,
 }
 
 /// What the ledger asks back of a shard's free units.

@@ -92,9 +92,18 @@ fn commands() -> Vec<(&'static str, ShardOp)> {
         cooling_ms: 0,
         recall: Recall::Nothing,
         closed: false,
+        version: 0,
+        soft: None,
     };
     let rolling = AccountId { cap: CapKey(10), ..account };
     let other = EscrowMessage { account: rolling, cooling_ms: 64_000, recall: Recall::Spare, ..escrow };
+    let soft = EscrowMessage {
+        account: AccountId { cap: CapKey(11), ..account },
+        granted: 0,
+        version: 2,
+        soft: Some(SoftTerms { limit: 5, taken_elsewhere: 4, returned_elsewhere: 1 }),
+        ..escrow
+    };
     let proposition = TakenProposition {
         offer: OfferKey(70),
         creative: CreativeKey(71),
@@ -154,7 +163,7 @@ fn commands() -> Vec<(&'static str, ShardOp)> {
     vec![
         ("PutProfile", ShardOp::PutProfile(put)),
         ("PutRow", ShardOp::PutRow(row)),
-        ("Escrow", ShardOp::Escrow(vec![escrow, other])),
+        ("Escrow", ShardOp::Escrow(vec![escrow, other, soft])),
         ("Take", ShardOp::Take(Box::new(take))),
         ("Respond", ShardOp::Respond(Box::new(respond))),
         ("Release", ShardOp::Release(release)),

@@ -111,7 +111,9 @@ fn unit(global: bool, expires_at: Timestamp) -> CapTake {
 impl World {
     fn new(limit: u64) -> Self {
         let mut ledger = Ledger::default();
-        ledger.open(ACCOUNT, Terms { limit, span: Span::ALWAYS, unit: 1, cooling_ms: 0 }).unwrap();
+        ledger
+            .open(ACCOUNT, Terms { limit, span: Span::ALWAYS, unit: 1, cooling_ms: 0, soft: false }, SHARDS as u16)
+            .unwrap();
         World {
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             ledger,
@@ -306,7 +308,8 @@ impl World {
                 }
             }
             Step::SetLimit(limit) => {
-                self.ledger.set_terms(ACCOUNT, limit, 1).unwrap();
+                let terms = Terms { limit, span: Span::ALWAYS, unit: 1, cooling_ms: 0, soft: false };
+                self.ledger.set_terms(ACCOUNT, terms, SHARDS as u16).unwrap();
                 self.largest_limit = self.largest_limit.max(limit);
             }
             Step::Commit(shard, count) => self.commit(shard, count),

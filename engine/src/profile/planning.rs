@@ -155,7 +155,7 @@ mod tests {
     impl EscrowView for Held {
         fn free(&self, cap: CapKey, _: Timestamp) -> Option<Free> {
             let account = AccountId { tenant: 3, cap, ordinal: 7 };
-            self.0.contains(&cap).then_some(Free { account, amount: 1 })
+            self.0.contains(&cap).then_some(Free { account, amount: 1, left: None })
         }
     }
 

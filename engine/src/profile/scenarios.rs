@@ -128,8 +128,17 @@ impl World {
     }
 
     fn grant(&mut self, granted: u64, span: Span, closed: bool) {
-        let message =
-            EscrowMessage { account: ACCOUNT, granted, span, unit: 1, cooling_ms: 0, recall: Recall::Nothing, closed };
+        let message = EscrowMessage {
+            account: ACCOUNT,
+            granted,
+            span,
+            unit: 1,
+            cooling_ms: 0,
+            recall: Recall::Nothing,
+            closed,
+            version: 0,
+            soft: None,
+        };
         assert_eq!(self.run(ShardOp::Escrow(vec![message])), Outcome::Done);
     }
 

@@ -11,12 +11,12 @@ use proffer_engine::keys::{
     CapKey, CategoryKey, ChannelKey, CreativeKey, CustomerId, OfferKey, OutcomeKey, PlacementKey, Revision, Symbol,
     TenantId,
 };
-use proffer_engine::model::offer::{CapPer, CapScope, CapWindow};
+use proffer_engine::model::offer::{CapPer, CapScope, CapWindow, Enforcement};
 use proffer_engine::profile::apply::{Outcome, Refusal, apply};
 use proffer_engine::profile::cells::{Cells, Look, ProfileId};
 use proffer_engine::profile::command::{
     AccountId, CountEvent, Counted, DecisionId, EscrowMessage, Leader, OptOut, Position, Recall, ShardCommand,
-    ShardCommandV1, ShardOp, Take, TakeAccount, Window,
+    ShardCommandV1, ShardOp, SoftTerms, Take, TakeAccount, Window,
 };
 use proffer_engine::profile::shard::ShardState;
 use proffer_engine::profile::state::{
@@ -51,6 +51,8 @@ impl Escrow {
                 cooling_ms: 0,
                 recall: Recall::Nothing,
                 closed: false,
+                version: 0,
+                soft: free.left.map(|limit| SoftTerms { limit, taken_elsewhere: 0, returned_elsewhere: 0 }),
             };
             state.put_account(free.account, EscrowAccount::open(&message, now));
         }
@@ -58,7 +60,8 @@ impl Escrow {
 
     /// What such a shard has left.
     fn left(state: &ShardState) -> Self {
-        Escrow(state.accounts().map(|(account, held)| (account.cap, Free { account, amount: held.free() })).collect())
+        let free = |account, held: &EscrowAccount| Free { account, amount: held.free(), left: held.left() };
+        Escrow(state.accounts().map(|(account, held)| (account.cap, free(account, held))).collect())
     }
 }
 
@@ -123,7 +126,11 @@ fn escrow(catalog: &TenantCatalog, dice: &mut Dice) -> Escrow {
             }
             let account = AccountId { tenant: 0, cap: cap.cap, ordinal: 3 };
             let amount = dice.pick(&[0, 1, 1, 2, 100]) * cap.cost + dice.pick(&[0, 0, cap.cost - 1]);
-            escrow.0.insert(cap.cap, Free { account, amount });
+            let free = match cap.enforcement {
+                Enforcement::Strict => Free { account, amount, left: None },
+                Enforcement::Soft => Free { account, amount: 0, left: Some(amount) },
+            };
+            escrow.0.insert(cap.cap, free);
         }
     }
     escrow

@@ -28,12 +28,16 @@ impl Case<'_> {
         self.profile.cap_used(cap.cap, window, self.now()) + taken_by(cap, offer, chosen) >= cap.limit
     }
 
-    /// Whether the shard's account of a global cap cannot pay for one more proposition. A strict cap without an account
-    /// can pay nothing; a soft one promises nothing, so without an account it bars nothing.
+    /// Whether the shard's account of a global cap cannot pay for one more proposition. A strict cap takes units in hand, and
+    /// without an account can pay nothing; a soft one needs none in hand: it bars what is known to be used up, and without an
+    /// account nothing.
     pub(super) fn is_exhausted(&self, cap: &CapDefinition, offer: OfferKey, chosen: &Choices) -> bool {
-        match self.escrow.free(cap.cap, self.now()) {
-            None => cap.enforcement == Enforcement::Strict,
-            Some(free) => (taken_by(cap, offer, chosen) + 1).saturating_mul(cap.cost) > free.amount,
+        let wanted = (taken_by(cap, offer, chosen) + 1).saturating_mul(cap.cost);
+        match (self.escrow.free(cap.cap, self.now()), cap.enforcement) {
+            (None, Enforcement::Strict) => true,
+            (None, Enforcement::Soft) => false,
+            (Some(free), Enforcement::Strict) => wanted > free.amount,
+            (Some(free), Enforcement::Soft) => free.left.is_some_and(|left| wanted > left),
         }
     }
 
