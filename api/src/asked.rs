@@ -16,6 +16,7 @@ use proffer_engine::model::fault::Faults;
 use proffer_engine::model::record::Field;
 use proffer_engine::time::Timestamp;
 use proffer_engine::value::Value;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::App;
@@ -41,6 +42,8 @@ pub struct Asked {
     pub headers: HeaderMap,
     /// The whole body, within its limit.
     pub body: Bytes,
+    /// The place of a bulk request, left when this is dropped.
+    pub _room: Option<OwnedSemaphorePermit>,
 }
 
 /// Parameters of a query.

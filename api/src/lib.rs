@@ -32,6 +32,7 @@ use std::sync::atomic::AtomicU64;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use proffer_cluster::Handle;
+use tokio::sync::Semaphore;
 
 pub use config::Config;
 
@@ -41,6 +42,8 @@ pub struct App {
     handle: Handle,
     config: Config,
     request_ids: ids::RequestIds,
+    /// Places for bulk requests.
+    bulk: Arc<Semaphore>,
     /// Handlers that panicked since the start; `/readyz?verbose` shows it.
     panics: AtomicU64,
 }
@@ -51,6 +54,7 @@ pub struct App {
 /// If a route has no declared role, or a declared one no handler.
 pub fn router(handle: Handle, config: Config) -> Router {
     let request_ids = ids::RequestIds::new(&*config.entropy);
-    let app = Arc::new(App { handle, config, request_ids, panics: AtomicU64::new(0) });
+    let bulk = Arc::new(Semaphore::new(limits::BULK_REQUESTS_MAX));
+    let app = Arc::new(App { handle, config, request_ids, bulk, panics: AtomicU64::new(0) });
     v1::routes().layer(from_fn_with_state(Arc::clone(&app), layers::surround)).with_state(app)
 }

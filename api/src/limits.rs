@@ -8,6 +8,11 @@ pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 pub const CATALOGUE_DEPTH_MAX: usize = JSON_DEPTH_MAX + 2;
 /// Largest body of a bulk request: rows of a schema, an import.
 pub const BULK_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bulk requests that are read, tried or written at a time: each holds its body and what was made of it, and an import a copy of
+/// the catalogue's tables.
+pub const BULK_REQUESTS_MAX: usize = 4;
+/// When a node that has no room for a bulk request is worth another try.
+pub const BULK_RETRY_AFTER_MS: u64 = 1_000;
 /// Deepest nesting of lists and objects in a body.
 pub const JSON_DEPTH_MAX: usize = 32;
 /// Time an ordinary request may take, unless configured.

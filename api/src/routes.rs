@@ -15,12 +15,13 @@ use axum::routing::{MethodFilter, on};
 use proffer_cluster::calls::Identity;
 use proffer_engine::keys::Revision;
 use sha2::{Digest, Sha256};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use crate::App;
 use crate::access::{self, Access, ROUTES, Route, Weight};
 use crate::asked::{Asked, Queried, read_body};
-use crate::limits::{BODY_BYTES_MAX, BULK_BODY_BYTES_MAX, BULK_TIMEOUT};
+use crate::limits::{BODY_BYTES_MAX, BULK_BODY_BYTES_MAX, BULK_REQUESTS_MAX, BULK_RETRY_AFTER_MS, BULK_TIMEOUT};
 use crate::problem::Problem;
 
 /// What a handler answers.
@@ -149,14 +150,21 @@ async fn pass(
     if let Some(revision) = least_revision(&parts.headers)? {
         app.handle.wait_for_revision(revision, deadline).await?;
     }
-    let limit = match route.weight {
-        Weight::Ordinary => BODY_BYTES_MAX,
-        Weight::Bulk => BULK_BODY_BYTES_MAX,
+    let (limit, room) = match route.weight {
+        Weight::Ordinary => (BODY_BYTES_MAX, None),
+        Weight::Bulk => (BULK_BODY_BYTES_MAX, Some(bulk_room(&app)?)),
     };
     let body = read_body(&parts.headers, body, limit).await?;
     let view =
         app.handle.tenant(&identity.tenant).ok_or_else(|| Problem::Forbidden("the tenant is gone".to_owned()))?;
-    Ok(Asked { app, identity, view, deadline, path, query, headers: parts.headers, body })
+    Ok(Asked { app, identity, view, deadline, path, query, headers: parts.headers, body, _room: room })
+}
+
+fn bulk_room(app: &App) -> Result<OwnedSemaphorePermit, Problem> {
+    Arc::clone(&app.bulk).try_acquire_owned().map_err(|_full| Problem::Busy {
+        message: format!("{BULK_REQUESTS_MAX} bulk requests are under way"),
+        retry_after_ms: BULK_RETRY_AFTER_MS,
+    })
 }
 
 /// Who calls: the key is looked up by its SHA-256, so that no comparison of secrets can be timed.
@@ -195,6 +203,7 @@ mod tests {
     use proffer_engine::keys::TenantId;
     use proffer_engine::time::Timestamp;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use tokio::sync::Semaphore;
     use tower::ServiceExt;
 
     use super::*;
@@ -221,7 +230,12 @@ mod tests {
         let tenant = TenantId::new("default");
         let actor = Actor { name: "test".to_owned(), admin: true };
         let hash = Sha256::digest(b"key").into();
-        let key = Op::PutApiKey { id: "key".to_owned(), hash, roles: vec![Role::Viewer], name: "key".to_owned() };
+        let key = Op::PutApiKey {
+            id: "key".to_owned(),
+            hash,
+            roles: vec![Role::Viewer, Role::Editor],
+            name: "key".to_owned(),
+        };
         for op in [Op::CreateTenant, key] {
             let command = CommandV1 { tenant: tenant.clone(), actor: actor.clone(), at: Timestamp(1), op };
             let deadline = Instant::now() + Duration::from_secs(5);
@@ -230,7 +244,8 @@ mod tests {
         let keys = TokenKeys::new(TokenKey::new(1, &[0; 32]), Vec::new());
         let config = Config { request_timeout, ..Config::new(clock, entropy, Arc::new(InlineOffload), keys) };
         let request_ids = RequestIds::new(&*config.entropy);
-        Arc::new(App { handle, config, request_ids, panics: AtomicU64::new(0) })
+        let bulk = Arc::new(Semaphore::new(BULK_REQUESTS_MAX));
+        Arc::new(App { handle, config, request_ids, bulk, panics: AtomicU64::new(0) })
     }
 
     async fn call(app: &Arc<App>, routes: Routes) -> Response {
@@ -259,6 +274,30 @@ mod tests {
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()["content-type"], "application/problem+json");
         assert_eq!(response.headers()["retry-after"], "1");
+    }
+
+    #[tokio::test]
+    async fn bulk_requests_beyond_the_places_are_refused_before_their_body_is_read_and_leave_theirs_when_done() {
+        let app = app(Duration::from_secs(3)).await;
+        let answer = |length: usize| {
+            let routes = Routes::new().on(Method::POST, "/api/v1/import", |asked| async move {
+                assert!(asked._room.is_some());
+                Ok(StatusCode::NO_CONTENT.into_response())
+            });
+            let router = routes.router.with_state(Arc::clone(&app));
+            let request = Request::builder().method("POST").uri("/api/v1/import").header("X-API-Key", "key");
+            router.oneshot(request.header("Content-Length", length).body(Body::empty()).unwrap())
+        };
+        let under_way: Vec<_> = (0..BULK_REQUESTS_MAX).map(|_| bulk_room(&app).unwrap()).collect();
+        let too_large = BULK_BODY_BYTES_MAX + 1;
+        let refused = answer(too_large).await.unwrap();
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(refused.headers()["retry-after"], "1");
+        drop(under_way);
+        for _ in 0..2 * BULK_REQUESTS_MAX {
+            assert_eq!(answer(0).await.unwrap().status(), StatusCode::NO_CONTENT);
+            assert_eq!(answer(too_large).await.unwrap().status(), StatusCode::PAYLOAD_TOO_LARGE);
+        }
     }
 
     #[test]

@@ -20,7 +20,8 @@ use crate::meta::state::MetaState;
 use crate::ports::clock::Clock;
 use crate::ports::offload::{self, Lane, Offload};
 use crate::ports::propose::{Machine, Pending, Propose};
-use crate::propose::local::{Closer, LocalPropose, decode_entry, encode_entry};
+use crate::propose::handover::Closer;
+use crate::propose::local::{LocalPropose, decode_entry, encode_entry};
 use crate::shard::leader::Command as ShardEntry;
 use crate::snapshots::Snapshots;
 

@@ -1,39 +1,39 @@
-//! The front door: what `api` and `node` see of the cluster.
+//! The front door: what `api` and `node` see of the cluster. Writes in bulk lie in `bulk`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use proffer_engine::catalog::{Command, Refusal};
+use proffer_engine::catalog::Command;
 use proffer_engine::decide::request::Request;
-use proffer_engine::keys::{CustomerId, OfferKey, Revision, SchemaKey, ShardId, TenantId};
-use proffer_engine::profile::command::{Counted, PutProfile, PutRow, Release, ShardOp};
+use proffer_engine::keys::{CustomerId, OfferKey, Revision, ShardId, TenantId};
+use proffer_engine::profile::command::{Counted, PutProfile, Release, ShardOp};
 use proffer_engine::profile::state::Profile;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::accounts::Sides;
 use crate::calls::{
-    BudgetReport, Call, Changed, CustomerRow, Decided, Identity, ProfileView, ProfileWrite, ReleaseRequest,
-    RespondRequest, Responded, Status,
+    BudgetReport, Call, Changed, Decided, Identity, ProfileView, ProfileWrite, ReleaseRequest, RespondRequest,
+    Responded, Status,
 };
 use crate::error::Error;
 use crate::groups::Groups;
-use crate::limits::{BUDGET_READS_MAX, BULK_WAIT_MS, ENTRY_BYTES_MAX, EXCLUDED_TRIES, RETRY_AFTER_START_MS};
+use crate::limits::{BUDGET_READS_MAX, EXCLUDED_TRIES, RETRY_AFTER_START_MS};
 use crate::meta::ask::MetaAsk;
 use crate::meta::door::MetaDoor;
 use crate::ports::offload::{self, Offload};
 use crate::routing::Router;
 use crate::shard::ask::{Ask, DecideAsk, Lane, ReadAsk, Reply, RespondAsk, WriteAsk};
-use crate::shard::door::{Refused, ShardDoor};
+use crate::shard::door::ShardDoor;
 use crate::shard::trial::Inputs;
 use crate::view::{TenantView, Views};
 
 /// A way into a running node. Clones share it; the node runs until [`Handle::shutdown`].
 #[derive(Clone)]
 pub struct Handle {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 pub(crate) struct Inner {
@@ -165,29 +165,6 @@ impl Handle {
         self.write_one(tenant, customer, op, deadline).await
     }
 
-    /// Replaces many profiles of one tenant, in bulk. Later ones of the same customer win.
-    ///
-    /// # Errors
-    /// [`Error::Partial`] says how many were applied and which were refused; repeating is harmless.
-    pub async fn put_profiles(
-        &self,
-        tenant: &TenantId,
-        writes: Vec<ProfileWrite>,
-        deadline: Instant,
-    ) -> Result<usize, Error> {
-        let ops = writes.into_iter().map(|write| {
-            let customer = write.customer.clone();
-            let op = ShardOp::PutProfile(PutProfile {
-                tenant: tenant.clone(),
-                customer: write.customer,
-                attributes: write.attributes,
-                segments: write.segments,
-            });
-            (customer, op)
-        });
-        self.write_bulk(tenant, ops.collect(), deadline).await
-    }
-
     /// A profile; `None` for a customer never seen.
     ///
     /// # Errors
@@ -234,30 +211,6 @@ impl Handle {
         self.write_one(tenant.clone(), customer.clone(), op, deadline).await
     }
 
-    /// Upserts rows of a customer schema, each whole. The caller has validated all of them. Answers how many were applied.
-    ///
-    /// # Errors
-    /// [`Error::Partial`] says how many were applied and which were refused; repeating is harmless.
-    pub async fn put_rows(
-        &self,
-        tenant: &TenantId,
-        schema: SchemaKey,
-        rows: Vec<CustomerRow>,
-        deadline: Instant,
-    ) -> Result<usize, Error> {
-        let ops = rows.into_iter().map(|row| {
-            let customer = row.customer.clone();
-            let op = ShardOp::PutRow(PutRow {
-                tenant: tenant.clone(),
-                customer: row.customer,
-                schema,
-                columns: row.columns,
-            });
-            (customer, op)
-        });
-        self.write_bulk(tenant, ops.collect(), deadline).await
-    }
-
     /// Changes the catalogue. Answered when the snapshot that holds the change decides (and, for an emergency exclusion, when no
     /// shard can take under an older one).
     ///
@@ -281,21 +234,6 @@ impl Handle {
         self.open()?;
         let (reply, answer) = oneshot::channel();
         self.inner.meta.send(MetaAsk::Change { commands, deadline, reply })?;
-        answered(deadline, answer).await
-    }
-
-    /// What the catalogue would say to these commands, one after the other; nothing is stored.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn validate(
-        &self,
-        commands: Vec<Command>,
-        deadline: Instant,
-    ) -> Result<Vec<Result<proffer_engine::catalog::Changed, Refusal>>, Error> {
-        self.open()?;
-        let (reply, answer) = oneshot::channel();
-        self.inner.meta.send(MetaAsk::Validate { commands, reply })?;
         answered(deadline, answer).await
     }
 
@@ -416,7 +354,7 @@ impl Handle {
         Ok(())
     }
 
-    fn known(&self, tenant: &TenantId) -> Result<(), Error> {
+    pub(crate) fn known(&self, tenant: &TenantId) -> Result<(), Error> {
         self.open()?;
         match self.inner.views.tenant(tenant) {
             Some(_) => Ok(()),
@@ -456,77 +394,6 @@ impl Handle {
         .await
         .map(|_| ())
     }
-
-    /// Writes in order, chunk by chunk: the shards work side by side, a shard on one chunk at a time.
-    async fn write_bulk(
-        &self,
-        tenant: &TenantId,
-        ops: Vec<(CustomerId, ShardOp)>,
-        deadline: Instant,
-    ) -> Result<usize, Error> {
-        self.known(tenant)?;
-        let asked = ops.len();
-        let mut by_shard: BTreeMap<ShardId, Vec<(usize, ShardOp)>> = BTreeMap::new();
-        for (index, (customer, op)) in ops.into_iter().enumerate() {
-            by_shard.entry(self.inner.router.shard(tenant, &customer)).or_default().push((index, op));
-        }
-        let mut tasks = Vec::new();
-        for (shard, ops) in by_shard {
-            let door = Arc::clone(&self.inner.shards[usize::from(shard.0)]);
-            tasks.push(tokio::spawn(write_chunks(door, tenant.clone(), ops, deadline)));
-        }
-        let mut whole = Written::default();
-        for task in tasks {
-            let part = task.await.unwrap_or(Written { stopped: Some(Error::Unknown), ..Written::default() });
-            whole.applied += part.applied;
-            whole.refused.extend(part.refused);
-            whole.stopped = whole.stopped.or(part.stopped);
-        }
-        let Written { applied, mut refused, stopped } = whole;
-        refused.sort_by_key(|(index, _)| *index);
-        match stopped.or_else(|| refused.first().map(|(_, error)| error.clone())) {
-            None => Ok(applied),
-            Some(cause) => Err(Error::Partial { applied, asked, refused, cause: Box::new(cause) }),
-        }
-    }
-}
-
-/// What became of one shard's share of a bulk write.
-#[derive(Default)]
-struct Written {
-    applied: usize,
-    /// By index in the whole.
-    refused: Vec<(usize, Error)>,
-    /// Why the rest was not tried, or is not known of: a retry may cure it.
-    stopped: Option<Error>,
-}
-
-impl Written {
-    /// Counts what became of a chunk. `false`: to go on is no use now.
-    fn count(&mut self, chunk: &[usize], result: Result<usize, Error>) -> bool {
-        match result {
-            Ok(applied) => self.applied += applied,
-            Err(Error::Partial { applied, refused, .. }) => {
-                self.applied += applied;
-                for (index, error) in refused {
-                    self.refuse(chunk[index], error);
-                }
-            }
-            Err(error) => match chunk {
-                [only] => self.refuse(*only, error),
-                _ => self.stopped = Some(error),
-            },
-        }
-        self.stopped.is_none()
-    }
-
-    fn refuse(&mut self, index: usize, error: Error) {
-        if error.retryable() {
-            self.stopped.get_or_insert(error);
-        } else {
-            self.refused.push((index, error));
-        }
-    }
 }
 
 /// Whether a profile has an impression or outcome of the offer, also one of which only the count is left.
@@ -537,53 +404,8 @@ fn has_seen(profile: &Profile, offer: OfferKey) -> bool {
         || older.into_iter().any(|(counted, _)| *counted == Counted::Offer(offer))
 }
 
-/// Sends one shard's share of a bulk write, waiting its turn while the shard is busy.
-async fn write_chunks(
-    door: Arc<ShardDoor>,
-    tenant: TenantId,
-    ops: Vec<(usize, ShardOp)>,
-    deadline: Instant,
-) -> Written {
-    let mut written = Written::default();
-    let mut ops = ops.into_iter().peekable();
-    while ops.peek().is_some() {
-        let (mut indices, mut chunk) = (Vec::new(), Vec::new());
-        let mut bytes = 0;
-        while let Some((index, op)) = ops.next_if(|(_, op)| {
-            let size = proffer_engine::codec::encode(op).len();
-            let fits = bytes == 0 || bytes + size <= ENTRY_BYTES_MAX / 4;
-            if fits {
-                bytes += size;
-            }
-            fits
-        }) {
-            indices.push(index);
-            chunk.push(op);
-        }
-        let result = loop {
-            let (reply, answer) = oneshot::channel();
-            let ask = Ask::Write(WriteAsk { ops: chunk, deadline: Some(deadline), reply: Reply::new(reply) });
-            match door.send(Lane::Bulk(tenant.clone()), ask) {
-                Ok(()) => break answered(deadline, answer).await,
-                Err(refused) => match *refused {
-                    Refused { error: Error::Overloaded { .. }, ask: Ask::Write(write) } => chunk = write.ops,
-                    Refused { error, .. } => break Err(error),
-                },
-            }
-            if Instant::now() >= deadline {
-                break Err(Error::Expired);
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(BULK_WAIT_MS)).await;
-        };
-        if !written.count(&indices, result) {
-            break;
-        }
-    }
-    written
-}
-
 /// Waits for an answer. A reply port dropped unanswered, or none in time, leaves the outcome unknown.
-async fn answered<T>(
+pub(crate) async fn answered<T>(
     deadline: Instant,
     answer: impl Future<Output = Result<Result<T, Error>, oneshot::error::RecvError>>,
 ) -> Result<T, Error> {

@@ -3,7 +3,7 @@
 //! Shards, catalogue replication and escrow transfers behind ports. [`start`] recovers a node and gives its [`Handle`], the
 //! front door.
 //!
-//! Map: `handle` and `calls` are what the api sees; `shard` and `meta` are the turns of the two kinds of group, `transfer` the
+//! Map: `handle`, `bulk` and `calls` are what the api sees; `shard` and `meta` are the turns of the two kinds of group, `transfer` the
 //! units between them; `actors` runs them; `propose` and `groups` are the ways into a log; `log` and `snapshots` keep it.
 //!
 //! Invariants: nothing here opens a socket or a file but through [`ports`]; only `actors` names ractor; state changes only in
@@ -12,6 +12,7 @@
 mod accounts;
 mod actors;
 mod bell;
+mod bulk;
 pub mod calls;
 pub mod config;
 pub mod error;

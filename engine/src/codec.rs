@@ -28,7 +28,7 @@ pub struct DecodeError {
 
 impl DecodeError {
     /// Bytes that decode, but into parts that contradict each other.
-    pub(crate) fn new(what: &'static str, reason: String) -> Self {
+    pub fn new(what: &'static str, reason: String) -> Self {
         DecodeError { what, reason }
     }
 }
@@ -74,11 +74,6 @@ pub fn decode<T: Decode<()>>(what: &'static str, bytes: &[u8]) -> Result<T, Deco
     } else {
         Err(DecodeError { what, reason: format!("{} bytes left over", bytes.len() - used) })
     }
-}
-
-/// Hash of a value's encoding: replicas at the same position must agree on it.
-pub fn state_hash<T: Encode>(value: &T) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(&encode(value))
 }
 
 #[cfg(test)]

@@ -40,7 +40,6 @@ impl Resolver for Given {
         match self.names.iter().position(|known| *known == written) {
             None => Source::Constant(Value::Null),
             Some(index) if written.contains('.') => Source::Fact(Slot(index as u16)),
-            Some(index) if written.starts_with(char::is_uppercase) => Source::Expression(index as u16),
             Some(index) => Source::Offer(index as u16),
         }
     }
@@ -53,10 +52,6 @@ impl Environment for Given {
 
     fn offer(&self, field: u16) -> Value {
         self.values[usize::from(field)].clone()
-    }
-
-    fn expression(&self, index: u16) -> Value {
-        self.values[usize::from(index)].clone()
     }
 
     fn now(&self) -> Timestamp {
@@ -151,7 +146,7 @@ fn offer_reading_is_known() {
         fn resolve(&mut self, name: &Name) -> Source {
             *self.0.borrow_mut() += 1;
             match name.namespace.prefix() {
-                None => Source::Expression(1),
+                None => Source::Offer(1),
                 Some("offer") => Source::Offer(2),
                 Some(_) => Source::Fact(Slot(3)),
             }

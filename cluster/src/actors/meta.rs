@@ -30,8 +30,6 @@ pub(crate) enum MetaMsg {
     Leads(Option<Leader>),
     /// A compile has ended.
     Compiled(Box<Compiled>),
-    /// A catalogue has been tried.
-    Tried,
     /// The alarm rang.
     Ring,
     /// The committed state, shared.
@@ -124,7 +122,6 @@ impl Actor for MetaActor {
             }
             MetaMsg::Leads(leader) => body.leader.follow(leader),
             MetaMsg::Compiled(compiled) => body.leader.compiled(*compiled),
-            MetaMsg::Tried => body.leader.tried(),
             MetaMsg::Ring => body.alarm.rang(),
             MetaMsg::Share(reply) => {
                 let _ = reply.send(body.leader.share());
@@ -168,14 +165,6 @@ impl MetaBody {
         if self.leader.wants_a_turn() && !self.summoned {
             self.summoned = true;
             let _ = myself.cast(MetaMsg::Work);
-        }
-        if let Some(trial) = self.leader.next_trial() {
-            let (offload, myself) = (Arc::clone(&self.offload), myself.clone());
-            self.tasks.spawn(async move {
-                // A trial that is lost has dropped its reply port, which says so.
-                let _ = offload::call(&*offload, Lane::Bulk, move || trial.run()).await;
-                let _ = myself.cast(MetaMsg::Tried);
-            });
         }
         for ready in self.leader.acknowledgements() {
             self.tasks.spawn(acknowledge(self.around.clone(), ready));

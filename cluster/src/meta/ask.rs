@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proffer_engine::budget::ledger::Totals;
-use proffer_engine::catalog::{self, Command};
+use proffer_engine::catalog::Command;
 use proffer_engine::codec;
 use proffer_engine::keys::{OfferKey, ShardId, TenantId};
 use proffer_engine::profile::command::AccountId;
@@ -22,8 +22,6 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 pub(crate) enum MetaAsk {
     /// Change the catalogue: one after the other, each wholly or not at all.
     Change { commands: Vec<Command>, deadline: Instant, reply: Reply<Vec<Result<Changed, Error>>> },
-    /// Say what the catalogue would answer.
-    Validate { commands: Vec<Command>, reply: Reply<Vec<Result<catalog::Changed, catalog::Refusal>>> },
     /// The ledger's side of an offer's accounts.
     Budget { tenant: TenantId, offer: OfferKey, reply: Reply<Vec<LedgerRow>> },
     /// By how much the limits of these accounts are exceeded.
@@ -34,7 +32,7 @@ impl MetaAsk {
     /// About how many bytes it keeps in memory while it waits. O(those).
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            MetaAsk::Change { commands, .. } | MetaAsk::Validate { commands, .. } => {
+            MetaAsk::Change { commands, .. } => {
                 commands.iter().map(|command| codec::encode(command).len() + ENTRY_OVERHEAD_BYTES).sum()
             }
             MetaAsk::Budget { .. } | MetaAsk::Over { .. } => 0,

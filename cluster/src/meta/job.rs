@@ -1,9 +1,8 @@
-//! What the catalogue's leader has in its hands: calls that change it, questions what it would say, and the space of an entry.
+//! What the catalogue's leader has in its hands: calls that change it, and the space of an entry.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use proffer_engine::catalog::{self, Catalog, CommandV1, EntityKind, Op};
+use proffer_engine::catalog::{self, CommandV1, EntityKind, Op};
 use proffer_engine::keys::{Revision, ShardId, TenantId};
 use proffer_engine::profile::command::{AccountId, EscrowMessage};
 use proffer_engine::value::Value;
@@ -13,36 +12,6 @@ use crate::error::Error;
 use crate::meta::ask::Reply;
 use crate::meta::command::MetaOutcome;
 use crate::meta::door::Room;
-
-/// What would the catalogue say?
-pub(super) struct Question {
-    pub(super) commands: Vec<catalog::Command>,
-    pub(super) reply: Reply<Vec<Result<catalog::Changed, catalog::Refusal>>>,
-    pub(super) _room: Room,
-}
-
-/// A question with a copy of the catalogue to try it on.
-pub(crate) struct Trial {
-    pub(super) catalog: Catalog,
-    pub(super) revision: Revision,
-    pub(super) question: Question,
-}
-
-impl Trial {
-    /// Tries and answers. O(commands): not to be run in a turn.
-    pub(crate) fn run(self) {
-        let Trial { mut catalog, revision, question } = self;
-        let Question { commands, reply, _room } = question;
-        let tried = AssertUnwindSafe(|| {
-            let results = commands.iter().map(|command| catalog.apply(revision, command));
-            // A caller that is gone needs no more of it.
-            results.take_while(|_| !reply.is_closed()).collect()
-        });
-        let answers = catch_unwind(tried);
-        // The caller may have stopped waiting.
-        let _ = reply.send(answers.map_err(|_| Error::Poisonous));
-    }
-}
 
 /// What one entry may still take.
 pub(super) struct Space {

@@ -27,7 +27,7 @@ use crate::meta::ask::{LedgerRow, MetaAsk};
 use crate::meta::command::{MetaCommand, MetaCommandV1, MetaOp, MetaOutcome};
 use crate::meta::compile::{Compile, Compiled};
 use crate::meta::door::{Admitted, MetaDoor};
-use crate::meta::job::{Acknowledgement, Duties, Job, Part, Question, Space, Trial, is_exclusion, told_of};
+use crate::meta::job::{Acknowledgement, Duties, Job, Part, Space, is_exclusion, told_of};
 use crate::meta::openings::{Openings, to_open};
 use crate::meta::state::{MetaState, touched_offers};
 use crate::ports::clock::Clock;
@@ -65,9 +65,6 @@ pub(crate) struct MetaLeader {
     /// The other jobs with commands still to be proposed. One that fills an entry goes to the end.
     open: VecDeque<u64>,
     next_job: u64,
-    /// Questions what the catalogue would say, in order, and whether one is being tried off this thread.
-    trials: VecDeque<Question>,
-    trying: bool,
     openings: Openings,
     /// What has changed since the last compile was begun.
     stale: BTreeMap<TenantId, Vec<Touched>>,
@@ -97,8 +94,6 @@ impl MetaLeader {
             urgent: VecDeque::new(),
             open: VecDeque::new(),
             next_job: 0,
-            trials: VecDeque::new(),
-            trying: false,
             stale,
             compiling: false,
             unheard,
@@ -163,22 +158,6 @@ impl MetaLeader {
         self.leader.is_some() && self.in_flight.is_empty() && !(self.urgent.is_empty() && self.open.is_empty())
     }
 
-    /// The next catalogue to try off this thread, if none is being tried.
-    pub(crate) fn next_trial(&mut self) -> Option<Trial> {
-        if self.trying {
-            return None;
-        }
-        let question = self.trials.pop_front()?;
-        self.trying = true;
-        let (catalog, revision) = (self.state.catalog().clone(), Revision(self.applied.index + 1));
-        Some(Trial { catalog, revision, question })
-    }
-
-    /// A trial has ended.
-    pub(crate) fn tried(&mut self) {
-        self.trying = false;
-    }
-
     fn form_entry(&mut self, leader: Leader) {
         while let Some(admitted) = self.around.door.next_call() {
             self.begin(admitted);
@@ -205,7 +184,7 @@ impl MetaLeader {
 
     /// Whether something waits to be proposed.
     pub(crate) fn has_work(&self) -> bool {
-        !self.urgent.is_empty() || !self.open.is_empty() || !self.trials.is_empty() || !self.around.door.is_empty()
+        !self.urgent.is_empty() || !self.open.is_empty() || !self.around.door.is_empty()
     }
 
     /// Whether nothing is under way.
@@ -458,9 +437,6 @@ impl MetaLeader {
                 let queue = if urgent { &mut self.urgent } else { &mut self.open };
                 queue.push_back(self.next_job);
                 self.next_job += 1;
-            }
-            MetaAsk::Validate { commands, reply } => {
-                self.trials.push_back(Question { commands, reply, _room: room });
             }
             MetaAsk::Budget { tenant, offer, reply } => {
                 let _ = reply.send(Ok(self.rows(&tenant, offer)));

@@ -8,3 +8,4 @@ pub(crate) mod job;
 pub(crate) mod leader;
 mod openings;
 pub mod state;
+mod stored;

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use bincode::{Decode, Encode};
 use proffer_engine::budget::ledger::{Account, AccountState, Ledger, Terms};
 use proffer_engine::budget::periods::terms_of;
 use proffer_engine::catalog::{self, CapDefinition, Catalog, CommandV1, TenantCatalog, Touched};
-use proffer_engine::codec::{self, DecodeError};
 use proffer_engine::keys::{CapKey, OfferKey, Revision, ShardId, TenantId};
 use proffer_engine::model::Status;
 use proffer_engine::model::offer::CapScope;
@@ -28,18 +26,6 @@ pub struct MetaState {
     numbers: BTreeMap<TenantId, u32>,
     /// Global caps whose accounts are kept, by offer. Derived from the catalogue, kept to see which are gone.
     global: BTreeMap<(u32, OfferKey), Vec<CapKey>>,
-}
-
-/// The parts of the state that are stored in one piece.
-#[derive(Encode, Decode)]
-enum StoredHead {
-    V1 {
-        founding: Option<Founding>,
-        log_time: Timestamp,
-        revision: Revision,
-        numbers: BTreeMap<TenantId, u32>,
-        ledger: Ledger,
-    },
 }
 
 /// The global caps of an offer that have accounts: none once it is gone for good.
@@ -146,38 +132,26 @@ impl MetaState {
         self.ledger.message(account, shard, self.log_time)
     }
 
-    /// The state in pieces, to be read in order.
-    pub fn encode_chunks(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
-        let head = StoredHead::V1 {
-            founding: self.founding,
-            log_time: self.log_time,
-            revision: self.revision,
-            numbers: self.numbers.clone(),
-            ledger: self.ledger.clone(),
-        };
-        std::iter::once(codec::encode(&head)).chain(self.catalog.records())
-    }
-
-    /// The state that was encoded into these pieces.
-    ///
-    /// # Errors
-    /// If they are no such pieces.
-    pub fn decode_chunks(mut pieces: impl Iterator<Item = Vec<u8>>) -> Result<Self, DecodeError> {
-        let head = pieces.next().unwrap_or_default();
-        let StoredHead::V1 { founding, log_time, revision, numbers, ledger } = codec::decode("meta state", &head)?;
-        let catalog = Catalog::from_records(pieces)?;
-        let mut state = MetaState { founding, log_time, revision, catalog, ledger, numbers, global: BTreeMap::new() };
-        for (tenant, number) in state.numbers.clone() {
-            let Some(catalog) = state.catalog.tenant(&tenant) else { continue };
-            let offers: Vec<OfferKey> = catalog.offers().iter().map(|offer| offer.key).collect();
-            for offer in offers {
-                let caps: Vec<CapKey> = global_caps(catalog, offer).map(|cap| cap.cap).collect();
+    /// The state that these parts were of; what is derived is derived again.
+    pub(super) fn restored(
+        founding: Option<Founding>,
+        log_time: Timestamp,
+        revision: Revision,
+        numbers: BTreeMap<TenantId, u32>,
+        ledger: Ledger,
+        catalog: Catalog,
+    ) -> Self {
+        let mut global = BTreeMap::new();
+        for (tenant, number) in &numbers {
+            let Some(catalog) = catalog.tenant(tenant) else { continue };
+            for offer in catalog.offers().iter() {
+                let caps: Vec<CapKey> = global_caps(catalog, offer.key).map(|cap| cap.cap).collect();
                 if !caps.is_empty() {
-                    state.global.insert((number, offer), caps);
+                    global.insert((*number, offer.key), caps);
                 }
             }
         }
-        Ok(state)
+        MetaState { founding, log_time, revision, catalog, ledger, numbers, global }
     }
 
     fn change(&mut self, revision: Revision, command: &catalog::Command) -> MetaOutcome {

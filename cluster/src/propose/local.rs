@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use bincode::{Decode, Encode};
 use proffer_engine::codec::{self, DecodeError};
-use proffer_engine::profile::command::{Leader, Position};
-use tokio::sync::{Mutex, watch};
+use proffer_engine::profile::command::Leader;
+use tokio::sync::watch;
 
 use crate::log::{GroupId, Log};
-use crate::ports::propose::{Committed, Machine, Pending, Propose, Proposed, Reason};
+use crate::ports::propose::{Machine, Pending, Propose, Proposed};
+use crate::propose::handover::{Closer, Handover};
 
 /// One log entry as stored, by format version.
 #[derive(Debug, PartialEq, Encode, Decode)]
@@ -36,25 +37,7 @@ pub(crate) fn decode_entry<C: Decode<()> + 'static>(bytes: &[u8]) -> Result<(Lea
 pub struct LocalPropose<C, R> {
     log: Log,
     group: GroupId,
-    machine: Arc<dyn Machine<C, R>>,
-    leader: watch::Sender<Option<Leader>>,
-    // The order of the log is the order of this lock; `None` once what the log and the machine hold may differ.
-    next_index: Arc<Mutex<Option<u64>>>,
-}
-
-/// Takes a group's log out of an adapter's hands.
-#[derive(Clone)]
-pub(crate) struct Closer {
-    next_index: Arc<Mutex<Option<u64>>>,
-    leader: watch::Sender<Option<Leader>>,
-}
-
-impl Closer {
-    /// Returns once nothing is under way; the adapter writes nothing any more.
-    pub(crate) async fn close(&self) {
-        *self.next_index.lock().await = None;
-        self.leader.send_replace(None);
-    }
+    handover: Handover<C, R>,
 }
 
 impl<C, R> std::fmt::Debug for LocalPropose<C, R> {
@@ -66,18 +49,12 @@ impl<C, R> std::fmt::Debug for LocalPropose<C, R> {
 impl<C, R> LocalPropose<C, R> {
     /// The group's log from `next_index` on, led by `leader`, under a `machine` that has applied everything before.
     pub fn new(log: Log, group: GroupId, leader: Leader, machine: Arc<dyn Machine<C, R>>, next_index: u64) -> Self {
-        LocalPropose {
-            log,
-            group,
-            machine,
-            leader: watch::Sender::new(Some(leader)),
-            next_index: Arc::new(Mutex::new(Some(next_index))),
-        }
+        LocalPropose { log, group, handover: Handover::new(leader, machine, next_index) }
     }
 
     /// A way to close it, without its types.
     pub(crate) fn closer(&self) -> Closer {
-        Closer { next_index: Arc::clone(&self.next_index), leader: self.leader.clone() }
+        self.handover.closer()
     }
 }
 
@@ -88,27 +65,16 @@ where
 {
     fn propose(&self, commands: Vec<C>, expected: Leader) -> Pending<'_, Proposed<R>> {
         Box::pin(async move {
-            let mut next_index = self.next_index.lock().await;
-            let Some(index) = *next_index else { return Proposed::NotApplied("the group is recovering".to_owned()) };
-            let current = *self.leader.borrow();
-            if current != Some(expected) {
-                return Proposed::Refused(Reason::NotLeader(current));
-            }
+            let turn = match self.handover.begin(expected).await {
+                Ok(turn) => turn,
+                Err(refused) => return refused,
+            };
             let payload = encode_entry(expected, &commands);
-            // Until the machine has answered, what the log and the machine hold may differ: also if this future is dropped.
-            *next_index = None;
-            if let Err(error) = self.log.append(self.group, index, payload).await {
-                if error.nothing_written() {
-                    *next_index = Some(index);
-                    return Proposed::NotApplied(error.to_string());
-                }
-                return Proposed::Unknown;
-            }
-            let position = Position { leader: expected, index };
-            match self.machine.apply(position, commands).await {
-                Ok(results) => {
-                    *next_index = Some(index + 1);
-                    Proposed::Applied(Committed { position, results })
+            match self.log.append(self.group, turn.position().index, payload).await {
+                Ok(_) => turn.apply(commands).await,
+                Err(error) if error.nothing_written() => {
+                    turn.give_back();
+                    Proposed::NotApplied(error.to_string())
                 }
                 Err(_) => Proposed::Unknown,
             }
@@ -116,7 +82,7 @@ where
     }
 
     fn leader(&self) -> watch::Receiver<Option<Leader>> {
-        self.leader.subscribe()
+        self.handover.leader()
     }
 }
 

@@ -146,25 +146,6 @@ async fn a_call_of_nothing_but_mistakes_does_not_hold_a_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn validating_runs_outside_the_turn_and_changes_nothing() {
-    let mut bench = Bench::new(vec![]).await;
-    let (reply, answer) = oneshot::channel();
-    let commands = (0..1_000).map(|number| offer(&format!("a-{number}"), 50, vec![])).collect();
-    bench.door.send(MetaAsk::Validate { commands, reply }).unwrap();
-    let (reply, _gone) = oneshot::channel();
-    bench.door.send(MetaAsk::Validate { commands: vec![offer("one", 50, vec![])], reply }).unwrap();
-    assert!(bench.turn().is_none());
-    let trial = bench.leader.next_trial().unwrap();
-    assert!(bench.leader.next_trial().is_none(), "one at a time");
-    trial.run();
-    bench.leader.tried();
-    assert!(bench.leader.next_trial().is_some());
-    assert_eq!(answer.await.unwrap().unwrap().iter().filter(|tried| tried.is_ok()).count(), 1_000);
-    let (state, _) = bench.leader.share();
-    assert_eq!(state.catalog().tenant(&tenant()).unwrap().offers().iter().count(), 0);
-}
-
-#[tokio::test(start_paused = true)]
 async fn what_the_cluster_itself_wants_waits_a_second_when_the_log_takes_nothing() {
     for refusal in
         [Proposed::NotApplied("the disk is full".to_owned()), Proposed::Refused(Reason::NotLeader(Some(LED)))]

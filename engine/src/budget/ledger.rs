@@ -115,6 +115,21 @@ impl Whereabouts {
 }
 
 impl Account {
+    /// One that nobody was granted anything of.
+    fn new(terms: Terms) -> Self {
+        Account {
+            limit: terms.limit,
+            span: terms.span,
+            unit: terms.unit.max(1),
+            cooling_ms: terms.cooling_ms.max(0),
+            state: AccountState::Open,
+            shards: BTreeMap::new(),
+            starving: BTreeMap::new(),
+            soft: terms.soft,
+            version: 0,
+        }
+    }
+
     /// Units with the ledger; negative while shards hold more than a lowered limit, or counted more than a soft one.
     pub fn pool(&self) -> i128 {
         i128::from(self.limit) - self.shards.values().map(Given::out).sum::<i128>()
@@ -252,26 +267,24 @@ impl Ledger {
     /// # Errors
     /// If it exists, or does not come after the last account of its cap.
     pub fn open(&mut self, id: AccountId, terms: Terms, shards: u16) -> Result<(), LedgerError> {
+        let mut account = Account::new(terms);
+        account.loosen(shards);
+        self.restore(id, account)
+    }
+
+    /// Takes an account as [`Ledger::accounts`] showed it, later periods of a cap after earlier ones.
+    ///
+    /// # Errors
+    /// If it exists, or does not come after the last account of its cap.
+    pub fn restore(&mut self, id: AccountId, account: Account) -> Result<(), LedgerError> {
         if self.accounts.contains_key(&id) {
             return Err(LedgerError::AlreadyOpen);
         }
         let of_cap = AccountId { ordinal: 0, ..id }..=AccountId { ordinal: u32::MAX, ..id };
         let last = self.accounts.range(of_cap).next_back();
-        if last.is_some_and(|(last, account)| last.ordinal > id.ordinal || account.span.until > terms.span.from) {
+        if last.is_some_and(|(last, earlier)| last.ordinal > id.ordinal || earlier.span.until > account.span.from) {
             return Err(LedgerError::OutOfOrder);
         }
-        let mut account = Account {
-            limit: terms.limit,
-            span: terms.span,
-            unit: terms.unit.max(1),
-            cooling_ms: terms.cooling_ms.max(0),
-            state: AccountState::Open,
-            shards: BTreeMap::new(),
-            starving: BTreeMap::new(),
-            soft: terms.soft,
-            version: 0,
-        };
-        account.loosen(shards);
         self.accounts.insert(id, account);
         Ok(())
     }
@@ -282,7 +295,7 @@ impl Ledger {
     }
 
     /// All accounts, by id.
-    pub fn accounts(&self) -> impl Iterator<Item = (AccountId, &Account)> {
+    pub fn accounts(&self) -> impl ExactSizeIterator<Item = (AccountId, &Account)> {
         self.accounts.iter().map(|(id, account)| (*id, account))
     }
 

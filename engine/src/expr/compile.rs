@@ -19,8 +19,6 @@ pub enum Source {
     Offer(u16),
     /// A value that is the same in every decision; null for an unknown name.
     Constant(Value),
-    /// Another expression, by an index of the caller's. The caller makes sure that there is no cycle.
-    Expression(u16),
 }
 
 /// Resolves names while compiling.
@@ -38,8 +36,6 @@ pub(super) enum Instruction {
     Fact(Slot),
     /// Push a field of the offer.
     Offer(u16),
-    /// Push the value of another expression.
-    Expression(u16),
     /// Pop one, push the result.
     Unary(UnaryOperator),
     /// Pop two, push the result.
@@ -65,14 +61,13 @@ pub struct Program {
     constants: Vec<Value>,
     facts: Vec<Slot>,
     offer_fields: Vec<u16>,
-    expressions: Vec<u16>,
     reads_time: bool,
 }
 
 impl Program {
-    /// Whether its value can differ from offer to offer: it reads a field of the offer or another expression.
+    /// Whether its value can differ from offer to offer: it reads a field of the offer.
     pub fn reads_offer(&self) -> bool {
-        !self.offer_fields.is_empty() || !self.expressions.is_empty()
+        !self.offer_fields.is_empty()
     }
 
     /// Whether its value depends on the time of the decision.
@@ -88,11 +83,6 @@ impl Program {
     /// The offer fields it reads, ascending, each once.
     pub fn offer_fields(&self) -> &[u16] {
         &self.offer_fields
-    }
-
-    /// The other expressions it reads, ascending, each once.
-    pub fn expressions(&self) -> &[u16] {
-        &self.expressions
     }
 
     /// Its value, if that is known without an environment.
@@ -134,7 +124,6 @@ pub(super) fn compile_with(ast: &Ast, resolver: &mut dyn Resolver, folding: Fold
                 Source::Constant(value) => Part::Known(value),
                 Source::Fact(slot) => Part::Read(Instruction::Fact(slot)),
                 Source::Offer(field) => Part::Read(Instruction::Offer(field)),
-                Source::Expression(index) => Part::Read(Instruction::Expression(index)),
             },
             operation @ (NodeKind::List(_)
             | NodeKind::Unary(..)
@@ -321,13 +310,12 @@ impl Emitter<'_> {
     }
 
     fn finish(self) -> Program {
-        let (mut facts, mut offer_fields, mut expressions) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut facts, mut offer_fields) = (Vec::new(), Vec::new());
         let mut reads_time = false;
         for instruction in &self.code {
             match *instruction {
                 Instruction::Fact(slot) => facts.push(slot),
                 Instruction::Offer(field) => offer_fields.push(field),
-                Instruction::Expression(index) => expressions.push(index),
                 Instruction::Call(function, _) => reads_time |= function.reads_time(),
                 Instruction::Constant(_)
                 | Instruction::Unary(_)
@@ -344,7 +332,6 @@ impl Emitter<'_> {
             constants: self.constants,
             facts: distinct(facts),
             offer_fields: distinct(offer_fields),
-            expressions: distinct(expressions),
             reads_time,
         }
     }

@@ -23,9 +23,6 @@ pub trait Environment {
     /// A field of the offer at hand, by the index that the resolver gave it.
     fn offer(&self, field: u16) -> Value;
 
-    /// The value of another expression, such as a computed field, by the index that the resolver gave it.
-    fn expression(&self, index: u16) -> Value;
-
     /// The time of the decision.
     fn now(&self) -> Timestamp;
 }
@@ -153,7 +150,6 @@ impl Program {
                 }
                 Instruction::Fact(slot) => machine.stack.push(Operand::lent(environment.fact(slot))),
                 Instruction::Offer(field) => machine.push(environment.offer(field)),
-                Instruction::Expression(index) => machine.push(environment.expression(index)),
                 Instruction::Unary(operator) => machine.unary(operator),
                 Instruction::Binary(operator) => machine.binary(operator),
                 Instruction::List(count) => machine.list(usize::from(count)),

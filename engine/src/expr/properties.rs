@@ -22,8 +22,7 @@ impl Resolver for Surroundings {
         let written = name.to_string();
         match NAMES.iter().position(|known| *known == written) {
             Some(index @ (0 | 1)) => Source::Fact(Slot(index as u16)),
-            Some(index @ (2 | 3)) => Source::Offer(index as u16),
-            Some(5) => Source::Expression(5),
+            Some(index @ (2 | 3 | 5)) => Source::Offer(index as u16),
             Some(_) => Source::Constant(self.0[4].clone()),
             None => Source::Constant(Value::Null),
         }
@@ -37,10 +36,6 @@ impl Environment for Surroundings {
 
     fn offer(&self, field: u16) -> Value {
         self.0[usize::from(field)].clone()
-    }
-
-    fn expression(&self, index: u16) -> Value {
-        self.0[usize::from(index)].clone()
     }
 
     fn now(&self) -> Timestamp {

@@ -54,10 +54,6 @@ impl Environment for World<'_> {
         Value::Null
     }
 
-    fn expression(&self, _: u16) -> Value {
-        Value::Null
-    }
-
     fn now(&self) -> Timestamp {
         self.now
     }
@@ -126,10 +122,6 @@ impl Environment for OfferWorld<'_, '_> {
             super::segment::Cell::Stored(value) => value.clone(),
             super::segment::Cell::Computed(index) => self.computed(*index),
         }
-    }
-
-    fn expression(&self, _: u16) -> Value {
-        Value::Null
     }
 
     fn now(&self) -> Timestamp {

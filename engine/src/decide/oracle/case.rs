@@ -168,10 +168,6 @@ impl Environment for Nowhere {
         Value::Null
     }
 
-    fn expression(&self, _: u16) -> Value {
-        Value::Null
-    }
-
     fn now(&self) -> Timestamp {
         self.now
     }
