@@ -18,8 +18,8 @@ use crate::keys::Slot;
 use crate::model::rule::{OnMissing, Operator};
 use crate::value::Value;
 
-/// Fewest bounds of a block: so many are compared one by one beside each row.
-const BLOCK_MIN: usize = 32;
+/// Bounds whose kinds are told by one word.
+const GROUP: usize = 16;
 /// Most blocks of a threshold list: bounds memory to about this many bits per offer and list.
 const BLOCKS_MAX: usize = 128;
 
@@ -27,16 +27,21 @@ const BLOCKS_MAX: usize = 128;
 ///
 /// Walking up the axis, each bound changes sides once: `>= t` begins to pass and `< t` begins to fail where the value reaches
 /// t; `> t` and `<= t` do so at the next number after it. That number is the bound's key. A lower bound fails before its
-/// key, an upper one from it on. So what fails at a value is a suffix of the lower bounds and a prefix of the upper ones,
-/// sorted by key: one row has all but those of the value's own block, of which a part of each list is left to set.
+/// key, an upper one from it on. So what fails at a value are the lower bounds with later keys and the upper ones with keys
+/// up to it: one row has all but those of the value's own block, whose bounds are looked at one by one.
 #[derive(Clone, Debug)]
 struct Thresholds {
     slot: Slot,
     missing_passes: bool,
     all: Bits,
-    lower: Bounds,
-    upper: Bounds,
-    /// Last key of each block of both lists together.
+    /// By key.
+    keys: Box<[f64]>,
+    positions: Box<[u32]>,
+    /// Which are lower bounds: a word a group, a bit each.
+    lower: Box<[u16]>,
+    /// Bounds of a block, whole groups of them.
+    block: usize,
+    /// Last key of each block.
     last_keys: Box<[f64]>,
     /// Words of a row.
     words: usize,
@@ -52,46 +57,13 @@ struct Bound {
     is_lower: bool,
 }
 
-/// Bounds of one kind by key.
-#[derive(Clone, Debug)]
-struct Bounds {
-    keys: Box<[f64]>,
-    positions: Box<[u32]>,
-    /// First of each block; one more for the end, and one for the empty block past it.
-    starts: Box<[u32]>,
-}
-
-impl Bounds {
-    /// Those of a kind from all `bounds`, sorted by key and cut into blocks of `block`.
-    fn new(bounds: &[Bound], block: usize, is_lower: bool) -> Self {
-        let of_kind = |bounds: &&Bound| bounds.is_lower == is_lower;
-        let mut starts = vec![0];
-        for block in bounds.chunks(block) {
-            starts.push(starts[starts.len() - 1] + block.iter().filter(of_kind).count() as u32);
-        }
-        starts.push(starts[starts.len() - 1]);
-        Bounds {
-            keys: bounds.iter().filter(of_kind).map(|bound| bound.key).collect(),
-            positions: bounds.iter().filter(of_kind).map(|bound| bound.position).collect(),
-            starts: starts.into(),
-        }
-    }
-
-    /// The positions of a block, and how many of them, from the first, have their key at or before `value`.
-    #[inline]
-    fn split(&self, block: usize, value: f64) -> (&[u32], usize) {
-        let range = self.starts[block] as usize..self.starts[block + 1] as usize;
-        (&self.positions[range.clone()], self.keys[range].partition_point(|key| *key <= value))
-    }
-}
-
 impl Thresholds {
     fn new(key: ThresholdKey, len: usize, mut bounds: Vec<Bound>) -> Self {
         bounds.sort_unstable_by(|left, right| {
             let order = |bound: &Bound| (bound.is_lower, bound.position);
             left.key.total_cmp(&right.key).then_with(|| order(left).cmp(&order(right)))
         });
-        let block = BLOCK_MIN.max(bounds.len().div_ceil(BLOCKS_MAX));
+        let block = bounds.len().div_ceil(BLOCKS_MAX).next_multiple_of(GROUP);
         let words = bitset::words_for(len);
         let count = bounds.len().div_ceil(block) + 1;
         let mut rows = vec![0; count * words];
@@ -108,13 +80,16 @@ impl Thresholds {
             let lower = block.iter().filter(|bound| bound.is_lower);
             lower.for_each(|bound| bitset::set(&mut later, bound.position));
         }
+        let kinds = |group: &[Bound]| group.iter().rev().fold(0, |kinds, bound| kinds << 1 | u16::from(bound.is_lower));
         Thresholds {
             slot: key.slot,
             missing_passes: key.missing_passes,
             all: Bits::of(len, bounds.iter().map(|bound| bound.position)),
+            keys: bounds.iter().map(|bound| bound.key).collect(),
+            positions: bounds.iter().map(|bound| bound.position).collect(),
+            lower: bounds.chunks(GROUP).map(kinds).collect(),
+            block,
             last_keys: bounds.chunks(block).map(|block| block[block.len() - 1].key).collect(),
-            lower: Bounds::new(&bounds, block, true),
-            upper: Bounds::new(&bounds, block, false),
             words,
             rows: rows.into(),
         }
@@ -131,18 +106,40 @@ impl Thresholds {
             }
         };
         let number = self.last_keys.partition_point(|key| *key <= value);
-        let (lower, passing) = self.lower.split(number, value);
-        let (upper, failing) = self.upper.split(number, value);
         let row = &self.rows[number * self.words..(number + 1) * self.words];
-        Failing { row, single: [&lower[passing..], &upper[..failing]] }
+        let first = number * self.block;
+        let end = self.keys.len().min(first + self.block);
+        if first >= end {
+            return Failing { row, ..Failing::default() };
+        }
+        let reached = self.keys[first..end].partition_point(|key| *key <= value);
+        let lower = &self.lower[first / GROUP..end.div_ceil(GROUP)];
+        Failing { row, positions: &self.positions[first..end], lower, reached }
     }
 }
 
-/// What fails the thresholds of one fact: a row, and single positions.
+/// What fails the thresholds of one fact: a row, and of the bounds of one block the upper ones of the first `reached` and
+/// the lower ones of the others.
 #[derive(Clone, Copy, Debug, Default)]
 struct Failing<'a> {
     row: &'a [u64],
-    single: [&'a [u32]; 2],
+    positions: &'a [u32],
+    lower: &'a [u16],
+    reached: usize,
+}
+
+impl Failing<'_> {
+    /// Sets the bits of the block's bounds that fail.
+    #[inline]
+    fn set_single(&self, into: &mut [u64]) {
+        let mut reached = self.reached;
+        for (positions, lower) in self.positions.chunks(GROUP).zip(self.lower) {
+            let before = reached.min(GROUP);
+            reached -= before;
+            let failing = u64::from(*lower) ^ ((1 << before) - 1);
+            bitset::ones_of(failing, 0).for_each(|index| bitset::set(into, positions[index as usize]));
+        }
+    }
 }
 
 /// Facts whose thresholds are looked up before any is applied.
@@ -238,10 +235,8 @@ impl PredicateIndex {
         for thresholds in self.thresholds.chunks(AT_ONCE) {
             let failing: SmallVec<[Failing<'_>; AT_ONCE]> =
                 thresholds.iter().map(|thresholds| thresholds.failing(world.value(thresholds.slot))).collect();
-            let rows = failing.iter().map(|failing| failing.row).filter(|row| !row.is_empty());
-            bitset::or_all(into, rows);
-            let single = failing.iter().flat_map(|failing| failing.single).flatten();
-            single.for_each(|position| bitset::set(into, *position));
+            bitset::or_all(into, failing.iter().map(|failing| failing.row).filter(|row| !row.is_empty()));
+            failing.iter().for_each(|failing| failing.set_single(into));
         }
         for memberships in &*self.memberships {
             memberships.fail_into(world.value(memberships.slot), into, spare);
