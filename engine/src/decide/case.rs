@@ -158,6 +158,13 @@ pub(crate) struct History {
     complete: bool,
 }
 
+impl History {
+    /// Whether it may hold `least` impressions of anything together with `choices` of the same answer.
+    pub(crate) fn may_hold(&self, least: u64, choices: u64) -> bool {
+        !self.complete || self.past.len() as u64 + choices >= least
+    }
+}
+
 impl Case<'_> {
     /// Whether a limit may be reached once `choices` of the same answer count too: no window holds more than the whole
     /// history, so most limits are out of reach before anything is counted.

@@ -15,7 +15,7 @@ use crate::model::offer::CapScope;
 use crate::profile::command::{
     CapTake, CountEvent, Counted, DecisionId, FirstAnswer, Idempotency, PolicyTake, Take, TakeAccount, TakenProposition,
 };
-use crate::snapshot::policies::{Limit, Policy, Restraint};
+use crate::snapshot::policies::{Policy, Restraint, Tally};
 use crate::snapshot::{Binding, CapPlan, Snapshot};
 use crate::time::{DAY_MS, SECOND_MS, Timestamp};
 
@@ -183,59 +183,50 @@ fn policy_takes(case: &Case<'_>, subject: Subject<'_>, binding: &mut Binding, de
         let is_mandatory = proposition.kind == PropositionKind::Mandatory;
         let is_lifted = overrides.iter().any(|policy| contact::is_bound(case, &track, &policy.scopes, &candidate));
         for policy in &strict {
+            let Restraint::Impressions(counting) = &policy.restraint else { continue };
             // What passes a policy by counts like anything else, but is not refused for it.
             let passes_by = is_lifted || is_mandatory && policy.bypassable;
-            let mut hold = |counted: Counted, limit: &Limit, earlier_only: bool| {
-                let window = limit.stretch.at(at);
-                let limit = if passes_by { u64::MAX } else { limit.most };
-                found.push(PolicyTake { rank, counted, limit, window, earlier_only, expires_at });
-            };
-            match &policy.restraint {
-                Restraint::Frequency(limits) => {
-                    for counted in counted_by(case, &track, policy, &candidate) {
-                        limits.iter().for_each(|limit| hold(counted, limit, false));
-                    }
-                }
-                Restraint::Cooldown(limit) => {
-                    for counted in counted_by(case, &track, policy, &candidate) {
-                        hold(counted, limit, true);
-                    }
-                }
-                Restraint::Total(limit) if contact::is_bound(case, &track, &policy.scopes, &candidate) => {
-                    hold(Counted::All, limit, false);
-                }
-                Restraint::CrossChannel(limit) if contact::is_bound(case, &track, &policy.scopes, &candidate) => {
-                    hold(Counted::Offer(candidate.offer), limit, false);
-                }
-                Restraint::Total(_)
-                | Restraint::CrossChannel(_)
-                | Restraint::Budget { .. }
-                | Restraint::Outcomes { .. }
-                | Restraint::Segments(_)
-                | Restraint::Hours(_)
-                | Restraint::Mutual { .. }
-                | Restraint::Category { .. }
-                | Restraint::Override(_)
-                | Restraint::Constant(_) => {}
+            for counted in counted_by(case, &track, policy, counting.tally, &candidate) {
+                found.extend(counting.limits.iter().map(|limit| PolicyTake {
+                    rank,
+                    counted,
+                    limit: if passes_by { u64::MAX } else { limit.most },
+                    window: limit.stretch.at(at),
+                    earlier_only: !counting.choices,
+                    expires_at,
+                }));
             }
         }
     }
     found
 }
 
-/// What the scopes of a policy that bind a candidate count. Nothing is counted by sub-category: strict policies that would
-/// have to are refused when they are written.
-fn counted_by(case: &Case<'_>, track: &Track<'_>, policy: &Policy, candidate: &Candidate) -> Vec<Counted> {
+/// What a policy counts where it binds a candidate. Nothing is counted by sub-category: strict policies that would have to
+/// are refused when they are written.
+fn counted_by(
+    case: &Case<'_>,
+    track: &Track<'_>,
+    policy: &Policy,
+    tally: Tally,
+    candidate: &Candidate,
+) -> Vec<Counted> {
     let (scopes, spot) = (&policy.scopes, candidate.spot);
-    let category = case.category(candidate.global).filter(|category| scopes.categories.contains(category));
-    let offer = scopes.offers.binary_search(&candidate.offer).is_ok();
-    let found = [
-        track.binds_everything(scopes).then_some(Counted::All),
-        scopes.channels.contains(&spot.channel).then_some(Counted::Channel(spot.channel)),
-        scopes.placements.contains(&spot.placement).then_some(Counted::Placement(spot.placement)),
-        category.map(Counted::Category),
-        offer.then_some(Counted::Offer(candidate.offer)),
-        scopes.creatives.contains(&candidate.creative).then_some(Counted::Creative(candidate.creative)),
-    ];
-    found.into_iter().flatten().collect()
+    let one = match tally {
+        Tally::ByScope => {
+            let category = case.category(candidate.global).filter(|category| scopes.categories.contains(category));
+            let offer = scopes.offers.binary_search(&candidate.offer).is_ok();
+            let found = [
+                track.binds_everything(scopes).then_some(Counted::All),
+                scopes.channels.contains(&spot.channel).then_some(Counted::Channel(spot.channel)),
+                scopes.placements.contains(&spot.placement).then_some(Counted::Placement(spot.placement)),
+                category.map(Counted::Category),
+                offer.then_some(Counted::Offer(candidate.offer)),
+                scopes.creatives.contains(&candidate.creative).then_some(Counted::Creative(candidate.creative)),
+            ];
+            return found.into_iter().flatten().collect();
+        }
+        Tally::All => Counted::All,
+        Tally::Own => Counted::Offer(candidate.offer),
+    };
+    if contact::is_bound(case, track, scopes, candidate) { vec![one] } else { Vec::new() }
 }

@@ -70,9 +70,9 @@ pub fn decide(
         track.lost.push(scratch.take(bitset::words_for(part.segment.contents.items().len())));
     }
     qualify::qualify(&case, &mut track, scratch);
-    contact::look(&case, &mut track, scratch);
-    recheck_excluded_creatives(&case, &mut track);
     let lanes = slots::open(&case, flow, flow.active && named.is_some());
+    contact::look(&case, &mut track, lanes.iter().map(|lane| lane.limit).sum(), scratch);
+    recheck_excluded_creatives(&case, &mut track);
     let mut filling =
         Filling::new(&case, &track, control == Some(ControlGroupAction::PriorityOnly), &lanes, binding, scratch);
     let mut outcomes: Vec<Filled> = lanes.iter().map(|_| Filled::default()).collect();

@@ -54,17 +54,33 @@ pub struct Limit {
     pub stretch: Stretch,
 }
 
+/// Which impressions limits are on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tally {
+    /// For each scope that binds, that scope's own kind of thing.
+    ByScope,
+    /// All of the profile.
+    All,
+    /// The candidate's own.
+    Own,
+}
+
+/// Limits on impressions: frequency caps, cooldowns, total and cross-channel caps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counting {
+    /// Any of these bars.
+    pub limits: Vec<Limit>,
+    /// What they count.
+    pub tally: Tally,
+    /// Whether earlier choices of the same answer count like impressions.
+    pub choices: bool,
+}
+
 /// What a policy looks at.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Restraint {
-    /// Impressions, counted by scope.
-    Frequency(Vec<Limit>),
-    /// All impressions of the profile.
-    Total(Limit),
-    /// The candidate's own impressions.
-    CrossChannel(Limit),
-    /// Any impression within the hours, counted by scope.
-    Cooldown(Limit),
+    /// Impressions.
+    Impressions(Counting),
     /// Budgets without a free unit.
     Budget {
         /// Lifetime impressions.
@@ -104,22 +120,24 @@ pub enum Restraint {
 }
 
 impl Restraint {
-    /// The limits of a policy that counts, for each of its scopes, that scope's own kind of thing.
-    pub fn limits_by_scope(&self) -> Option<&[Limit]> {
+    /// Whether later choices of one answer look at earlier ones.
+    pub(crate) fn counts_choices(&self) -> bool {
         match self {
-            Restraint::Frequency(limits) => Some(limits),
-            Restraint::Cooldown(limit) => Some(std::slice::from_ref(limit)),
-            Restraint::Total(_)
-            | Restraint::CrossChannel(_)
-            | Restraint::Budget { .. }
+            Restraint::Impressions(counting) => counting.choices,
+            Restraint::Mutual { .. } | Restraint::Category { .. } => true,
+            Restraint::Budget { .. }
             | Restraint::Outcomes { .. }
             | Restraint::Segments(_)
             | Restraint::Hours(_)
-            | Restraint::Mutual { .. }
-            | Restraint::Category { .. }
             | Restraint::Override(_)
-            | Restraint::Constant(_) => None,
+            | Restraint::Constant(_) => false,
         }
+    }
+
+    /// Fewest impressions, choices included, with which it can bar anything.
+    fn least(&self) -> u64 {
+        let Restraint::Impressions(counting) = self else { return 0 };
+        counting.limits.iter().map(|limit| limit.most).min().unwrap_or(u64::MAX)
     }
 }
 
@@ -138,6 +156,8 @@ pub struct Policy {
     pub restraint: Restraint,
     /// Whom it binds.
     pub scopes: Scopes,
+    /// Fewest impressions, choices of the same answer included, with which it can bar anything.
+    pub(crate) least: u64,
 }
 
 impl Policy {
@@ -147,32 +167,16 @@ impl Policy {
         policy: &Entity<PolicyKey, ContactPolicy>,
     ) -> Option<Self> {
         let config = catalog.policy_config(policy.key)?;
+        let restraint = restrain(catalog, names, config);
         Some(Policy {
+            least: restraint.least(),
             key: policy.key,
             priority: policy.body.priority.0,
             bypassable: policy.body.is_bypassable(),
             strict: enforcement(config) == Enforcement::Strict,
-            restraint: restrain(catalog, names, config),
+            restraint,
             scopes: Scopes::new(catalog, names, &policy.body.all_scopes()),
         })
-    }
-
-    /// Whether later choices of one answer look at earlier ones.
-    pub(crate) fn counts_choices(&self) -> bool {
-        match self.restraint {
-            Restraint::Frequency(_)
-            | Restraint::Total(_)
-            | Restraint::CrossChannel(_)
-            | Restraint::Mutual { .. }
-            | Restraint::Category { .. } => true,
-            Restraint::Cooldown(_)
-            | Restraint::Budget { .. }
-            | Restraint::Outcomes { .. }
-            | Restraint::Segments(_)
-            | Restraint::Hours(_)
-            | Restraint::Override(_)
-            | Restraint::Constant(_) => false,
-        }
     }
 }
 
@@ -210,6 +214,10 @@ fn enforcement(config: &PolicyConfig) -> Enforcement {
     }
 }
 
+fn count(limits: Vec<Limit>, tally: Tally, choices: bool) -> Restraint {
+    Restraint::Impressions(Counting { limits, tally, choices })
+}
+
 fn restrain(catalog: &TenantCatalog, names: &mut Names, config: &PolicyConfig) -> Restraint {
     match config {
         PolicyConfig::FrequencyCap(config) => {
@@ -220,10 +228,11 @@ fn restrain(catalog: &TenantCatalog, names: &mut Names, config: &PolicyConfig) -
                 per(config.max_per_month, Stretch::of(Period::Month, config.window)),
                 per(config.max_total, Stretch::Lifetime),
             ];
-            Restraint::Frequency(limits.into_iter().flatten().collect())
+            count(limits.into_iter().flatten().collect(), Tally::ByScope, true)
         }
         PolicyConfig::Cooldown(config) => {
-            Restraint::Cooldown(Limit { most: 1, stretch: Stretch::Rolling(hours_ms(config.cooldown_hours)) })
+            let limit = Limit { most: 1, stretch: Stretch::Rolling(hours_ms(config.cooldown_hours)) };
+            count(vec![limit], Tally::ByScope, false)
         }
         PolicyConfig::BudgetExhausted(config) => {
             Restraint::Budget { impressions: config.check_impressions, daily: config.check_daily_budget }
@@ -248,19 +257,19 @@ fn restrain(catalog: &TenantCatalog, names: &mut Names, config: &PolicyConfig) -
             offers.dedup();
             Restraint::Mutual { offers, lookback_ms: days_ms(config.lookback_days) }
         }
-        PolicyConfig::CrossChannelCap(config) => Restraint::CrossChannel(Limit {
-            most: config.max_total,
-            stretch: Stretch::Rolling(days_ms(config.period_days)),
-        }),
-        PolicyConfig::CustomerTotalCap(config) => Restraint::Total(Limit {
-            most: config.max_total,
-            stretch: match config.period_type {
+        PolicyConfig::CrossChannelCap(config) => {
+            let stretch = Stretch::Rolling(days_ms(config.period_days));
+            count(vec![Limit { most: config.max_total, stretch }], Tally::Own, true)
+        }
+        PolicyConfig::CustomerTotalCap(config) => {
+            let stretch = match config.period_type {
                 TotalPeriod::Daily => Stretch::of(Period::Day, config.window),
                 TotalPeriod::Weekly => Stretch::of(Period::Week, config.window),
                 TotalPeriod::Monthly => Stretch::of(Period::Month, config.window),
                 TotalPeriod::Alltime => Stretch::Lifetime,
-            },
-        }),
+            };
+            count(vec![Limit { most: config.max_total, stretch }], Tally::All, true)
+        }
         PolicyConfig::AllowOverride(config) => {
             Restraint::Override(config.required_segments.iter().map(|name| names.segment(name)).collect())
         }
