@@ -29,6 +29,37 @@ pub(crate) enum Admission {
     None,
 }
 
+impl Admission {
+    /// Extends `into` by those `of` all positions that it admits.
+    pub(crate) fn copy_admitted(self, case: &Case<'_>, of: &[u64], into: &mut Vec<u64>) {
+        match self {
+            Admission::All => into.extend_from_slice(of),
+            Admission::Collection(collection) => {
+                for part in &case.snapshot.parts {
+                    let words = of[part.range()].iter().zip(&part.segment.collections[collection].0);
+                    into.extend(words.map(|(of, collected)| of & collected));
+                }
+            }
+            Admission::None => into.resize(of.len(), 0),
+        }
+    }
+
+    /// Adds to `into` those `of` all positions that it admits.
+    pub(crate) fn or_admitted(self, case: &Case<'_>, of: &[u64], into: &mut [u64]) {
+        match self {
+            Admission::All => bitset::or(into, of),
+            Admission::Collection(collection) => {
+                for part in &case.snapshot.parts {
+                    let words = of[part.range()].iter().zip(&part.segment.collections[collection].0);
+                    let into = into[part.range()].iter_mut();
+                    into.zip(words).for_each(|(into, (of, collected))| *into |= of & collected);
+                }
+            }
+            Admission::None => {}
+        }
+    }
+}
+
 /// What an offer would show in a spot.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Show<'a> {
@@ -46,32 +77,6 @@ impl<'b> Spotting<'_, 'b> {
     /// Whether propositions here must have content.
     pub(crate) fn needs_content(&self) -> bool {
         self.spot.placement != PlacementKey::NONE || self.track.flow.require_creative
-    }
-
-    /// `into |=` collected.
-    pub(crate) fn admit_into(&self, into: &mut [u64]) {
-        match self.collection {
-            Admission::All => into.fill(u64::MAX),
-            Admission::Collection(collection) => {
-                for part in &self.case.snapshot.parts {
-                    bitset::or(&mut into[part.range()], &part.segment.collections[collection].0);
-                }
-            }
-            Admission::None => {}
-        }
-    }
-
-    /// `into &=` collected.
-    pub(crate) fn narrow_to_collection(&self, into: &mut [u64]) {
-        match self.collection {
-            Admission::All => {}
-            Admission::Collection(collection) => {
-                for part in &self.case.snapshot.parts {
-                    bitset::and(&mut into[part.range()], &part.segment.collections[collection].0);
-                }
-            }
-            Admission::None => into.fill(0),
-        }
     }
 
     /// `into &=` in stock, with content as compiled.
@@ -231,7 +236,7 @@ impl<'b> Spotting<'_, 'b> {
     /// Whether a creative fails a hard rule of its own.
     fn is_lost(&self, part: usize, place: u32, global: u32) -> bool {
         let Some(rules) = self.track.flow.rules else { return false };
-        bitset::has(&self.track.lost[part], place) || {
+        self.track.lost[part].has(place) || {
             let segment = &self.case.snapshot.parts[part].segment;
             let is_late = |rule: &&Rule| rule.effect == Effect::Hard && !matches!(rule.question, Question::Request(_));
             let late = &segment.rule_columns[rules].late_creatives;

@@ -7,6 +7,7 @@ use crate::decide::view::{EscrowView, Instant};
 use crate::keys::{CategoryKey, ChannelKey, CreativeKey, OfferKey, PlacementKey, SubCategoryKey};
 use crate::profile::command::{Counted, Window};
 use crate::profile::state::Profile;
+use crate::snapshot::bitset;
 use crate::snapshot::policies::Limit;
 use crate::snapshot::shared::Shared;
 use crate::snapshot::{Part, Snapshot};
@@ -29,17 +30,15 @@ impl Scratch {
 
     /// A buffer of `words` zeros.
     pub(crate) fn take(&mut self, words: usize) -> Vec<u64> {
-        let mut buffer = self.free.pop().unwrap_or_default();
-        buffer.clear();
+        let mut buffer = self.blank();
         buffer.resize(words, 0);
         buffer
     }
 
-    /// A buffer with a copy of `words`.
-    pub(crate) fn copy(&mut self, words: &[u64]) -> Vec<u64> {
+    /// An empty buffer, to be written.
+    pub(crate) fn blank(&mut self) -> Vec<u64> {
         let mut buffer = self.free.pop().unwrap_or_default();
         buffer.clear();
-        buffer.extend_from_slice(words);
         buffer
     }
 
@@ -59,9 +58,7 @@ pub(crate) struct Sheet {
 impl Sheet {
     /// Nothing set, of so many words.
     pub(crate) fn new(scratch: &mut Scratch, len: usize) -> Self {
-        let mut words = scratch.free.pop().unwrap_or_default();
-        words.clear();
-        Sheet { words, len }
+        Sheet { words: scratch.blank(), len }
     }
 
     /// The same without a buffer to reuse.
@@ -72,6 +69,11 @@ impl Sheet {
     /// Whether nothing was written.
     pub(crate) fn is_blank(&self) -> bool {
         self.words.is_empty()
+    }
+
+    /// Whether bit `bit` is set.
+    pub(crate) fn has(&self, bit: u32) -> bool {
+        !self.is_blank() && bitset::has(&self.words, bit)
     }
 
     /// For writing.

@@ -1,8 +1,8 @@
 //! The decision: which offers, for this customer, here, now.
 //!
 //! [`decide`] is the fast evaluation, [`take_of`] what it takes. One stage a file, in the order they are applied:
-//! `slots`, `candidates`, `qualify`, `suppress`, `contact`, `mandatory`, `rank`, `compute`, `explain`, `effects`; `kernel`
-//! calls them.
+//! `slots`, `candidates`, `qualify`, `suppress`, `contact`, `mandatory`, `rank`, `compute`, `explain`, `effects`. Of what calls
+//! them, `pools` finds what survives, `filling` chooses from it, and `kernel` is the whole.
 
 mod candidates;
 mod case;
@@ -12,10 +12,13 @@ pub mod counting;
 pub mod decision;
 mod effects;
 mod explain;
+mod filling;
+mod funnel;
 pub mod holdout;
 mod kernel;
 mod mandatory;
 pub mod oracle;
+mod pools;
 mod qualify;
 mod rank;
 pub mod request;

@@ -5,21 +5,19 @@
 
 use smallvec::SmallVec;
 
-use crate::decide::case::{Case, Scratch};
+use crate::decide::case::{Case, Scratch, Sheet, Spot};
 use crate::decide::contact::Contact;
 use crate::decide::request::Request;
 use crate::decide::view::Subject;
 use crate::keys::{ChannelKey, PlacementKey, RuleKey, Slot};
-use crate::snapshot::Binding;
 use crate::snapshot::bitset;
 use crate::snapshot::flows::Flow;
 use crate::snapshot::rules::{Effect, Question, Rule, Scopes, Selector};
 use crate::snapshot::slots::{ATTRIBUTES, CONTEXT, CUSTOMER, UNREAD};
 use crate::snapshot::world::{NULL, OfferWorld, World};
+use crate::snapshot::{Binding, Part};
 use crate::time::DAY_MS;
 use crate::value::Value;
-
-use super::case::Spot;
 
 /// A request under its flow: shared by all its slots.
 pub(crate) struct Track<'a> {
@@ -31,7 +29,7 @@ pub(crate) struct Track<'a> {
     pub(crate) barred_channels: Vec<ChannelKey>,
     pub(crate) barred_placements: Vec<PlacementKey>,
     /// Per part, places of creatives that fail a rule of theirs.
-    pub(crate) lost: SmallVec<[Vec<u64>; 2]>,
+    pub(crate) lost: SmallVec<[Sheet; 2]>,
     /// Positions whose creatives are fewer than compiled: by a rule, or by the request.
     pub(crate) recheck: Vec<u32>,
     /// Wide rules that must be evaluated per offer for this customer wherever it would go (numbers in `wide_rules`).
@@ -40,6 +38,8 @@ pub(crate) struct Track<'a> {
     pub(crate) late_by_spot: Vec<usize>,
     /// Wide soft rules.
     pub(crate) soft: Vec<usize>,
+    /// Whether nothing but priority ranks.
+    pub(crate) by_priority: bool,
     pub(crate) contact: Contact<'a>,
 }
 
@@ -57,8 +57,14 @@ impl<'a> Track<'a> {
             late_everywhere: Vec::new(),
             late_by_spot: Vec::new(),
             soft: Vec::new(),
+            by_priority: false,
             contact: Contact::default(),
         }
+    }
+
+    /// The scoring plan in `spot`.
+    pub(crate) fn plan_on(&self, case: &Case<'_>, spot: Spot) -> usize {
+        if self.by_priority { case.shared.priority_plan } else { self.flow.plan_on(spot.channel) }
     }
 
     /// The selection of rules, if the flow qualifies at all.
@@ -141,7 +147,7 @@ impl<'a> Track<'a> {
     /// Gives the buffers back.
     pub(crate) fn recycle(self, scratch: &mut Scratch) {
         scratch.give(self.fail);
-        self.lost.into_iter().for_each(|buffer| scratch.give(buffer));
+        self.lost.into_iter().for_each(|lost| scratch.give(lost.into_buffer()));
         self.contact.recycle(scratch);
     }
 }
@@ -164,7 +170,7 @@ pub(crate) fn is_of_spot(scopes: &Scopes, spot: Spot) -> bool {
 /// The facts that `flow` shows: request, profile, rows.
 pub(crate) fn look<'a>(case: &Case<'a>, flow: &Flow, subject: Subject<'a>, binding: &Binding) -> World<'a> {
     let names = &case.snapshot.names;
-    let mut facts: Vec<&'a Value> = vec![&NULL; names.fact_count()];
+    let mut facts = SmallVec::<[&'a Value; 32]>::from_elem(&NULL, names.fact_count());
     let mut segments: Vec<u32> = case.request.segments.iter().filter_map(|name| names.find_segment(name)).collect();
     if let Some(profile) = subject.profile {
         overlay(&mut facts, binding.slots(CUSTOMER), &profile.attributes);
@@ -211,16 +217,18 @@ fn overlay<'a>(facts: &mut [&'a Value], slots: &[u32], named: &'a [(crate::keys:
 
 /// Finds what fails the hard rules of the track's flow.
 pub(crate) fn qualify(case: &Case<'_>, track: &mut Track<'_>, scratch: &mut Scratch) {
+    track.fail = scratch.take(case.snapshot.words());
+    let creatives = |part: &Part| part.segment.contents.items().len();
+    let lost = case.snapshot.parts.iter().map(|part| Sheet::new(scratch, bitset::words_for(creatives(part))));
+    track.lost = lost.collect();
     let Some(rules) = track.flow.rules else { return };
     let selector = &case.shared.parts.rules.values()[rules];
-    let mut spare = scratch.take(case.snapshot.words());
+    let mut spare = scratch.blank();
     for (part, lost) in case.snapshot.parts.iter().zip(&mut track.lost) {
         let columns = &part.segment.rule_columns[rules];
         columns.index.fail_into(&track.world, &mut track.fail[part.range()], &mut spare);
         if !columns.creative_index.is_empty() {
-            let words = bitset::words_for(part.segment.contents.items().len());
-            spare.resize(spare.len().max(words), 0);
-            columns.creative_index.fail_into(&track.world, lost, &mut spare);
+            columns.creative_index.fail_into(&track.world, lost.write(), &mut spare);
         }
         track.recheck.extend(columns.late_creatives.iter().map(|position| part.first() + position));
     }
@@ -248,10 +256,8 @@ pub(crate) fn qualify(case: &Case<'_>, track: &mut Track<'_>, scratch: &mut Scra
     }
     bar_recent_by_own_rules(case, track, selector, rules);
     for (part, lost) in case.snapshot.parts.iter().zip(&track.lost) {
-        if !bitset::is_empty(lost) {
-            let position = |place: u32| part.segment.content_positions[place as usize];
-            track.recheck.extend(bitset::ones(lost).map(|place| part.first() + position(place)));
-        }
+        let position = |place: u32| part.segment.content_positions[place as usize];
+        track.recheck.extend(bitset::ones(lost.read()).map(|place| part.first() + position(place)));
     }
 }
 

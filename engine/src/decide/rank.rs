@@ -38,10 +38,10 @@ pub(crate) struct Scorer<'a, 'b, 'c> {
 const WORDS: usize = BLOCK / 64;
 
 impl Scorer<'_, '_, '_> {
-    /// The best `want` of `left` that `admits`, best first.
-    pub(crate) fn best(&self, left: &[u64], want: usize, admits: impl Fn(u32) -> bool) -> Vec<Ranked> {
+    /// The best `want` of `left`, best first.
+    pub(crate) fn best(&self, left: &[u64], want: usize) -> SmallVec<[Ranked; 8]> {
         let case = self.spotting.case;
-        let mut best: Vec<Ranked> = Vec::with_capacity(want.min(64));
+        let mut best = SmallVec::new();
         if want == 0 {
             return best;
         }
@@ -64,7 +64,7 @@ impl Scorer<'_, '_, '_> {
                         }
                         let global = part.first() + position;
                         let log_score = self.log_score(segment, columns, global, position);
-                        self.insert(&mut best, want, Ranked { log_score, global }, &admits);
+                        self.insert(&mut best, want, Ranked { log_score, global });
                     }
                 }
             }
@@ -72,12 +72,9 @@ impl Scorer<'_, '_, '_> {
         best
     }
 
-    fn insert(&self, best: &mut Vec<Ranked>, want: usize, ranked: Ranked, admits: &impl Fn(u32) -> bool) {
+    fn insert(&self, best: &mut SmallVec<[Ranked; 8]>, want: usize, ranked: Ranked) {
         let full = best.len() == want;
         if full && self.compare(&ranked, &best[want - 1]).is_gt() {
-            return;
-        }
-        if !admits(ranked.global) {
             return;
         }
         let place = best.partition_point(|other| self.compare(other, &ranked).is_lt());

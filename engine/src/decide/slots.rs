@@ -1,5 +1,7 @@
 //! The slots of a request: which flow decides, where each proposition would go, what may compete for it.
 
+use smallvec::{SmallVec, smallvec};
+
 use crate::decide::candidates::Admission;
 use crate::decide::case::{Case, Spot};
 use crate::decide::request::{Request, SlotTarget};
@@ -57,11 +59,11 @@ pub(crate) fn choose_flow<'a>(shared: &'a Shared, request: &Request) -> Option<&
 }
 
 /// The lanes of the case's request under `flow`.
-pub(crate) fn open(case: &Case<'_>, flow: &Flow, flow_active: bool) -> Vec<Lane> {
+pub(crate) fn open(case: &Case<'_>, flow: &Flow, flow_active: bool) -> SmallVec<[Lane; 2]> {
     let request = case.request;
     if request.slots.is_empty() {
         let channel = request.channel.unwrap_or(ChannelKey::NONE);
-        return vec![Lane {
+        return smallvec![Lane {
             number: None,
             activity: None,
             spot: Spot { channel, placement: PlacementKey::NONE },

@@ -158,7 +158,7 @@ struct Memberships {
 
 impl Memberships {
     #[inline]
-    fn fail_into(&self, value: &Value, into: &mut [u64], spare: &mut [u64]) {
+    fn fail_into(&self, value: &Value, into: &mut [u64], spare: &mut Vec<u64>) {
         let answered = match value {
             Value::Null if self.missing_passes => return,
             Value::Null | Value::List(_) | Value::Map(_) => None,
@@ -177,9 +177,9 @@ struct SegmentLayer {
     members: HashMap<u32, Members>,
 }
 
-fn fail_asking<'a>(asking: &Bits, answered: impl Iterator<Item = &'a Members>, into: &mut [u64], spare: &mut [u64]) {
-    let spare = &mut spare[..asking.0.len()];
-    spare.copy_from_slice(&asking.0);
+fn fail_asking<'a>(asking: &Bits, answered: impl Iterator<Item = &'a Members>, into: &mut [u64], spare: &mut Vec<u64>) {
+    spare.clear();
+    spare.extend_from_slice(&asking.0);
     answered.for_each(|members| members.clear_from(spare));
     bitset::or(into, spare);
 }
@@ -226,8 +226,8 @@ impl PredicateIndex {
         PredicateIndex { failing: failing.if_any().map(Arc::new), ..self.clone() }
     }
 
-    /// Sets the bit of every position with a test that fails in `world`. `spare` is scratch of at least the same length.
-    pub fn fail_into(&self, world: &World<'_>, into: &mut [u64], spare: &mut [u64]) {
+    /// Sets the bit of every position with a test that fails in `world`. `spare` is scratch.
+    pub fn fail_into(&self, world: &World<'_>, into: &mut [u64], spare: &mut Vec<u64>) {
         if let Some(failing) = &self.failing {
             bitset::or(into, &failing.0);
         }
@@ -496,7 +496,7 @@ mod tests {
         let mut spare = vec![0; bitset::words_for(len)];
         for value in [-1, 0, 63, 64, 777, 4_998, 4_999, 6_000] {
             let fact = Value::Number(f64::from(value));
-            let world = World { facts: vec![&fact], segments: Vec::new(), now: Timestamp(0) };
+            let world = World { facts: smallvec::smallvec![&fact], segments: Vec::new(), now: Timestamp(0) };
             let mut failing = vec![0; bitset::words_for(len)];
             index.fail_into(&world, &mut failing, &mut spare);
             let passing = (0..len as u32).filter(|position| !bitset::has(&failing, *position)).count() as i32;

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::bitset::{self, Bits, put};
 use super::checks::Check;
 use super::predicates::{Builder, PredicateIndex};
@@ -226,7 +228,7 @@ impl WideColumn {
 
 /// The answer for an offer, if its stored fields alone decide it.
 fn settle(segment: &Segment, shared: &Shared, question: &Question, position: u32) -> Option<bool> {
-    let world = World { facts: Vec::new(), segments: Vec::new(), now: Timestamp(0) };
+    let world = World { facts: SmallVec::new(), segments: Vec::new(), now: Timestamp(0) };
     question.settled(&OfferWorld::new(&world, shared, segment, position))
 }
 

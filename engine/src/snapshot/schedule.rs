@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::bitset::{self, Bits, Members};
+use super::bitset::{Bits, Members};
 use crate::decide::schedule::OpenHours;
 use crate::decide::view::Instant;
 use crate::time::{Span, Timestamp};
@@ -76,8 +76,8 @@ impl OpenCache {
         self.valid = Some((valid, day, minute));
     }
 
-    /// `into &= open`, for segment number `index`.
-    pub(crate) fn and_into(&self, index: usize, into: &mut [u64]) {
-        bitset::and(into, &self.of[index].1.0);
+    /// What is open of segment number `index`.
+    pub(crate) fn of(&self, index: usize) -> &[u64] {
+        &self.of[index].1.0
     }
 }

@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 
+use smallvec::SmallVec;
+
 use super::segment::Segment;
 use super::shared::{ComputedField, Shared};
 use crate::expr::Environment;
@@ -18,7 +20,7 @@ pub static NULL: Value = Value::Null;
 #[derive(Debug)]
 pub struct World<'a> {
     /// By slot.
-    pub(crate) facts: Vec<&'a Value>,
+    pub(crate) facts: SmallVec<[&'a Value; 32]>,
     /// Numbers of the segments the customer is in, ascending.
     pub(crate) segments: Vec<u32>,
     /// The decision's instant.
