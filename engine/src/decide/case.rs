@@ -100,30 +100,6 @@ impl Sheet {
     }
 }
 
-/// An impression, unpacked.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Past {
-    pub(crate) at: Timestamp,
-    pub(crate) offer: OfferKey,
-    pub(crate) creative: CreativeKey,
-    pub(crate) channel: ChannelKey,
-    pub(crate) placement: PlacementKey,
-    pub(crate) category: Option<CategoryKey>,
-}
-
-impl Past {
-    fn counts_as(&self, counted: Counted) -> bool {
-        match counted {
-            Counted::All => true,
-            Counted::Offer(offer) => self.offer == offer,
-            Counted::Creative(creative) => self.creative == creative,
-            Counted::Category(category) => self.category == Some(category),
-            Counted::Channel(channel) => self.channel == channel,
-            Counted::Placement(placement) => self.placement == placement,
-        }
-    }
-}
-
 /// An offer in the profile's history.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
@@ -154,8 +130,8 @@ pub(crate) struct Case<'a> {
 pub(crate) struct History {
     /// Distinct offers, by key.
     pub(crate) seen: SmallVec<[Seen; HISTORY]>,
-    /// All impressions that are kept.
-    past: SmallVec<[Past; HISTORY]>,
+    /// How many impressions are kept.
+    past: u64,
     /// Whether they are all that counts: no impression has left the history, and no policy holds any.
     complete: bool,
 }
@@ -163,7 +139,12 @@ pub(crate) struct History {
 impl History {
     /// Whether it may hold `least` impressions of anything together with `choices` of the same answer.
     pub(crate) fn may_hold(&self, least: u64, choices: u64) -> bool {
-        !self.complete || self.past.len() as u64 + choices >= least
+        !self.complete || self.past + choices >= least
+    }
+
+    /// Whether it may hold `least` impressions of an offer in it.
+    pub(crate) fn may_hold_of(&self, seen: &Seen, least: u64) -> bool {
+        !self.complete || u64::from(seen.times) >= least
     }
 }
 
@@ -181,24 +162,14 @@ impl Case<'_> {
             | Counted::Creative(_)
             | Counted::Category(_)
             | Counted::Channel(_)
-            | Counted::Placement(_) => past.len() as u64,
+            | Counted::Placement(_) => *past,
         };
         !complete || most + choices >= limit.most
     }
 
     /// Impressions (and strict holds) of `counted` in `window`.
     pub(crate) fn impressions(&self, counted: Counted, window: Window) -> u64 {
-        let Some(profile) = self.profile else { return 0 };
-        if !self.history.complete {
-            return profile.impressions(counted, window, self.at.now);
-        }
-        let past = self.history.past.iter().filter(|past| past.counts_as(counted));
-        let inside = past.filter(|past| match window {
-            Window::Lifetime => true,
-            Window::Calendar(span) => span.contains(past.at),
-            Window::Rolling { ms } => self.at.now.since_ms(past.at) < ms,
-        });
-        inside.count() as u64
+        self.profile.map_or(0, |profile| profile.impressions(counted, window, self.at.now))
     }
 
     /// Impressions in `window` of offers that are in a sub-category now.
@@ -262,22 +233,17 @@ pub(crate) struct Chosen {
 /// The history of a profile.
 pub(crate) fn look_back(snapshot: &Snapshot, profile: Option<&Profile>) -> History {
     let Some(profile) = profile else { return History { complete: true, ..History::default() } };
-    let past: SmallVec<[Past; HISTORY]> = profile
-        .exposures
-        .iter()
-        .map(|exposure| Past {
-            at: exposure.at(),
-            offer: exposure.offer,
-            creative: exposure.creative,
-            channel: exposure.channel,
-            placement: exposure.placement(),
-            category: exposure.category(),
+    // The latest impression of each offer comes first, and stays.
+    let latest = profile.exposures.iter().rev();
+    let mut seen: SmallVec<[Seen; HISTORY]> = latest
+        .map(|past| Seen {
+            offer: past.offer,
+            global: None,
+            last: Some(past.at()),
+            category: past.category(),
+            times: 1,
         })
         .collect();
-    // The latest impression of each offer comes first, and stays.
-    let latest = past.iter().rev().map(|past| (past.offer, Some(past.at), past.category));
-    let mut seen: SmallVec<[Seen; HISTORY]> =
-        latest.map(|(offer, last, category)| Seen { offer, global: None, last, category, times: 1 }).collect();
     let mut complete = true;
     if let Some(dealings) = &profile.dealings {
         complete = profile.is_history_whole();
@@ -302,5 +268,5 @@ pub(crate) fn look_back(snapshot: &Snapshot, profile: Option<&Profile>) -> Histo
         same
     });
     seen.iter_mut().for_each(|seen| seen.global = snapshot.global(seen.offer));
-    History { seen, past, complete }
+    History { seen, past: profile.exposures.len() as u64, complete }
 }

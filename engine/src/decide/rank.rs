@@ -45,26 +45,30 @@ impl Scorer<'_, '_, '_> {
         if want == 0 {
             return best;
         }
+        // The last of the wanted, once there are so many: what is worse is passed by.
+        let mut least = f64::NEG_INFINITY;
         for part in &case.snapshot.parts {
             let segment = &part.segment;
             let columns = &segment.plans[self.plan_number];
             let lift = self.lift(segment);
             let words = &left[part.range()];
             for (block, bound) in columns.order.iter().zip(&columns.bounds) {
-                if best.len() == want && bound + lift < best[want - 1].log_score {
+                if bound + lift < least {
                     break;
                 }
                 let first = *block as usize * WORDS;
                 let block_words = &words[first..(first + WORDS).min(words.len())];
                 for (index, word) in block_words.iter().enumerate() {
                     for position in ones_of(*word, ((first + index) * 64) as u32) {
-                        let bound = columns.scores[position as usize] + lift;
-                        if best.len() == want && bound < best[want - 1].log_score {
+                        if columns.scores[position as usize] + lift < least {
                             continue;
                         }
                         let global = part.first() + position;
                         let log_score = self.log_score(segment, columns, global, position);
                         self.insert(&mut best, want, Ranked { log_score, global });
+                        if best.len() == want {
+                            least = best[want - 1].log_score;
+                        }
                     }
                 }
             }

@@ -313,7 +313,7 @@ impl Profile {
             Window::Calendar(span) => span.contains(at),
             Window::Rolling { ms } => now.since_ms(at) < ms,
         };
-        let shown = self.exposures.iter().filter(|seen| inside(seen.at()) && self.counts(counted, seen)).count() as u64;
+        let shown = self.exposures.iter().filter(|seen| self.counts(counted, seen) && inside(seen.at())).count() as u64;
         let Some(dealings) = &self.dealings else { return shown };
         let crowds = dealings.crowds.iter().filter(|(last, _)| inside(last.at()) && self.counts(counted, last));
         let crowded = crowds.map(|(_, times)| u64::from(*times)).sum::<u64>();

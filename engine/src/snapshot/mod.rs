@@ -53,6 +53,8 @@ pub(crate) struct Part {
     pub(crate) segment: Arc<Segment>,
     /// First word of its positions in bitsets over the whole snapshot.
     pub(crate) offset: usize,
+    /// Words of its bitsets.
+    words: usize,
     /// Positions that no later segment replaces and that were not deleted.
     pub(crate) present: Bits,
     /// Present, active, in an active category and sub-category.
@@ -65,17 +67,12 @@ impl Part {
     fn new(segment: Arc<Segment>, offset: usize) -> Self {
         let present = Bits::all(segment.len);
         let (live, excluded) = (Bits::clone(&segment.live), Bits::clone(&segment.excluded));
-        Part { segment, offset, present, live, excluded }
-    }
-
-    /// Words of its bitsets.
-    pub(crate) fn words(&self) -> usize {
-        words_for(self.segment.len)
+        Part { words: words_for(segment.len), segment, offset, present, live, excluded }
     }
 
     /// Its words in a bitset over the whole snapshot.
     pub(crate) fn range(&self) -> std::ops::Range<usize> {
-        self.offset..self.offset + self.words()
+        self.offset..self.offset + self.words
     }
 
     /// First of its positions in the whole snapshot.

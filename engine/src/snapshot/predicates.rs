@@ -18,7 +18,7 @@ use crate::keys::Slot;
 use crate::model::rule::{OnMissing, Operator};
 use crate::value::Value;
 
-/// Bounds whose kinds are told by one word.
+/// Bounds that are compared at once.
 const GROUP: usize = 16;
 /// Most blocks of a threshold list: bounds memory to about this many bits per offer and list.
 const BLOCKS_MAX: usize = 128;
@@ -34,12 +34,9 @@ struct Thresholds {
     slot: Slot,
     missing_passes: bool,
     all: Bits,
-    /// By key.
-    keys: Box<[f64]>,
-    positions: Box<[u32]>,
-    /// Which are lower bounds: a word a group, a bit each.
-    lower: Box<[u16]>,
-    /// Bounds of a block, whole groups of them.
+    /// The bounds by key.
+    groups: Box<[Group]>,
+    /// Groups of a block.
     block: usize,
     /// Last key of each block.
     last_keys: Box<[f64]>,
@@ -55,6 +52,36 @@ struct Bound {
     key: f64,
     position: u32,
     is_lower: bool,
+}
+
+/// Bounds that follow each other by key.
+#[derive(Clone, Copy, Debug)]
+struct Group {
+    keys: [f64; GROUP],
+    positions: [u32; GROUP],
+    /// Which are lower bounds, a bit each.
+    lower: u32,
+}
+
+impl Group {
+    fn new(bounds: &[Bound]) -> Self {
+        // What fills up the last group is an upper bound that no number reaches: it never fails.
+        let mut group = Group { keys: [f64::NAN; GROUP], positions: [0; GROUP], lower: 0 };
+        for (index, bound) in bounds.iter().enumerate() {
+            group.keys[index] = bound.key;
+            group.positions[index] = bound.position;
+            group.lower |= u32::from(bound.is_lower) << index;
+        }
+        group
+    }
+
+    /// Sets the bits of the bounds that fail at `value`.
+    #[inline]
+    fn fail_into(&self, value: f64, into: &mut [u64]) {
+        let reached: u32 = self.keys.iter().map(|key| u32::from(*key <= value)).sum();
+        let failing = self.lower ^ ((1 << reached) - 1);
+        bitset::ones_of(failing.into(), 0).for_each(|index| bitset::set(into, self.positions[index as usize % GROUP]));
+    }
 }
 
 impl Thresholds {
@@ -80,15 +107,12 @@ impl Thresholds {
             let lower = block.iter().filter(|bound| bound.is_lower);
             lower.for_each(|bound| bitset::set(&mut later, bound.position));
         }
-        let kinds = |group: &[Bound]| group.iter().rev().fold(0, |kinds, bound| kinds << 1 | u16::from(bound.is_lower));
         Thresholds {
             slot: key.slot,
             missing_passes: key.missing_passes,
             all: Bits::of(len, bounds.iter().map(|bound| bound.position)),
-            keys: bounds.iter().map(|bound| bound.key).collect(),
-            positions: bounds.iter().map(|bound| bound.position).collect(),
-            lower: bounds.chunks(GROUP).map(kinds).collect(),
-            block,
+            groups: bounds.chunks(GROUP).map(Group::new).collect(),
+            block: block / GROUP,
             last_keys: bounds.chunks(block).map(|block| block[block.len() - 1].key).collect(),
             words,
             rows: rows.into(),
@@ -107,39 +131,18 @@ impl Thresholds {
         };
         let number = self.last_keys.partition_point(|key| *key <= value);
         let row = &self.rows[number * self.words..(number + 1) * self.words];
-        let first = number * self.block;
-        let end = self.keys.len().min(first + self.block);
-        if first >= end {
-            return Failing { row, ..Failing::default() };
-        }
-        let reached = self.keys[first..end].partition_point(|key| *key <= value);
-        let lower = &self.lower[first / GROUP..end.div_ceil(GROUP)];
-        Failing { row, positions: &self.positions[first..end], lower, reached }
+        let (first, end) = (number * self.block, (number + 1) * self.block);
+        let groups = self.groups.get(first..end.min(self.groups.len())).unwrap_or(&[]);
+        Failing { row, groups, value }
     }
 }
 
-/// What fails the thresholds of one fact: a row, and of the bounds of one block the upper ones of the first `reached` and
-/// the lower ones of the others.
+/// What fails the thresholds of one fact: a row, and what fails at the value of some groups.
 #[derive(Clone, Copy, Debug, Default)]
 struct Failing<'a> {
     row: &'a [u64],
-    positions: &'a [u32],
-    lower: &'a [u16],
-    reached: usize,
-}
-
-impl Failing<'_> {
-    /// Sets the bits of the block's bounds that fail.
-    #[inline]
-    fn set_single(&self, into: &mut [u64]) {
-        let mut reached = self.reached;
-        for (positions, lower) in self.positions.chunks(GROUP).zip(self.lower) {
-            let before = reached.min(GROUP);
-            reached -= before;
-            let failing = u64::from(*lower) ^ ((1 << before) - 1);
-            bitset::ones_of(failing, 0).for_each(|index| bitset::set(into, positions[index as usize]));
-        }
-    }
+    groups: &'a [Group],
+    value: f64,
 }
 
 /// Facts whose thresholds are looked up before any is applied.
@@ -236,7 +239,9 @@ impl PredicateIndex {
             let failing: SmallVec<[Failing<'_>; AT_ONCE]> =
                 thresholds.iter().map(|thresholds| thresholds.failing(world.value(thresholds.slot))).collect();
             bitset::or_all(into, failing.iter().map(|failing| failing.row).filter(|row| !row.is_empty()));
-            failing.iter().for_each(|failing| failing.set_single(into));
+            for Failing { row: _, groups, value } in &failing {
+                groups.iter().for_each(|group| group.fail_into(*value, into));
+            }
         }
         for memberships in &*self.memberships {
             memberships.fail_into(world.value(memberships.slot), into, spare);

@@ -239,6 +239,7 @@ fn gather(case: &Case<'_>, track: &Track<'_>, restraint: &Restraint, set: &mut S
             Tally::Own => {
                 for seen in &case.history.seen {
                     if let Some(global) = seen.global
+                        && limits.iter().any(|limit| case.history.may_hold_of(seen, limit.most))
                         && is_any_reached(case, limits, Counted::Offer(seen.offer))
                     {
                         bitset::set(set.write(), global);
