@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Query;
 use axum::http::{HeaderMap, Uri, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -17,9 +17,10 @@ use proffer_engine::model::record::Field;
 use proffer_engine::time::Timestamp;
 use proffer_engine::value::Value;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::App;
+use crate::limits::{DISCARD_BYTES_MAX, DISCARD_TIMEOUT};
 use crate::problem::Problem;
 use crate::wire::value;
 
@@ -152,7 +153,7 @@ impl Asked {
 ///
 /// # Errors
 /// 413, or 400 if the client broke off.
-pub async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
+pub async fn read_body(headers: &HeaderMap, body: &mut Body, limit: usize) -> Result<Bytes, Problem> {
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if declared.is_some_and(|length: u64| length > limit as u64) {
         return Err(Problem::TooLarge { limit });
@@ -162,6 +163,23 @@ pub async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<
         Err(error) if error.is::<LengthLimitError>() => Err(Problem::TooLarge { limit }),
         Err(_) => Err(Problem::invalid("", "the body broke off")),
     }
+}
+
+/// Reads what is left of a body that is not wanted, within bounds: closing a connection on a client that is still writing
+/// would take the answer from it. One that waits to be asked for its body is not asked.
+pub async fn discard(waits_to_be_asked: bool, body: &mut Body) {
+    if waits_to_be_asked || body.is_end_stream() {
+        return;
+    }
+    let mut left = DISCARD_BYTES_MAX;
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { break };
+            left = rest;
+        }
+    };
+    // Whoever is too slow, or has still more, may not get to read the answer.
+    let _ = timeout(DISCARD_TIMEOUT, reading).await;
 }
 
 /// Reads a typed body, all faults at once.

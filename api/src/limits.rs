@@ -4,6 +4,10 @@ use std::time::Duration;
 
 /// Largest body of an ordinary request.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a body that nobody wants which are read all the same: a client that is still writing would lose the answer.
+pub const DISCARD_BYTES_MAX: usize = 2 * BULK_BODY_BYTES_MAX;
+/// Time that this may take.
+pub const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 /// Deepest nesting of a body that holds a whole catalogue: its lines lie in a list in an object.
 pub const CATALOGUE_DEPTH_MAX: usize = JSON_DEPTH_MAX + 2;
 /// Largest body of a bulk request: rows of a schema, an import.

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
@@ -20,7 +22,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::App;
 use crate::access::{self, Access, ROUTES, Route, Weight};
-use crate::asked::{Asked, Queried, read_body};
+use crate::asked::{Asked, Queried, discard, read_body};
 use crate::limits::{BODY_BYTES_MAX, BULK_BODY_BYTES_MAX, BULK_REQUESTS_MAX, BULK_RETRY_AFTER_MS, BULK_TIMEOUT};
 use crate::problem::Problem;
 
@@ -60,8 +62,11 @@ impl Routes {
             let handler = handler.clone();
             async move {
                 let deadline = Instant::now() + time_limit(&app, route.weight);
-                let answering = async { handler(pass(app, route, deadline, params, request).await?).await };
+                let (parts, mut body) = request.into_parts();
+                let expects = waits_to_be_asked(&parts);
+                let answering = async { handler(pass(app, route, deadline, params, parts, &mut body).await?).await };
                 let answered = timeout_at(deadline, answering).await.unwrap_or(Err(Problem::Timeout));
+                discard(expects, &mut body).await;
                 answered.unwrap_or_else(Problem::into_response)
             }
         };
@@ -112,9 +117,24 @@ impl Routes {
             assert!(self.served.contains(&(route.method, route.path)), "{} {} is not served", route.method, route.path);
         }
         self.router
-            .fallback(|request: Request| async move { Problem::not_found(request.uri().path()) })
-            .method_not_allowed_fallback(|| async { Problem::MethodNotAllowed })
+            .fallback(|request: Request| async move {
+                let problem = Problem::not_found(request.uri().path());
+                unwanted(request, problem).await
+            })
+            .method_not_allowed_fallback(|request: Request| unwanted(request, Problem::MethodNotAllowed))
     }
+}
+
+/// The answer to a request that no route takes.
+async fn unwanted(request: Request, problem: Problem) -> Problem {
+    let (parts, mut body) = request.into_parts();
+    discard(waits_to_be_asked(&parts), &mut body).await;
+    problem
+}
+
+/// Whether the client sends its body only when it is read.
+fn waits_to_be_asked(parts: &Parts) -> bool {
+    parts.headers.contains_key(header::EXPECT)
 }
 
 fn filter(method: &Method) -> MethodFilter {
@@ -133,9 +153,9 @@ async fn pass(
     route: &'static Route,
     deadline: Instant,
     params: Result<RawPathParams, RawPathParamsRejection>,
-    request: Request,
+    parts: Parts,
+    body: &mut Body,
 ) -> Result<Asked, Problem> {
-    let (parts, body) = request.into_parts();
     let identity = authenticate(&app, &parts.headers)?;
     if !access::allows(route.access, &identity.roles) {
         return Err(Problem::Forbidden(format!("the key {:?} has no role that allows this", identity.name)));
@@ -189,7 +209,6 @@ fn least_revision(headers: &HeaderMap) -> Result<Option<Revision>, Problem> {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
     use axum::http::{Method, StatusCode};
     use axum::middleware::from_fn_with_state;
     use proffer_cluster::log::Durability;

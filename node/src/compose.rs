@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
@@ -20,8 +19,6 @@ use proffer_engine::catalog::{Actor, Command, CommandV1, Op, Refusal, Role};
 use proffer_engine::keys::TenantId;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 use tower::Service;
 
 use crate::adapters::clock::SystemClock;
@@ -29,6 +26,8 @@ use crate::adapters::disk::FileDisk;
 use crate::adapters::entropy::SystemEntropy;
 use crate::adapters::fatal::AbortProcess;
 use crate::adapters::offload::Threads;
+use crate::limits::{ADMIT_MAX, DRAIN_MAX};
+use crate::listen::{Server, serve};
 
 /// The key that `--dev` sets.
 pub const DEV_KEY: &str = "proffer-dev-key";
@@ -100,8 +99,7 @@ impl Front {
 pub struct Node {
     address: SocketAddr,
     handle: Handle,
-    drain: oneshot::Sender<()>,
-    server: JoinHandle<std::io::Result<()>>,
+    server: Server,
 }
 
 /// Secrets of tokens and of routing come from the cluster's founding entry; this separates the one from the other.
@@ -118,14 +116,14 @@ impl Node {
         let address = listener.local_addr()?;
         let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
         let front = Front::new(Starting::new(&*entropy));
-        let (drain, server) = serve(listener, front.clone());
+        let server = serve(listener, front.clone().into_router());
         match recover(storage, access, clock, entropy).await {
             Ok((handle, router)) => {
                 front.open(router);
-                Ok(Node { address, handle, drain, server })
+                Ok(Node { address, handle, server })
             }
             Err(error) => {
-                server.abort();
+                server.ended.abort();
                 Err(error)
             }
         }
@@ -142,26 +140,14 @@ impl Node {
     /// When the server or the log did not end well.
     pub async fn stop(self) -> anyhow::Result<()> {
         // The server may have ended already.
-        let _ = self.drain.send(());
-        match tokio::time::timeout(DRAIN_MAX, self.server).await {
-            Ok(ended) => ended??,
+        let _ = self.server.drain.send(());
+        match tokio::time::timeout(DRAIN_MAX, self.server.ended).await {
+            Ok(ended) => ended?,
             Err(_) => tracing::warn!("calls were still under way after {DRAIN_MAX:?}"),
         }
         self.handle.shutdown().await;
         Ok(())
     }
-}
-
-fn serve(listener: TcpListener, front: Front) -> (oneshot::Sender<()>, JoinHandle<std::io::Result<()>>) {
-    let (drain, drained) = oneshot::channel::<()>();
-    let server = tokio::spawn(async move {
-        let until = async {
-            // A dropped sender means stop as well.
-            let _ = drained.await;
-        };
-        axum::serve(listener, front.into_router()).with_graceful_shutdown(until).await
-    });
-    (drain, server)
 }
 
 /// Brings the cluster's part of this node up, and what answers for it.
@@ -192,12 +178,6 @@ async fn recover(
     let router = api::router(handle.clone(), api::Config::new(clock, entropy, offload, token_keys));
     Ok((handle, router))
 }
-
-/// Longest wait for calls under way when the node stops.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
-
-/// Longest wait for the first tenant and key to be written.
-const ADMIT_MAX: Duration = Duration::from_secs(10);
 
 /// Makes the first tenant, and the first key what `access` says.
 async fn admit(handle: &Handle, clock: &dyn Clock, access: &Access) -> anyhow::Result<()> {

@@ -5,3 +5,5 @@ pub mod cli;
 pub mod client;
 pub mod compose;
 pub mod demo;
+pub mod limits;
+mod listen;

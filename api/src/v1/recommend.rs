@@ -1,5 +1,7 @@
 //! `POST /recommend`, `/decisions`, `/simulate`.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use proffer_cluster::calls::{Call, Decided, Degraded};
@@ -7,8 +9,10 @@ use proffer_engine::calendar::iso;
 use proffer_engine::decide::decision::Funnel;
 use proffer_engine::decide::request::Request;
 use proffer_engine::keys::CustomerId;
+use proffer_engine::model::rest::Rest;
 use proffer_engine::profile::command::DecisionId;
 use proffer_engine::time::DAY_MS;
+use proffer_engine::value::{Members, Value};
 
 use crate::asked::{Asked, typed};
 use crate::idempotency;
@@ -41,7 +45,7 @@ pub async fn simulate(asked: Asked) -> Answered {
 async fn answer(asked: Asked, slots: Slots, dry_run: bool) -> Answered {
     asked.query.only(&["explain", "debug", "trace"])?;
     let value = asked.json()?;
-    let mut body: Recommend = typed(&value)?;
+    let mut body = read(&value, slots, &asked)?;
     body.explain |= asked.query.flag("explain")?;
     body.debug |= asked.query.flag("debug")?;
     body.trace |= asked.query.flag("trace")?;
@@ -65,6 +69,30 @@ async fn answer(asked: Asked, slots: Slots, dry_run: bool) -> Answered {
         answer.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(answer)
+}
+
+/// The body; if it cannot be read, every fault of it, names that do not exist in what can be read included.
+fn read(value: &Value, slots: Slots, asked: &Asked) -> Result<Recommend, Problem> {
+    let mut faults = match (typed(value), value.as_map()) {
+        (Err(Problem::Invalid(faults)), Some(_)) => faults,
+        (read, _) => return read,
+    };
+    let mut rest = Rest::of(value.as_map().expect("matched above"), &faults, |_| false);
+    if rest.lacks("channel") || rest.lacks("channelId") {
+        // A placement is looked up in its channel.
+        ["placement", "placements"].into_iter().for_each(|member| rest.distrust(member));
+    }
+    if ["placement", "placements", "activities"].into_iter().any(|member| rest.lacks(member)) {
+        // How slots go together is not known.
+        rest.distrust("activities");
+    }
+    let stand_in = Members::from([(Arc::from("customerId"), Value::text("-"))]);
+    if let Some(readable) = rest.read::<Recommend>(&stand_in)
+        && let Err(Problem::Invalid(found)) = resolve(&readable, slots, &asked.view)
+    {
+        faults.extend(rest.relevant(found));
+    }
+    Err(Problem::Invalid(faults))
 }
 
 fn superseded(asked: &Asked, id: &str, customer: &CustomerId) -> Result<DecisionId, Problem> {

@@ -134,3 +134,28 @@ async fn the_document_of_a_bad_write_is_golden() {
     let reply = node.call("POST", "/api/v1/channels", r#"{"status": "gone", "x": 1}"#).await;
     insta::assert_json_snapshot!(reply.json());
 }
+
+#[tokio::test]
+async fn what_cannot_be_read_of_a_request_hides_no_name_that_does_not_exist() {
+    let node = Node::start().await;
+    let body = r#"{"customerId": 7, "channel": "nowhere", "placements": [1, "hero", {"placement": "side", "limit": 0}, "top"],
+        "segments": ["a", 2], "excludeOffers": ["unknown"], "decisionFlowKey": "no flow"}"#;
+    let reply = node.call("POST", "/api/v1/recommend", body).await;
+    assert_eq!(reply.status, StatusCode::BAD_REQUEST);
+    let mut pointers = reply.pointers();
+    pointers.sort();
+    pointers.retain(|pointer| pointer != "/excludeOffers/0");
+    assert_eq!(
+        pointers,
+        [
+            "/channel",
+            "/customerId",
+            "/decisionFlowKey",
+            "/placements/0",
+            "/placements/1",
+            "/placements/2/limit",
+            "/placements/3",
+            "/segments/1"
+        ]
+    );
+}

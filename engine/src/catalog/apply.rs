@@ -1,6 +1,5 @@
 //! The one way to change the catalogue.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::catalog::Catalog;
@@ -17,6 +16,7 @@ use crate::model::Entity;
 use crate::model::category::Category;
 use crate::model::fault::{Fault, Faults};
 use crate::model::record::Field;
+use crate::model::rest::Rest;
 use crate::time::Timestamp;
 use crate::value::{Members, Value};
 
@@ -161,38 +161,28 @@ fn check<T: Authored>(
         return Ok((body, findings.new_category));
     }
     let mut faults = unreadable.into_vec();
-    if let Some((mut body, suspect)) = mend::<T>(&value, &faults) {
+    if let Some((mut body, rest)) = mend::<T>(&value, &faults) {
         let mut findings = Findings::default();
         body.check(&context, &mut findings);
         if let Some(reason) = findings.forbidden {
             return Err(Refusal::Forbidden(reason));
         }
-        faults.extend(findings.faults.into_vec().into_iter().filter(|fault| !suspect.contains(member_of(fault))));
+        faults.extend(rest.relevant(findings.faults.into_vec()));
     }
     Err(Refusal::Invalid(faults))
 }
 
-/// The body with unreadable members replaced by stand-ins, and the members about which nothing more is to be said.
-fn mend<T: Authored>(value: &Value, faults: &[Fault]) -> Option<(T, BTreeSet<String>)> {
-    let mut suspect: BTreeSet<String> = faults.iter().map(|fault| member_of(fault).to_owned()).collect();
+/// The body without its unreadable parts, stand-ins in place of what it needs.
+fn mend<T: Authored>(value: &Value, faults: &[Fault]) -> Option<(T, Rest)> {
     let Value::Map(stand_in) = T::stand_in() else { return None };
-    let mut members = Members::clone(value.as_map()?);
-    members.retain(|name, _| !suspect.contains(&**name));
-    for (name, value) in stand_in.iter() {
-        members.entry(name.clone()).or_insert_with(|| value.clone());
-    }
-    let body = T::read(&Value::Map(Arc::new(members)), &mut Faults::new())?;
+    let mut rest = Rest::of(value.as_map()?, faults, |member| T::DEPENDENT.contains(&(member, member)));
+    let body = rest.read(&stand_in)?;
     for (cause, consequence) in T::DEPENDENT {
-        if suspect.contains(*cause) {
-            suspect.insert((*consequence).to_owned());
+        if rest.lacks(cause) {
+            rest.distrust(consequence);
         }
     }
-    Some((body, suspect))
-}
-
-/// The top-level member a fault lies in.
-fn member_of(fault: &Fault) -> &str {
-    fault.pointer.split('/').nth(1).unwrap_or("")
+    Some((body, rest))
 }
 
 fn check_name<T: Authored>(body: &T, context: &Context<'_, T>, findings: &mut Findings) {

@@ -24,7 +24,8 @@ pub(crate) trait Authored: Record + Clone + PartialEq {
     const UNIQUE_NAME: bool;
     /// Members that reads add and writes ignore, beside those of every entity.
     const READ_ONLY: &'static [&'static str] = &[];
-    /// `(a, b)`: without a sound `a`, what is found wrong with `b` means nothing.
+    /// `(a, b)`: without a sound `a`, what is found wrong with `b` means nothing; `(a, a)`: nor does an item of the list `a`
+    /// mean anything without the others.
     const DEPENDENT: &'static [(&'static str, &'static str)] = &[];
 
     /// The table of this kind.

@@ -10,6 +10,7 @@ use crate::keys::TenantId;
 use crate::limits;
 use crate::model::fault::Faults;
 use crate::model::record::Field;
+use crate::model::rest::Rest;
 use crate::model::settings::Settings;
 use crate::value::{Members, Value};
 
@@ -109,8 +110,17 @@ pub(crate) fn update_settings(
     members.extend(patch.iter().map(|(name, value)| (name.clone(), value.clone())));
     members.retain(|name, _| !["revision", "updatedAt"].contains(&&**name));
     let (mut faults, mut conflicts) = (Faults::new(), Faults::new());
-    let read = Settings::read(&Value::Map(std::sync::Arc::new(members)), &mut faults);
-    let Some(mut after) = read else { return Err(Refusal::Invalid(faults.into_vec())) };
+    let read = Settings::read(&Value::Map(std::sync::Arc::new(members.clone())), &mut faults);
+    let Some(mut after) = read else {
+        let mut faults = faults.into_vec();
+        let rest = Rest::of(&members, &faults, |_| false);
+        if let Some(mut readable) = rest.read::<Settings>(&Members::new()) {
+            let mut found = Faults::new();
+            settings::check(&mut readable, tenant, &mut found);
+            faults.extend(rest.relevant(found.into_vec()));
+        }
+        return Err(Refusal::Invalid(faults));
+    };
     settings::check(&mut after, tenant, &mut faults);
     settings::check_removed_outcomes(&after, tenant, &mut conflicts);
     Refusal::from_findings(faults, conflicts)?;

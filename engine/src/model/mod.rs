@@ -23,6 +23,7 @@ pub mod offer;
 pub mod placement;
 pub mod policy;
 pub mod record;
+pub mod rest;
 pub mod rule;
 pub mod schema;
 pub mod settings;

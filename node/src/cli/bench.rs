@@ -17,6 +17,7 @@ use anyhow::{Context, ensure};
 use axum::Router;
 use axum::body::Bytes;
 use axum::routing::post;
+use clap::builder::RangedU64ValueParser;
 use hdrhistogram::Histogram;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
@@ -30,27 +31,28 @@ use tokio::time::Instant;
 use crate::client::{Client, Target};
 use crate::compose::{DEV_KEY, DEV_TENANT};
 use crate::demo::generated;
+use crate::limits::{BENCH_CLIENTS_MAX, BENCH_OFFERS_MAX, BENCH_RATE_MAX, BENCH_SECONDS_MAX};
 
 /// Arguments of `proffer bench`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct BenchArgs {
     /// Start a node in memory with so many offers, and load that one in place of the one at --url.
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = RangedU64ValueParser::<usize>::new().range(1..=BENCH_OFFERS_MAX))]
     offers: Option<usize>,
     /// Requests a second at half load. Default: half of what the node reached at full load.
-    #[arg(long)]
+    #[arg(long, value_parser = RangedU64ValueParser::<u64>::new().range(1..=BENCH_RATE_MAX))]
     rate: Option<u64>,
     /// Seconds of each run.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = RangedU64ValueParser::<u64>::new().range(1..=BENCH_SECONDS_MAX))]
     seconds: u64,
     /// Connections.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = RangedU64ValueParser::<usize>::new().range(1..=BENCH_CLIENTS_MAX))]
     clients: usize,
     /// Body template; `{n}` becomes a number below `--customers`.
     #[arg(long, default_value = r#"{"customerId":"member-{n}","channel":"web","limit":5}"#)]
     body: String,
     /// Different customers.
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 1_000, value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
     customers: u64,
     /// Path under /api/v1.
     #[arg(long, default_value = "/recommend")]
@@ -86,6 +88,7 @@ impl Measured {
 /// # Errors
 /// When the node cannot be reached or refuses the body.
 pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
+    let sample = serde_json::from_slice(&body(&args, 0)).context("--body is no JSON once {n} is a number")?;
     let own = match args.offers {
         Some(offers) => Some(OwnNode::start(offers).await?),
         None => None,
@@ -93,7 +96,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
     let target = own.as_ref().map_or(args.target.clone(), |own| own.target.clone());
     let args = BenchArgs { target, ..args };
     let client = Client::new(args.target.clone())?;
-    let sample = client.post(&args.path, &serde_json::from_str(&args.body.replace("{n}", "0"))?).await?;
+    let sample = client.post(&args.path, &sample).await?;
     let answer = serde_json::to_string(&sample)?;
 
     let mut ceiling_process = tokio::process::Command::new(std::env::current_exe()?)
@@ -346,6 +349,26 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn rates_and_counts_that_mean_nothing_are_refused_by_name() {
+        use clap::CommandFactory;
+        for (option, value) in [
+            ("--rate", "0"),
+            ("--rate", "18446744073709551615"),
+            ("--rate", "-5"),
+            ("--seconds", "0"),
+            ("--seconds", "100000"),
+            ("--clients", "0"),
+            ("--customers", "0"),
+            ("--offers", "0"),
+        ] {
+            let given = format!("{option}={value}");
+            let refused = crate::cli::Cli::command().try_get_matches_from(["proffer", "bench", &given]);
+            let said = refused.expect_err(&given).to_string();
+            assert!(said.contains(option) && said.contains(value), "{said}");
+        }
+    }
 
     #[test]
     fn the_template_numbers_customers_within_bounds() {

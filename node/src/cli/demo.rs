@@ -2,11 +2,12 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
 
 use crate::cli::{serve, table};
 use crate::client::{Client, Target};
@@ -46,13 +47,17 @@ const ROWS: usize = 10_000;
 /// # Errors
 /// When the node cannot start or refuses the sample data.
 pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
+    let members = match args.members {
+        Some(file) => Some(read_members(&file)?),
+        None => None,
+    };
     let composition = Composition { listen: args.listen, storage: Storage::Ephemeral, access: Access::Dev };
     let node = Node::start(composition).await?;
     serve::announce(&node, true)?;
     let url = format!("http://{}", node.address());
     let client = Client::new(Target { url: url.clone(), key: DEV_KEY.to_owned(), tenant: DEV_TENANT.to_owned() })?;
     let example = match args.data {
-        Data::Rewards => show_rewards(&client, args.members).await?,
+        Data::Rewards => show_rewards(&client, members).await?,
         Data::OpenBandit => show_open_bandit(&client).await?,
     };
     writeln!(
@@ -63,14 +68,20 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     node.stop().await
 }
 
-async fn show_rewards(client: &Client, members: Option<PathBuf>) -> anyhow::Result<String> {
-    let members = match members {
-        Some(file) => {
-            let lines = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-            lines.lines().map(coffee::recorded_member).collect::<anyhow::Result<Vec<_>>>()?
-        }
-        None => (0..coffee::DEMO_MEMBERS).map(|number| coffee::member(SEED, number)).collect(),
-    };
+/// The members of a file. Faults name the file and the line.
+fn read_members(file: &Path) -> anyhow::Result<Vec<Value>> {
+    let lines = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let told = lines.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
+    let members = told
+        .map(|(line, number)| coffee::recorded_member(line).with_context(|| format!("{}:{number}", file.display())));
+    let members = members.collect::<anyhow::Result<Vec<_>>>()?;
+    ensure!(!members.is_empty(), "{} has no members", file.display());
+    Ok(members)
+}
+
+async fn show_rewards(client: &Client, members: Option<Vec<Value>>) -> anyhow::Result<String> {
+    let generated = || (0..coffee::DEMO_MEMBERS).map(|number| coffee::member(SEED, number)).collect();
+    let members = members.unwrap_or_else(generated);
     coffee::load(client, &members).await?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "10 offers, {} members. The best offers for three of them, and why:\n", members.len())?;
@@ -103,4 +114,30 @@ async fn show_open_bandit(client: &Client) -> anyhow::Result<String> {
         replayed.clicks
     )?;
     Ok(open_bandit::request(&customer).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_member_is_told_by_file_and_line() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let good = r#"{"gender": "F", "age": 55, "id": "m1", "became_member_on": "20170715", "income": 112000}"#;
+        for (bad, what) in [
+            ("{", "EOF"),
+            ("[]", "became_member_on"),
+            (&good.replace("20170715", "July"), "became_member_on"),
+            (&good.replace("\"m1\"", "7"), "id"),
+            (&good.replace("\"m1\"", "\"\""), "id"),
+        ] {
+            std::fs::write(file.path(), format!("{good}\n\n{bad}\n")).unwrap();
+            let said = format!("{:#}", read_members(file.path()).unwrap_err());
+            assert!(said.starts_with(&format!("{}:3: ", file.path().display())) && said.contains(what), "{said}");
+        }
+        std::fs::write(file.path(), format!("{good}\n")).unwrap();
+        assert_eq!(read_members(file.path()).unwrap().len(), 1);
+        std::fs::write(file.path(), "\n").unwrap();
+        assert!(read_members(file.path()).unwrap_err().to_string().contains("has no members"));
+    }
 }

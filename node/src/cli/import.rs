@@ -9,14 +9,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
+use crate::cli::lines::{self, Batch, Lines};
 use crate::client::{Client, LineFault, Problem, Target};
 
 /// Arguments of `proffer import`.
 #[derive(Debug, clap::Args)]
 pub struct ImportArgs {
-    /// Files, imported in this order: `.json` (a list, or an object kind → list), `.ndjson`/`.jsonl`, `.csv`.
+    /// Files, imported in this order: `.json` (a list, or an object kind → list), `.ndjson`/`.jsonl`, `.csv` (a header and rows; of
+    /// profiles, `segments` are separated by `|`, every column but that and `customerId` is an attribute; a cell that is a JSON
+    /// number, boolean, null, list or object is read as such, and a number that would lose digits is refused).
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// What the lines are (categories, offers, creatives, channels, placements, collections, activities,
@@ -28,12 +31,6 @@ pub struct ImportArgs {
     dry_run: bool,
     #[command(flatten)]
     target: Target,
-}
-
-/// Lines of one kind, each with its number in the file it came from.
-struct Batch {
-    kind: String,
-    lines: Vec<(usize, Value)>,
 }
 
 /// Most bytes written in one call: small enough to show progress and to be done in time.
@@ -52,9 +49,10 @@ pub async fn run(args: ImportArgs) -> anyhow::Result<()> {
     let client = Client::new(args.target)?;
     for file in &args.files {
         let texts = text_columns(&client, args.kind.as_deref()).await?;
-        let batches =
-            read(file, args.kind.as_deref(), &texts).with_context(|| format!("cannot read {}", file.display()))?;
-        let batches = Batches { client: &client, file, batches };
+        let read = lines::read(file, args.kind.as_deref(), &texts);
+        let Lines { mut batches, bad } = read.with_context(|| format!("cannot read {}", file.display()))?;
+        batches.sort_by_key(|batch| place(&batch.kind));
+        let batches = Batches { client: &client, file, batches, bad };
         batches.validate().await?;
         if !args.dry_run {
             batches.write().await?;
@@ -80,6 +78,8 @@ struct Batches<'a> {
     client: &'a Client,
     file: &'a Path,
     batches: Vec<Batch>,
+    /// Lines that cannot be read.
+    bad: Vec<String>,
 }
 
 impl Batches<'_> {
@@ -90,7 +90,7 @@ impl Batches<'_> {
         let fits = self.batches.iter().map(size).sum::<usize>() <= VALIDATE_BYTES_MAX;
         let (together, apart): (Vec<&Batch>, Vec<&Batch>) =
             self.batches.iter().partition(|batch| fits || !is_of_customers(&batch.kind));
-        let mut refused = Vec::new();
+        let mut refused = self.bad.clone();
         if !together.is_empty() {
             let items = |batch: &&Batch| batch.lines.iter().map(|(_, line)| line.clone()).collect::<Vec<_>>();
             let body: BTreeMap<&str, Vec<Value>> =
@@ -102,6 +102,7 @@ impl Batches<'_> {
         for batch in apart {
             refused.extend(self.send(batch, true).await?);
         }
+        refused.sort_by_key(|fault| fault.split(':').next().and_then(|line| line.parse::<usize>().ok()));
         self.report(&refused, "; nothing of it was written")?;
         for batch in &self.batches {
             eprintln!("{}: {} {} valid", self.file.display(), batch.lines.len(), batch.kind);
@@ -231,112 +232,11 @@ fn faults_of(sent: anyhow::Result<Value>, lines: &BTreeMap<&str, &[(usize, Value
     Ok(told.collect())
 }
 
-fn read(file: &Path, kind: Option<&str>, texts: &BTreeSet<String>) -> anyhow::Result<Vec<Batch>> {
-    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let (stem, extension) = name.split_once('.').unwrap_or((name, ""));
-    let kind = kind.unwrap_or(stem).to_owned();
-    match extension.rsplit('.').next().unwrap_or_default() {
-        "csv" => Ok(vec![read_csv(file, kind, texts)?]),
-        "ndjson" | "jsonl" => {
-            let text = std::fs::read_to_string(file)?;
-            let mut lines = Vec::new();
-            for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-                lines.push((index + 1, serde_json::from_str(line).with_context(|| format!("line {}", index + 1))?));
-            }
-            Ok(vec![Batch { kind, lines }])
-        }
-        "json" => match serde_json::from_slice(&std::fs::read(file)?)? {
-            Value::Array(items) => Ok(vec![numbered(kind, items)]),
-            Value::Object(kinds) => {
-                let mut batches = Vec::with_capacity(kinds.len());
-                for (kind, items) in kinds {
-                    let Value::Array(items) = items else { bail!("member {kind:?} must be a list") };
-                    batches.push(numbered(kind, items));
-                }
-                batches.sort_by_key(|batch| place(&batch.kind));
-                Ok(batches)
-            }
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
-                bail!("must be a list, or an object of lists by kind")
-            }
-        },
-        other => bail!("unknown extension {other:?}: use .json, .ndjson, .jsonl or .csv"),
-    }
-}
-
-fn numbered(kind: String, items: Vec<Value>) -> Batch {
-    Batch { kind, lines: items.into_iter().enumerate().map(|(index, item)| (index + 1, item)).collect() }
-}
-
-/// A header and rows. Cells that are JSON numbers, booleans, null, lists or objects are read as such, others as text; empty
-/// cells are left out. Columns in `texts` are text whatever they look like. Of profiles, `customerId` and `segments` (split at `|`) are themselves, every other column an attribute.
-fn read_csv(file: &Path, kind: String, texts: &BTreeSet<String>) -> anyhow::Result<Batch> {
-    let mut reader = csv::Reader::from_path(file)?;
-    let headers = reader.headers()?.clone();
-    let mut lines = Vec::new();
-    for record in reader.records() {
-        let record = record?;
-        let number = record.position().map_or(0, |position| position.line() as usize);
-        let cells = headers.iter().zip(&record).filter(|(_, cell)| !cell.is_empty());
-        let line = if kind == "profiles" { profile(cells) } else { object(cells, texts) };
-        lines.push((number, Value::Object(line)));
-    }
-    Ok(Batch { kind, lines })
-}
-
-fn object<'a>(cells: impl Iterator<Item = (&'a str, &'a str)>, texts: &BTreeSet<String>) -> Map<String, Value> {
-    let value = |name, cell| if texts.contains(name) { json!(cell) } else { cell_value(cell) };
-    cells.map(|(name, cell)| (name.to_owned(), value(name, cell))).collect()
-}
-
-fn profile<'a>(cells: impl Iterator<Item = (&'a str, &'a str)>) -> Map<String, Value> {
-    let mut line = Map::new();
-    let mut attributes = Map::new();
-    for (name, cell) in cells {
-        match name {
-            "customerId" => {
-                line.insert(name.to_owned(), json!(cell));
-            }
-            "segments" => {
-                line.insert(name.to_owned(), json!(cell.split('|').collect::<Vec<_>>()));
-            }
-            _ => {
-                attributes.insert(name.to_owned(), cell_value(cell));
-            }
-        }
-    }
-    line.insert("attributes".to_owned(), Value::Object(attributes));
-    line
-}
-
-fn cell_value(cell: &str) -> Value {
-    match serde_json::from_str(cell) {
-        Ok(Value::String(_)) | Err(_) => Value::String(cell.to_owned()),
-        Ok(value) => value,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
-
-    #[test]
-    fn csv_cells_become_the_json_they_look_like_and_text_otherwise() {
-        assert_eq!(cell_value("12.5"), json!(12.5));
-        assert_eq!(cell_value("true"), json!(true));
-        assert_eq!(cell_value("[\"a\"]"), json!(["a"]));
-        assert_eq!(cell_value("0123"), json!("0123"));
-        assert_eq!(cell_value("\"quoted\""), json!("\"quoted\""));
-    }
-
-    #[test]
-    fn columns_of_a_profile_are_attributes_but_for_id_and_segments() {
-        let line = profile([("customerId", "c 1"), ("segments", "gold|new"), ("age", "41")].into_iter());
-        assert_eq!(
-            Value::Object(line),
-            json!({"customerId": "c 1", "segments": ["gold", "new"], "attributes": {"age": 41}})
-        );
-    }
 
     fn refused(problem: Value) -> anyhow::Result<Value> {
         Err(Problem { status: reqwest::StatusCode::BAD_REQUEST, problem }.into())

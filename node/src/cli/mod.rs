@@ -6,6 +6,7 @@ pub mod bench;
 pub mod decide;
 pub mod demo;
 pub mod import;
+mod lines;
 pub mod serve;
 pub mod table;
 

@@ -72,8 +72,10 @@ pub fn member(seed: u64, number: usize) -> Value {
 /// When the line is not such an object.
 pub fn recorded_member(line: &str) -> anyhow::Result<Value> {
     let member: Value = serde_json::from_str(line)?;
-    let since = member["became_member_on"].as_str().context("became_member_on is a date")?;
-    let since: jiff::civil::Date = jiff::civil::Date::strptime("%Y%m%d", since)?;
+    let since = member["became_member_on"].as_str().context("became_member_on must be text like 20170715")?;
+    let since =
+        jiff::civil::Date::strptime("%Y%m%d", since).context("became_member_on must be a date like 20170715")?;
+    member["id"].as_str().filter(|id| !id.is_empty()).context("id must be text that is not empty")?;
     Ok(json!({
         "customerId": member["id"],
         "attributes": {"age": member["age"], "income": member["income"], "gender": member["gender"],

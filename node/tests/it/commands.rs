@@ -50,6 +50,39 @@ async fn a_file_with_one_bad_line_writes_nothing_and_names_the_line() {
 }
 
 #[tokio::test]
+async fn every_bad_line_is_told_whoever_finds_it() {
+    let node = Node::start(None);
+    let files = tempfile::tempdir().expect("a temporary directory");
+    let path = |name: &str| files.path().join(name).display().to_string();
+    let lines = [
+        "{\"name\": \"one\"}",
+        "{\"name\": ",
+        "{\"name\": \"two\", \"priority\": 101}",
+        "no",
+        "{\"name\": \"x\", \"name\": \"y\"}",
+    ];
+    std::fs::write(path("offers.ndjson"), lines.join("\n")).expect("written");
+    std::fs::write(path("profiles.csv"), "customerId,age\nann,9007199254740993\nbob\ncid,7\n").expect("written");
+    std::fs::write(path("twice.csv"), "customerId,age,age\nann,1,2\n").expect("written");
+    let refused = |arguments: &[&str]| {
+        let output = run(&node, arguments);
+        assert!(!output.status.success());
+        text(&output.stderr)
+    };
+    let said = refused(&["import", &path("offers.ndjson")]);
+    for line in 2..=5 {
+        assert!(said.contains(&format!("offers.ndjson:{line}: ")), "{said}");
+    }
+    assert!(said.contains("4 faults"), "{said}");
+    let said = refused(&["import", &path("profiles.csv")]);
+    assert!(said.contains("profiles.csv:2: ") && said.contains("profiles.csv:3: "), "{said}");
+    let said = refused(&["import", "--kind", "profiles", &path("twice.csv")]);
+    assert!(said.contains("\"age\""), "{said}");
+    assert_eq!(node.client().get("/offers").await.expect("offers")["items"], json!([]));
+    assert!(node.client().get("/profiles/cid").await.is_err());
+}
+
+#[tokio::test]
 async fn rows_are_imported_by_the_name_of_their_schema() {
     let node = Node::start(None);
     let client = node.client();

@@ -6,3 +6,4 @@ mod open_bandit;
 mod process;
 mod restart;
 mod rewards;
+mod sockets;

@@ -20,6 +20,8 @@ impl Authored for Category {
     stored_in!(categories: CategoryKey, EntityKind::Category, at most CATEGORIES_MAX);
     const UNIQUE_NAME: bool = true;
     const READ_ONLY: &'static [&'static str] = &["subCategories"];
+    // Formulas read the other fields.
+    const DEPENDENT: &'static [(&'static str, &'static str)] = &[("customFields", "customFields")];
 
     fn stand_in() -> Value {
         Value::map([("name", Value::text("-"))])
