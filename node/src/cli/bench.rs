@@ -32,6 +32,7 @@ use crate::client::{Client, Target};
 use crate::compose::{DEV_KEY, DEV_TENANT};
 use crate::demo::generated;
 use crate::limits::{BENCH_CLIENTS_MAX, BENCH_OFFERS_MAX, BENCH_RATE_MAX, BENCH_SECONDS_MAX};
+use crate::listen::{self, Server};
 
 /// Arguments of `proffer bench`.
 #[derive(Clone, Debug, clap::Args)]
@@ -239,7 +240,9 @@ pub async fn serve_ceiling(args: CeilingArgs) -> anyhow::Result<()> {
     let router = Router::new().route("/api/v1/{*path}", post(handler));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     writeln!(std::io::stdout(), "http://{}", listener.local_addr()?)?;
-    Ok(axum::serve(listener, router).await?)
+    // Accepted as the node's are, so that only what answers differs.
+    let Server { drain: _never, ended } = listen::serve(listener, router);
+    Ok(ended.await?)
 }
 
 /// One keep-alive connection.
