@@ -134,16 +134,24 @@ fn describe_changed(changed: &Changed, entity: Option<Value>, status: StatusCode
         let revision = Value::Number(changed.revision.0 as f64);
         Value::map([("id", Value::text(&changed.id)), ("revision", revision)])
     });
-    let entity = if changed.over_by > 0 { over_limit(entity, changed.over_by) } else { entity };
+    let over_by = (changed.over_by > 0).then(|| ("overBy".to_owned(), Value::Number(changed.over_by as f64)));
+    let new_caps = &changed.change.new_caps;
+    let new_caps =
+        (!new_caps.is_empty()).then(|| ("newCaps".to_owned(), Value::list(new_caps.iter().map(Value::text))));
+    let entity = with_news(entity, over_by.into_iter().chain(new_caps));
     let status = if changed.over_by > 0 { StatusCode::ACCEPTED } else { status };
     at_revision(entity_response(status, &entity), changed.revision)
 }
 
-/// A lowered limit that shards still hold more of: accepted, in force when they have given back.
-fn over_limit(entity: Value, over_by: u64) -> Value {
+/// The entity with what the write says beside it: `overBy`, of a lowered limit that shards still hold more of (accepted, in
+/// force when they have given back); `newCaps`, the keys of caps that count from 0 from now on.
+fn with_news(entity: Value, news: impl Iterator<Item = (String, Value)>) -> Value {
+    let mut news = news.peekable();
+    if news.peek().is_none() {
+        return entity;
+    }
     let members = entity.as_map().into_iter().flatten();
-    let members = members.map(|(name, value)| (name.to_string(), value.clone()));
-    Value::map(members.chain([("overBy".to_owned(), Value::Number(over_by as f64))]))
+    Value::map(members.map(|(name, value)| (name.to_string(), value.clone())).chain(news))
 }
 
 /// No such entity.
@@ -195,6 +203,7 @@ mod tests {
             id: "chn_1".to_owned(),
             kind: Some(EntityKind::Channel),
             also: Vec::new(),
+            new_caps: Vec::new(),
             effect: Vec::new(),
         };
         let changed = Changed { revision: Revision(7), id: "chn_1".to_owned(), change, over_by: 0 };

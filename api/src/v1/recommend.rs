@@ -21,7 +21,7 @@ use crate::recommendation::{Refused, Token, TokenArm, TokenProposition, customer
 use crate::resolve::{Slots, resolve};
 use crate::routes::Answered;
 use crate::v1::json;
-use crate::wire::answer::{Answer, Meta, Trace, Words};
+use crate::wire::answer::{Answer, Meta, Trace, Words, empty_reason};
 use crate::wire::recommend::Recommend;
 
 /// Says that an answer is the first one to its idempotency key again. Not a member of the body: that has the first one's bytes.
@@ -171,6 +171,7 @@ fn write(
     let meta = Meta {
         funnel: decision.funnel.into(),
         degraded_scoring: false,
+        empty: decision.empty.map(empty_reason),
         control_group: decision.arm.as_ref().filter(|arm| arm.control).map(|_| true),
         experiment: decision.arm.as_ref().map(Into::into),
         budget_limited: decision.budget_limited,

@@ -192,6 +192,9 @@ pub struct Meta<'a> {
     pub funnel: FunnelEntry,
     /// A model could not score.
     pub degraded_scoring: bool,
+    /// Where no slots were named: why nothing is proposed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub empty: Option<&'static str>,
     /// Held out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub control_group: Option<bool>,
@@ -368,6 +371,8 @@ impl<'a> Words<'a> {
             },
             RemovalReason::ZeroFactor => ("score", None, "a factor of its score is 0".into()),
             RemovalReason::Outscored => ("rank", None, "others scored higher".into()),
+            RemovalReason::Coupled => ("coupling", None, "another slot of its atomic channel stayed empty".into()),
+            RemovalReason::Contended => ("contention", None, "others took the last unit first".into()),
         };
         Some(RemovedEntry { offer_id: &offer.id, stage, rule_id, detail })
     }
@@ -397,7 +402,8 @@ impl From<&Factors> for RankingScores {
     }
 }
 
-fn empty_reason(reason: EmptyReason) -> &'static str {
+/// The wire word.
+pub fn empty_reason(reason: EmptyReason) -> &'static str {
     match reason {
         EmptyReason::NoCandidate => "no_candidate",
         EmptyReason::Inactive => "inactive",

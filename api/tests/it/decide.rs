@@ -250,3 +250,34 @@ async fn an_excluded_offer_is_gone_with_the_next_answer() {
     assert_eq!(after["count"], 1);
     assert_ne!(after["decisions"][0]["offerId"], offer);
 }
+
+#[tokio::test]
+async fn an_empty_list_says_why() {
+    let node = shop().await;
+    let body = r#"{"customerId": "c", "channel": "web"}"#;
+    assert_eq!(node.ok("POST", "/api/v1/recommend", body).await["meta"].get("empty"), None);
+    let channels = node.ok("GET", "/api/v1/channels", "").await;
+    let path = format!("/api/v1/channels/{}", channels["items"][0]["id"].as_str().unwrap());
+    node.ok("PUT", &path, r#"{"status": "paused"}"#).await;
+    let answer = node.ok("POST", "/api/v1/recommend", body).await;
+    assert_eq!((&answer["count"], &answer["meta"]["empty"]), (&json!(0), &json!("inactive")));
+}
+
+#[tokio::test]
+async fn an_edit_names_caps_that_count_from_0_and_an_outcome_counts_once_though_its_profile_is_deleted() {
+    let node = shop().await;
+    let offers = node.ok("GET", "/api/v1/offers", "").await;
+    let path = format!("/api/v1/offers/{}", offers["items"][0]["id"].as_str().unwrap());
+    let caps = r#"{"caps": [{"key": "total", "scope": "global", "limit": 3, "enforcement": "soft"}]}"#;
+    assert_eq!(node.ok("PUT", &path, caps).await["newCaps"], json!(["total"]));
+    assert_eq!(node.ok("PUT", &path, caps).await.get("newCaps"), None);
+
+    let offer = offers["items"][0]["id"].as_str().unwrap();
+    let told = json!({"customerId": "c", "offerId": offer, "outcome": "impression", "idempotencyKey": "k"}).to_string();
+    assert_eq!(node.ok("POST", "/api/v1/respond", &told).await["duplicate"], json!(false));
+    assert_eq!(node.call("DELETE", "/api/v1/profiles/c", "").await.status, StatusCode::NO_CONTENT);
+    assert_eq!(node.call("GET", "/api/v1/profiles/c", "").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(node.ok("POST", "/api/v1/respond", &told).await["duplicate"], json!(true));
+    let budget = node.ok("GET", &format!("{path}/budget"), "").await;
+    assert_eq!((&budget["spent"], &budget["caps"][0]["pool"]), (&json!(1), &json!(2)), "{budget}");
+}

@@ -66,12 +66,18 @@ impl Frames {
 }
 
 /// The tenant's escrow, and what a decision looked for there in vain.
-struct Searched<'a, L: ?Sized> {
+pub(super) struct Searched<'a, L: ?Sized> {
     look: &'a L,
     tenant: u32,
     missed: RefCell<Vec<AccountId>>,
     /// Nothing is free: the last resort of a decision that others keep outrunning.
     barren: bool,
+}
+
+impl<'a, L: Look + ?Sized> Searched<'a, L> {
+    pub(super) fn new(look: &'a L, tenant: u32, barren: bool) -> Self {
+        Searched { look, tenant, missed: RefCell::default(), barren }
+    }
 }
 
 impl<L: Look + ?Sized> EscrowView for Searched<'_, L> {
@@ -177,7 +183,7 @@ impl ShardLeader {
         let (binding, scratch, frame) = self.frames.workbench(view, now);
         let at = Moment { now, frame };
         let look = self.pending.view(&self.state);
-        let escrow = Searched { look: &look, tenant: view.number, missed: RefCell::default(), barren };
+        let escrow = Searched::new(&look, view.number, barren);
         let mut decision = decide(&view.snapshot, look.subject(id), binding, &escrow, &request, &at, seed, scratch);
         let missed = escrow.missed.into_inner();
         if barren {
@@ -208,7 +214,8 @@ impl ShardLeader {
         let inputs = (explain != Explain::Off).then(|| {
             let (state, pending) = (self.state.clone(), self.pending.clone());
             let request = Request { explain, ..request };
-            Box::new(Inputs { state, pending, view: Arc::clone(view), request, at, seed })
+            let masked = ask.masked.clone();
+            Box::new(Inputs { state, pending, view: Arc::clone(view), request, at, seed, masked, barren })
         });
         let raw = Raw {
             decided: Decided {
@@ -374,7 +381,8 @@ impl ShardLeader {
                 let seed = self.around.entropy.u64();
                 let pending = proffer_engine::profile::pending::Pending::new();
                 let at = Moment { now, frame };
-                reply.send(Ok(Inputs { state: self.state.clone(), pending, view, request, at, seed }));
+                let (state, masked) = (self.state.clone(), Vec::new());
+                reply.send(Ok(Inputs { state, pending, view, request, at, seed, masked, barren: false }));
             }
             ReadAsk::State { reply } => {
                 reply.send(Ok(self.share()));
@@ -400,7 +408,7 @@ impl ShardLeader {
     }
 
     fn profile(&self, id: &ProfileId) -> Option<ProfileView> {
-        let profile = self.state.profile(id)?;
+        let profile = self.state.profile(id).filter(|profile| !profile.is_deleted())?;
         let symbols = self.state.symbols(&id.tenant)?;
         let named = |named: &[(proffer_engine::keys::Symbol, proffer_engine::value::Value)]| {
             named.iter().map(|(symbol, value)| (Arc::clone(symbols.name(*symbol)), value.clone())).collect::<Vec<_>>()
@@ -472,6 +480,9 @@ fn expiry(proposition: &Proposition) -> Option<Timestamp> {
 /// Leaves out the propositions that `keeps` does not, and says so of their slots.
 fn withhold(decision: &mut Decision, keeps: impl Fn(&Proposition) -> bool) {
     decision.propositions.retain(keeps);
+    if decision.slots.is_empty() && decision.propositions.is_empty() {
+        decision.empty.get_or_insert(EmptyReason::NoCandidate);
+    }
     for (number, slot) in (0u16..).zip(&mut decision.slots) {
         let left = decision.propositions.iter().filter(|proposition| proposition.slot == Some(number)).count() as u32;
         slot.count = left;

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use proffer_engine::decide::request::Request;
+use proffer_engine::decide::decision::{Decision, Explanation, Proposition};
+use proffer_engine::decide::request::{Explain, Request};
 use proffer_engine::decide::view::Instant as Moment;
 use proffer_engine::decide::{Scratch, decide as decide_on};
+use proffer_engine::keys::OfferKey;
 use proffer_engine::profile::cells::{Look, ProfileId};
 use proffer_engine::profile::command::DecisionId;
 use proffer_engine::profile::pending::Pending;
@@ -12,6 +14,7 @@ use proffer_engine::profile::shard::ShardState;
 use proffer_engine::snapshot::Binding;
 
 use crate::calls::Decided;
+use crate::shard::deciding::Searched;
 use crate::view::TenantView;
 
 /// Everything a decision reads. The state shares its chunks with the shard's: a copy is made of what is written meanwhile.
@@ -23,6 +26,10 @@ pub(crate) struct Inputs {
     pub(crate) request: Request,
     pub(crate) at: Moment,
     pub(crate) seed: u64,
+    /// Offers that others took the last unit of while this was decided: the request excludes them too.
+    pub(crate) masked: Vec<OfferKey>,
+    /// Nothing was free: others took it again and again.
+    pub(crate) barren: bool,
 }
 
 /// A decision as a turn leaves it.
@@ -37,13 +44,38 @@ pub(crate) struct Raw {
 
 impl Inputs {
     /// Decides: the same inputs give the same bytes as in the turn.
-    pub(crate) fn decide(&self) -> proffer_engine::decide::decision::Decision {
+    pub(crate) fn decide(&self) -> Decision {
         let look = self.pending.view(&self.state);
         let id = ProfileId { tenant: self.request.tenant.clone(), customer: self.request.customer.clone() };
-        let escrow = look.escrow(self.view.number);
+        let escrow = Searched::new(&look, self.view.number, self.barren);
         let (mut binding, mut scratch) = (Binding::new(), Scratch::default());
         let subject = look.subject(&id);
         decide_on(&self.view.snapshot, subject, &mut binding, &escrow, &self.request, &self.at, self.seed, &mut scratch)
+    }
+
+    /// Explains `answered`, which was decided on this and may have lost some of it since: what did is told as that.
+    fn explain(&self, answered: &Decision) -> Option<Box<Explanation>> {
+        let Decision { propositions, explanation, .. } = self.decide();
+        let mut explanation = explanation?;
+        let mut lost = self.masked.clone();
+        let mut left = answered.propositions.iter().peekable();
+        let mut factors = std::mem::take(&mut explanation.factors).into_iter();
+        for chosen in &propositions {
+            let factors = factors.next();
+            let is_same = |kept: &&Proposition| (kept.offer, kept.slot) == (chosen.offer, chosen.slot);
+            if left.next_if(is_same).is_some() {
+                explanation.factors.extend(factors);
+            } else {
+                lost.push(chosen.offer);
+            }
+        }
+        let limit = match self.request.explain {
+            Explain::Off => 0,
+            Explain::Full { limit } => limit as usize,
+        };
+        let is_answered = |offer| answered.propositions.iter().any(|kept| kept.offer == offer);
+        explanation.account_for(&lost, is_answered, limit);
+        Some(explanation)
     }
 
     /// Decides and takes nothing.
@@ -69,7 +101,7 @@ impl Raw {
     pub(crate) fn finish(self) -> Decided {
         let Raw { mut decided, inputs, .. } = self;
         if let Some(inputs) = inputs {
-            decided.decision.explanation = inputs.decide().explanation;
+            decided.decision.explanation = inputs.explain(&decided.decision);
         }
         decided
     }

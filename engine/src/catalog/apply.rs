@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::catalog::Catalog;
+use crate::catalog::caps::CapDefinition;
 use crate::catalog::command::{Actor, Command, CommandV1, EntityKind, Op};
 use crate::catalog::entity::{Authored, Context, Findings, NewCategory, for_kind};
 use crate::catalog::index::Thing;
@@ -131,7 +132,13 @@ fn update<T: Authored>(
         revision: stamp.revision,
         body,
     };
-    Ok(store(tenant, row, Some(&before.body), new_category, stamp))
+    let offer = tenant.offers.key_of(id).filter(|_| T::KIND == EntityKind::Offer);
+    let caps = |tenant: &TenantCatalog| offer.map_or(Vec::new(), |offer| tenant.caps(offer).to_vec());
+    let old = caps(tenant);
+    let mut changed = store(tenant, row, Some(&before.body), new_category, stamp);
+    let is_new = |cap: &CapDefinition| !old.iter().any(|old| old.cap == cap.cap);
+    changed.new_caps = caps(tenant).into_iter().filter(is_new).map(|cap| cap.key).collect();
+    Ok(changed)
 }
 
 pub(crate) fn not_found<T: Authored>(id: &str) -> Refusal {
@@ -208,7 +215,7 @@ fn store<T: Authored>(
     }
     let id = row.id.clone();
     put(tenant, row, before, &mut effect);
-    Changed { id, kind: Some(T::KIND), also, effect: Touched::normalise(effect) }
+    Changed { id, kind: Some(T::KIND), also, new_caps: Vec::new(), effect: Touched::normalise(effect) }
 }
 
 /// Puts a row and brings everything derived from it up to date.

@@ -46,7 +46,8 @@ pub(crate) fn delete<T: Authored>(
     }
     remove::<T>(tenant, target, &mut done);
     done.also.retain(|(kind, other)| (*kind, other.as_str()) != (T::KIND, id));
-    Ok(Changed { id: id.to_owned(), kind: Some(T::KIND), also: done.also, effect: Touched::normalise(done.effect) })
+    let (also, effect) = (done.also, Touched::normalise(done.effect));
+    Ok(Changed { id: id.to_owned(), kind: Some(T::KIND), also, new_caps: Vec::new(), effect })
 }
 
 /// What a deletion takes along.

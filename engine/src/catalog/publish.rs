@@ -139,7 +139,7 @@ fn append(
     };
     tenant.flows.put(updated, &name, Some(&name));
     let effect = vec![Touched::Shared];
-    Ok(Changed { id: row.id.clone(), kind: Some(EntityKind::Flow), also: Vec::new(), effect })
+    Ok(Changed { id: row.id.clone(), kind: Some(EntityKind::Flow), also: Vec::new(), new_caps: Vec::new(), effect })
 }
 
 /// Checks a whole draft; every fault at once. The config is returned when it can be read, with references as ids.

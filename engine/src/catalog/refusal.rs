@@ -74,6 +74,8 @@ pub struct Changed {
     pub kind: Option<EntityKind>,
     /// Other entities made, changed or deleted by the same command: the auto-created category, cascades.
     pub also: Vec<(EntityKind, String)>,
+    /// Of an edited offer: keys of the caps that count from 0 from now on.
+    pub new_caps: Vec<String>,
     /// What an incremental snapshot compiler has to look at again; empty = nothing that decisions read.
     pub effect: Vec<Touched>,
 }

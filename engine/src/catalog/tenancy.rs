@@ -138,5 +138,5 @@ fn shown_tenant(id: &TenantId) -> &str {
 }
 
 fn plain(id: &str, effect: Vec<Touched>) -> Changed {
-    Changed { id: id.to_owned(), kind: None, also: Vec::new(), effect }
+    Changed { id: id.to_owned(), kind: None, also: Vec::new(), new_caps: Vec::new(), effect }
 }

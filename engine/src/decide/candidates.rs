@@ -16,6 +16,8 @@ pub(crate) struct Spotting<'a, 'b> {
     pub(crate) spot: Spot,
     /// What competes.
     pub(crate) collection: Admission,
+    /// The content types that the placement takes, if not all.
+    types: Option<&'b [Box<str>]>,
 }
 
 /// Which offers a slot is for.
@@ -73,7 +75,19 @@ pub(crate) enum Show<'a> {
     LostToRequest,
 }
 
-impl<'b> Spotting<'_, 'b> {
+impl<'a, 'b> Spotting<'a, 'b> {
+    pub(crate) fn new(case: &'b Case<'a>, track: &'b Track<'a>, spot: Spot, collection: Admission) -> Self {
+        let placement = case.shared.placements.get(&spot.placement);
+        let types = placement.map(|placement| &*placement.content_types).filter(|types| !types.is_empty());
+        Spotting { case, track, spot, collection, types }
+    }
+
+    /// Whether the placement takes this content: what was made for it was checked when it was written.
+    fn takes(&self, content: &Content) -> bool {
+        content.placement == self.spot.placement
+            || self.types.is_none_or(|types| types.iter().any(|fits| **fits == *content.entity.body.content_type))
+    }
+
     /// Whether propositions here must have content.
     pub(crate) fn needs_content(&self) -> bool {
         self.spot.placement != PlacementKey::NONE || self.track.flow.require_creative
@@ -107,6 +121,15 @@ impl<'b> Spotting<'_, 'b> {
             let on_channel = part.segment.on_channel.get(&channel);
             let at_placement = part.segment.at_placement.get(&placement);
             let any_on_channel = placement == PlacementKey::NONE || self.track.flow.mode == PlacementMatchMode::None;
+            if let Some(types) = self.types.filter(|_| self.track.flow.mode != PlacementMatchMode::Exact) {
+                let mut fits = at_placement.map_or_else(|| vec![0; into.len()], |exact| exact.0.to_vec());
+                for content in types.iter().filter_map(|fits| on_channel?.by_type.get(fits)) {
+                    let with_type = if any_on_channel { &content.any } else { &content.open };
+                    with_type.or_into(&mut fits);
+                }
+                bitset::and(into, &fits);
+                continue;
+            }
             match (on_channel, at_placement, self.track.flow.mode) {
                 (Some(on_channel), _, _) if any_on_channel => bitset::and(into, &on_channel.any.0),
                 (None, _, _) if any_on_channel => into.fill(0),
@@ -153,7 +176,7 @@ impl<'b> Spotting<'_, 'b> {
             return self.needs_content();
         }
         let any_on_channel = placement == PlacementKey::NONE || self.track.flow.mode == PlacementMatchMode::None;
-        !on_channel.filter(|(place, _)| stays(*place)).any(|(_, content)| {
+        !on_channel.filter(|(place, content)| stays(*place) && self.takes(content)).any(|(_, content)| {
             any_on_channel
                 || content.placement == placement
                 || self.track.flow.mode == PlacementMatchMode::Any && content.placement == PlacementKey::NONE
@@ -188,7 +211,7 @@ impl<'b> Spotting<'_, 'b> {
         let segment = &part.segment;
         let range = segment.contents.range(position);
         let on_channel = || range.clone().map(|place| (place, &segment.contents.items()[place]));
-        let on_channel = || on_channel().filter(|(_, content)| content.channel == channel);
+        let on_channel = || on_channel().filter(|(_, content)| content.channel == channel && self.takes(content));
         let only = |wanted: PlacementKey| move |(_, content): &(usize, &Content)| content.placement == wanted;
         let (mut lost_to_rule, mut lost_to_request) = (false, false);
         let mut usable = |(place, content): &(usize, &'b Content)| {

@@ -2,6 +2,7 @@
 
 use bincode::{Decode, Encode};
 
+use crate::decide::explain::depth;
 use crate::keys::{
     ActivityKey, CapKey, ChannelKey, CreativeKey, FlowKey, OfferKey, PlacementKey, PolicyKey, Revision, RuleKey,
 };
@@ -19,6 +20,8 @@ pub struct Decision {
     pub propositions: Vec<Proposition>,
     /// One per requested slot.
     pub slots: Vec<SlotOutcome>,
+    /// Where no slots were named: why nothing is proposed, if nothing is.
+    pub empty: Option<EmptyReason>,
     /// How many offers each step left.
     pub funnel: Funnel,
     /// The experiment's arm, if the flow runs one.
@@ -211,4 +214,56 @@ pub enum RemovalReason {
     ZeroFactor,
     /// Others scored higher.
     Outscored,
+    /// It was chosen, and its slot emptied with another of its atomic channel.
+    Coupled,
+    /// It was chosen, and others took its last unit first.
+    Contended,
+}
+
+impl Explanation {
+    /// Accounts for offers that were `lost` after they had been chosen, and are not `answered`: they came further than any
+    /// other. At most `limit` are listed.
+    pub fn account_for(&mut self, lost: &[OfferKey], answered: impl Fn(OfferKey) -> bool, limit: usize) {
+        let mut lost: Vec<OfferKey> = lost.iter().copied().filter(|offer| !answered(*offer)).collect();
+        lost.sort_unstable();
+        lost.dedup();
+        self.removed.retain(|removed| lost.binary_search(&removed.offer).is_err());
+        self.removed.extend(lost.into_iter().map(|offer| Removed { offer, reason: RemovalReason::Contended }));
+        furthest(&mut self.removed, limit);
+    }
+}
+
+/// Leaves the `limit` offers that came furthest, by key.
+pub(crate) fn furthest(removed: &mut Vec<Removed>, limit: usize) {
+    removed.sort_unstable_by_key(|removed| (std::cmp::Reverse(depth(&removed.reason)), removed.offer));
+    removed.truncate(limit);
+    removed.sort_unstable_by_key(|removed| removed.offer);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_lost_after_it_was_chosen_is_told_as_that_and_before_others() {
+        let removed = |offer, reason| Removed { offer: OfferKey(offer), reason };
+        let explained = || Explanation {
+            factors: Vec::new(),
+            removed: vec![
+                removed(1, RemovalReason::Status),
+                removed(2, RemovalReason::Excluded),
+                removed(3, RemovalReason::Outscored),
+            ],
+        };
+        let lost = [OfferKey(9), OfferKey(2), OfferKey(9), OfferKey(7)];
+        let answered = |offer| offer == OfferKey(7);
+        let (two, nine) = (removed(2, RemovalReason::Contended), removed(9, RemovalReason::Contended));
+        let mut whole = explained();
+        whole.account_for(&lost, answered, 10);
+        let [status, _, outscored] = explained().removed.try_into().unwrap();
+        assert_eq!(whole.removed, [status, two.clone(), outscored, nine.clone()]);
+        let mut short = explained();
+        short.account_for(&lost, answered, 2);
+        assert_eq!(short.removed, [two, nine]);
+    }
 }

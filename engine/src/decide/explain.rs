@@ -4,7 +4,7 @@
 use crate::decide::candidates::{Show, Spotting};
 use crate::decide::case::Case;
 use crate::decide::contact::{self, Candidate};
-use crate::decide::decision::{Factors, RemovalReason, Removed};
+use crate::decide::decision::{Factors, RemovalReason, Removed, furthest};
 use crate::decide::mandatory;
 use crate::decide::qualify::is_of_spot;
 use crate::decide::rank::Scorer;
@@ -32,6 +32,8 @@ pub(crate) fn depth(reason: &RemovalReason) -> u8 {
         RemovalReason::Policy(_) => 11,
         RemovalReason::ZeroFactor => 12,
         RemovalReason::Outscored => 13,
+        RemovalReason::Coupled => 14,
+        RemovalReason::Contended => 15,
     }
 }
 
@@ -83,9 +85,7 @@ impl Reasons {
             .filter(|removed| !answered(removed.offer))
             .collect();
         // Where there is no room for all, those that came furthest are asked for.
-        removed.sort_unstable_by_key(|removed| (std::cmp::Reverse(depth(&removed.reason)), removed.offer));
-        removed.truncate(limit);
-        removed.sort_unstable_by_key(|removed| removed.offer);
+        furthest(&mut removed, limit);
         removed
     }
 }

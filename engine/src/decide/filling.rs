@@ -92,10 +92,10 @@ impl<'a, 'b> Filling<'a, 'b> {
     }
 
     fn spotting(&self, lane: &Lane) -> Spotting<'a, 'b> {
-        Spotting { case: self.case, track: self.track, spot: lane.spot, collection: lane.admission }
+        Spotting::new(self.case, self.track, lane.spot, lane.admission)
     }
 
-    fn note(&mut self, global: u32, reason: RemovalReason) {
+    pub(crate) fn note(&mut self, global: u32, reason: RemovalReason) {
         self.budget_limited |= matches!(reason, RemovalReason::GlobalCap(_));
         if let Some(reasons) = &mut self.reasons {
             reasons.note(global, reason);

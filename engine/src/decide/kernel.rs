@@ -9,10 +9,10 @@ use crate::decide::case::{Case, Scratch, look_back};
 use crate::decide::compute::compute;
 use crate::decide::contact;
 use crate::decide::decision::{
-    Arm, Decision, EmptyReason, Explanation, FlowChoice, Ghost, Proposition, PropositionKind,
+    Arm, Decision, EmptyReason, Explanation, FlowChoice, Ghost, Proposition, PropositionKind, RemovalReason,
 };
 use crate::decide::effects;
-use crate::decide::filling::{Filled, Filling};
+use crate::decide::filling::{Filled, Filling, Pick};
 use crate::decide::holdout::is_held_out;
 use crate::decide::pools::Pools;
 use crate::decide::qualify::{self, Track};
@@ -71,7 +71,7 @@ pub fn decide(
     for (lane, filled) in lanes.iter().zip(&mut outcomes) {
         filling.fill(lane, filled, scratch);
     }
-    couple(&lanes, &mut outcomes);
+    couple(&lanes, &mut outcomes, |global| filling.note(global, RemovalReason::Coupled));
     let ghosts =
         if control == Some(ControlGroupAction::NoOffers) { withhold(&case, &mut outcomes) } else { Vec::new() };
     let funnel = filling.pools.counters.funnel();
@@ -104,6 +104,7 @@ pub fn decide(
             None => FlowChoice { key: request.flow, version: 0, compact: false },
         },
         slots: slots.map(|(_, filled)| filled.outcome()).collect(),
+        empty: outcomes.first().filter(|_| request.slots.is_empty()).and_then(|filled| filled.empty),
         propositions,
         funnel,
         arm,
@@ -129,8 +130,8 @@ fn recheck_excluded_creatives(case: &Case<'_>, track: &mut Track<'_>) {
     track.recheck.dedup();
 }
 
-/// On an atomic channel one empty slot empties all.
-fn couple(lanes: &[Lane], outcomes: &mut [Filled]) {
+/// On an atomic channel one empty slot empties all. Tells `note` what goes.
+fn couple(lanes: &[Lane], outcomes: &mut [Filled], mut note: impl FnMut(u32)) {
     let broken: Vec<_> = lanes
         .iter()
         .zip(outcomes.iter())
@@ -139,7 +140,8 @@ fn couple(lanes: &[Lane], outcomes: &mut [Filled]) {
         .collect();
     for (lane, filled) in lanes.iter().zip(outcomes) {
         if broken.contains(&lane.spot.channel) && !filled.picks.is_empty() {
-            filled.picks.clear();
+            let competed = |pick: &Pick| pick.kind != PropositionKind::Fallback;
+            filled.picks.drain(..).filter(competed).for_each(|pick| note(pick.global));
             filled.empty = Some(EmptyReason::Coupling);
         }
     }

@@ -111,7 +111,7 @@ impl<'a, 'b> Pools<'a, 'b> {
     /// Leaves the offers of a pool that compete there: the stages in their order, counting what each leaves.
     fn survive(&mut self, pool: &mut Pool, scratch: &mut Scratch) {
         let (case, track, spot, left) = (self.case, self.track, pool.spot, &mut pool.left[..]);
-        let spotting = &Spotting { case, track, spot, collection: Admission::All };
+        let spotting = &Spotting::new(case, track, spot, Admission::All);
         spotting.narrow(left);
         self.counters.reach(0, left, None);
         if track.is_barred(spot) {

@@ -16,7 +16,7 @@ use crate::profile::command::{
     DecisionId, EscrowMessage, FirstAnswer, Position, PutProfile, PutRow, ShardCommand, ShardCommandV1, ShardOp,
 };
 use crate::profile::draft::Draft;
-use crate::profile::state::{Named, Profile};
+use crate::profile::state::{Dealings, Named, Profile};
 use crate::profile::symbols::Symbols;
 use crate::time::Timestamp;
 use crate::value::Value;
@@ -134,10 +134,15 @@ fn run<L: Look>(draft: &mut Draft<'_, L>, position: Position, command: &ShardCom
         ShardOp::DeleteProfile { tenant, customer } => {
             let id = ProfileId { tenant: tenant.clone(), customer: customer.clone() };
             let mut profile = draft.open_profile(&id);
-            if let Some(dealings) = profile.dealings.as_mut() {
+            let mut left = Profile::default();
+            if let Some(mut dealings) = profile.dealings.take() {
                 dealings.give_back(draft, |_| true);
+                // A retry of an outcome must not count again: that needs hashes and flags, and nothing of the person. What
+                // decisions took was given back, so their answers go.
+                let keyed = std::mem::take(&mut dealings.keyed).of_outcomes();
+                left.dealings = (!keyed.is_empty()).then(|| Box::new(Dealings { keyed, ..Dealings::default() }));
             }
-            draft.store_profile(id, Profile::default());
+            draft.store_profile(id, left);
             Ok(Outcome::Done)
         }
         ShardOp::Take(take) => draft.take(take),

@@ -76,6 +76,7 @@ fn decided(propositions: u32) -> Decision {
         flow: FlowChoice { key: None, version: 0, compact: false },
         propositions: (0..propositions).map(chosen).collect(),
         slots: Vec::new(),
+        empty: None,
         funnel: Funnel::default(),
         arm: None,
         ghosts: Vec::new(),

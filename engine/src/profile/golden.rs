@@ -45,6 +45,7 @@ fn answer(takes: Vec<CapTake>) -> FirstAnswer {
         flow: FlowChoice { key: Some(FlowKey(1)), version: 4, compact: true },
         propositions: vec![proposition],
         slots: vec![SlotOutcome { count: 1, fallback: false, empty: None }],
+        empty: None,
         funnel: Funnel { total_candidates: 4, after_qualification: 3, after_suppression: 2, after_contact_policy: 1 },
         arm: Some(Arm { experiment: "e".to_owned(), control: true }),
         ghosts: vec![Ghost { offer: OfferKey(72), creative: CreativeKey::NONE }],

@@ -83,6 +83,17 @@ impl KeyedCalls {
         });
     }
 
+    /// Those of outcomes.
+    pub(crate) fn of_outcomes(self) -> Self {
+        let is_outcome = |keyed: &Keyed| match keyed.answer {
+            KeyedAnswer::Responded { .. } => true,
+            KeyedAnswer::Took { .. } => false,
+        };
+        let calls: Vec<Keyed> = self.calls.into_iter().filter(is_outcome).collect();
+        let bytes = calls.iter().map(Keyed::bytes).sum();
+        KeyedCalls { calls, bytes }
+    }
+
     /// Bytes they count for. O(1).
     pub fn bytes(&self) -> u64 {
         self.bytes

@@ -73,6 +73,17 @@ impl Profile {
             && self.dealings.is_none()
     }
 
+    /// Whether nothing is known of this customer but keys of outcomes, which outlive a deleted profile.
+    pub fn is_deleted(&self) -> bool {
+        let bare =
+            |dealings: &Dealings| Dealings { keyed: Default::default(), ..dealings.clone() } == Dealings::default();
+        self.attributes.is_empty()
+            && self.segments.is_empty()
+            && self.rows.is_empty()
+            && self.exposures.is_empty()
+            && self.dealings.as_deref().is_none_or(bare)
+    }
+
     /// Folds impressions older than every window into totals.
     fn age_exposures(&mut self, now: Timestamp) {
         let old = self.exposures.partition_point(|seen| now.since_ms(seen.at()) >= RETENTION_MS);

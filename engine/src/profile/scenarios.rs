@@ -273,6 +273,7 @@ fn said(candidates: u32) -> Decision {
         flow: FlowChoice { key: None, version: 0, compact: false },
         propositions: Vec::new(),
         slots: Vec::new(),
+        empty: None,
         funnel: Funnel { total_candidates: candidates, ..Funnel::default() },
         arm: None,
         ghosts: Vec::new(),
@@ -603,4 +604,26 @@ fn a_profile_with_ten_impressions_is_small() {
         assert!(own <= 250, "{own} bytes beside what the channel sends");
         assert!(all <= 600, "{all} bytes in all");
     }
+}
+
+#[test]
+fn a_deleted_profile_leaves_nothing_but_keys_of_outcomes_and_a_retry_counts_once() {
+    let mut world = World::new();
+    took(world.taking(world.take(1, vec![proposition(1, vec![world.own(3, Window::Lifetime)])])));
+    let click = world.outcome(Some((1, 1)), CLICK, Vec::new());
+    world.responding(click.clone());
+    let id = ann();
+    let delete = ShardOp::DeleteProfile { tenant: id.tenant.clone(), customer: id.customer.clone() };
+    assert_eq!(world.run(delete.clone()), Outcome::Done);
+    assert!(world.ann().is_deleted());
+    let again = world.responding(click.clone());
+    assert!(again.duplicate, "{again:?}");
+    assert!(world.ann().is_deleted(), "nothing was counted");
+    let other = Respond { idempotency: Idempotency { body: 2, ..click.idempotency }, ..click.clone() };
+    assert_eq!(world.run(ShardOp::Respond(Box::new(other))), Outcome::Refused(Refusal::IdempotencyConflict));
+    assert_eq!(world.run(delete), Outcome::Done);
+    assert!(world.responding(click).duplicate, "deleted twice");
+    world.wait(DAY_MS);
+    world.run(ShardOp::Tick);
+    assert!(world.state.profile(&id).is_none(), "a day later nothing at all is left");
 }

@@ -11,7 +11,7 @@ use super::checks::Check;
 use super::columns::FULL_WEIGHT;
 use super::rules::{Effect, Question, Rule, require_segments};
 use super::schedule::Schedules;
-use super::segment::{CapPlan, ChannelContent, Collected, Content, Lists, Positions, Segment};
+use super::segment::{CapPlan, ChannelContent, Collected, Content, Lists, Positions, Segment, TypedContent};
 use super::shared::Shared;
 use super::slots::Names;
 use crate::catalog::tenant::OfferUser;
@@ -324,17 +324,24 @@ fn places<T, K: Ord + Copy>(lists: &Lists<T>, key: impl Fn(&T) -> Option<K>) -> 
 }
 
 fn on_channel(len: usize, contents: &Lists<Content>) -> BTreeMap<ChannelKey, ChannelContent> {
+    let none = || ChannelContent { any: Bits::none(len), open: Bits::none(len), by_type: BTreeMap::new() };
     let mut channels = BTreeMap::<ChannelKey, ChannelContent>::new();
+    let mut typed = BTreeMap::<(ChannelKey, &str), (Vec<u32>, Vec<u32>)>::new();
     for position in 0..len as u32 {
         for content in contents.of(position) {
-            let channel = channels
-                .entry(content.channel)
-                .or_insert_with(|| ChannelContent { any: Bits::none(len), open: Bits::none(len) });
+            let channel = channels.entry(content.channel).or_insert_with(none);
+            let (any, open) = typed.entry((content.channel, &content.entity.body.content_type)).or_default();
             put(&mut channel.any.0, position, true);
+            any.push(position);
             if content.placement == PlacementKey::NONE {
                 put(&mut channel.open.0, position, true);
+                open.push(position);
             }
         }
+    }
+    for ((channel, content_type), (any, open)) in typed {
+        let typed = TypedContent { any: Members::new(len, any), open: Members::new(len, open) };
+        channels.entry(channel).or_insert_with(none).by_type.insert(content_type.into(), typed);
     }
     channels
 }

@@ -217,6 +217,17 @@ pub struct ChannelContent {
     pub any: Bits,
     /// Offers with one for any placement.
     pub open: Bits,
+    /// The same, by content type.
+    pub by_type: BTreeMap<Box<str>, TypedContent>,
+}
+
+/// Creatives of one content type on a channel.
+#[derive(Clone, Debug)]
+pub struct TypedContent {
+    /// Offers with any.
+    pub any: Members,
+    /// Offers with one for any placement.
+    pub open: Members,
 }
 
 /// See the module. Columns are shared: a clone copies pointers, and a snapshot that differs in some columns has the others

@@ -61,12 +61,14 @@ pub struct Channel {
 }
 
 /// A placement as decisions see it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Placement {
     /// In force.
     pub active: bool,
     /// Its channel.
     pub channel: ChannelKey,
+    /// Content that it takes; empty: all.
+    pub content_types: Arc<[Box<str>]>,
 }
 
 /// An activity as decisions see it.
@@ -255,7 +257,9 @@ fn channels(catalog: &TenantCatalog) -> BTreeMap<ChannelKey, Channel> {
 fn placements(catalog: &TenantCatalog) -> BTreeMap<PlacementKey, Placement> {
     let compile = |placement: &Arc<Entity<PlacementKey, crate::model::placement::Placement>>| {
         let channel = catalog.channel_of(placement.key)?;
-        Some((placement.key, Placement { active: placement.body.status == Status::Active, channel }))
+        let active = placement.body.status == Status::Active;
+        let content_types = placement.body.content_types.iter().map(|fits| fits.as_str().into()).collect();
+        Some((placement.key, Placement { active, channel, content_types }))
     };
     catalog.placements().iter().filter_map(compile).collect()
 }

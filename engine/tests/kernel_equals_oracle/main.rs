@@ -327,6 +327,7 @@ fn random_catalogues_are_rich() {
         "Policy",
         "ZeroFactor",
         "Outscored",
+        "Coupled",
     ];
     for name in wanted {
         let times = seen.0.get(name).copied().unwrap_or(0);

@@ -481,6 +481,79 @@ fn one_empty_slot_empties_an_atomic_channel() {
     assert!(decision.propositions.is_empty());
     let reasons: Vec<_> = decision.slots.iter().map(|slot| slot.empty).collect();
     assert_eq!(reasons, [Some(EmptyReason::Coupling), Some(EmptyReason::NoCandidate)]);
+    assert_eq!(scene.why(&scene.placed(&[0, 1]), "a"), Some(RemovalReason::Coupled), "lost, and accounted for");
+    assert!(scene.decide(&scene.placed(&[0, 1])).explanation.expect("asked for").factors.is_empty());
+}
+
+#[test]
+fn a_list_that_is_empty_says_why() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.decide(&scene.request()).empty, Some(EmptyReason::NoCandidate));
+    scene.offer("a", &[]);
+    assert_eq!(scene.decide(&scene.request()).empty, None);
+    assert_eq!(scene.decide(&scene.placed(&[0])).empty, None, "each slot says it itself");
+    scene.flow(Value::map::<&str>([]), &[]);
+    for (kind, id, active_again) in [(EntityKind::Channel, "web", true), (EntityKind::Flow, "main", false)] {
+        let update = |status: &str| {
+            let patch = Value::map([("status", text(status))]);
+            Op::Update { kind, id: id.to_owned(), patch, expected: None }
+        };
+        scene.made.apply(update("paused"));
+        assert_eq!(scene.decide(&scene.request()).empty, Some(EmptyReason::Inactive), "{id}");
+        if active_again {
+            scene.made.apply(update("active"));
+            assert_eq!(scene.decide(&scene.request()).empty, None);
+        }
+    }
+    assert!(scene.made.refused.is_empty(), "{:?}", scene.made.refused);
+}
+
+#[test]
+fn a_placement_shows_content_of_the_types_it_takes_whoever_it_was_made_for() {
+    let mut scene = Scene::new();
+    for (offer, content_type, placement) in
+        [("words", "text", None), ("image", "image", None), ("side", "image", Some("side"))]
+    {
+        scene.offer(offer, &[]);
+        let mut members = vec![
+            ("name", text(offer)),
+            ("offerId", text(offer)),
+            ("channelId", text("web")),
+            ("contentType", text(content_type)),
+            ("status", text("active")),
+        ];
+        members.extend(placement.map(|placement| ("placementId", text(placement))));
+        scene.create(EntityKind::Creative, &format!("crt_{offer}"), &members);
+    }
+    let slot = with_activity(&mut scene);
+    let top = |scene: &Scene| {
+        let mut request = scene.placed(&[0]);
+        request.slots[0].limit = 5;
+        request
+    };
+    let sorted = |mut ids: Vec<String>| {
+        ids.sort();
+        ids
+    };
+    assert_eq!(sorted(scene.proposed(&top(&scene))), ["image", "words"]);
+    let hero = Request { slots: vec![slot], ..scene.request() };
+    assert_eq!(scene.proposed(&hero), ["rescue"]);
+    let only = |types: &str| {
+        let patch = Value::map([("contentTypes", Value::list([text(types)]))]);
+        Op::Update { kind: EntityKind::Placement, id: "top".to_owned(), patch, expected: None }
+    };
+    scene.made.apply(only("image"));
+    assert_eq!(scene.made.refused.len(), 1, "the fallback offer would have nothing to show");
+    scene.made.refused.clear();
+    scene.made.apply(only("text"));
+    assert!(scene.made.refused.is_empty());
+    assert_eq!(scene.proposed(&top(&scene)), ["words"]);
+    assert_eq!(scene.why(&top(&scene), "image"), Some(RemovalReason::Creative));
+    assert_eq!(scene.proposed(&hero), ["rescue"]);
+    // A flow that does not look at placements still shows no image where none can be shown.
+    let mode = Value::map([("placementMatchMode", text("none"))]);
+    scene.flow(Value::map::<&str>([]), &[("match_creatives", 1.0, mode)]);
+    assert_eq!(scene.proposed(&top(&scene)), ["words"]);
 }
 
 #[test]

@@ -214,3 +214,17 @@ fn mandatory_offers_are_written_by_admins_only() {
     }
     assert_eq!(summary(&world.delete(EntityKind::Offer, "o1", true).unwrap_err()).0, "forbidden");
 }
+
+#[test]
+fn an_edit_says_which_caps_count_from_0() {
+    let mut world = World::furnished();
+    let mut caps =
+        |caps: &str| world.update(EntityKind::Offer, "o1", &format!(r#"{{"caps":[{caps}]}}"#)).unwrap().new_caps;
+    let shown = r#"{"key":"shown","scope":"global","limit":3}"#;
+    assert_eq!(caps(shown), ["shown"]);
+    assert!(caps(r#"{"key":"shown","scope":"global","limit":9,"enforcement":"soft"}"#).is_empty(), "the count is kept");
+    assert_eq!(caps(r#"{"key":"shown","scope":"global","limit":9,"per":"day"}"#), ["shown"]);
+    assert!(caps("").is_empty());
+    assert_eq!(caps(shown), ["shown"], "gone and made again under its key, it is another cap");
+    assert!(world.update(EntityKind::Offer, "o1", r#"{"priority":3}"#).unwrap().new_caps.is_empty());
+}

@@ -85,3 +85,40 @@ fn rules_and_formulas_read_so_many_names_and_no_more() {
     world.delete(EntityKind::Rule, "r_1", false).unwrap();
     world.create(EntityKind::Rule, "more", more).unwrap();
 }
+
+#[test]
+fn a_placement_takes_no_types_that_leave_its_content_or_a_fallback_out() {
+    let mut world = World::empty();
+    let mut make = |kind: EntityKind, id: &str, body: &str| {
+        world.create(kind, id, json(body)).unwrap_or_else(|refusal| panic!("{id}: {refusal}"));
+    };
+    make(EntityKind::Channel, "web", r#"{"name":"web"}"#);
+    make(EntityKind::Placement, "top", r#"{"name":"top","channelId":"web"}"#);
+    make(EntityKind::Offer, "a", r#"{"name":"a"}"#);
+    make(EntityKind::Offer, "rescue", r#"{"name":"rescue","kind":"fallback","status":"active"}"#);
+    for (id, offer, placement, content_type, status) in [
+        ("a_html", "a", r#""top""#, "html", "draft"),
+        ("a_image", "a", r#""top""#, "image", "active"),
+        ("a_video", "a", r#""top""#, "video", "paused"),
+        ("a_wide", "a", "null", "video", "active"),
+        ("rescue_wide", "rescue", "null", "video", "active"),
+    ] {
+        let body = format!(
+            r#"{{"name":"c","offerId":"{offer}","channelId":"web","placementId":{placement},"contentType":"{content_type}","status":"{status}"}}"#
+        );
+        make(EntityKind::Creative, id, &body);
+    }
+    make(EntityKind::Collection, "all", r#"{"name":"all"}"#);
+    let activity = r#"{"name":"hero","collectionId":"all","placementId":"top","fallbackOfferId":"rescue"}"#;
+    make(EntityKind::Activity, "hero", activity);
+
+    let refusal = world.update(EntityKind::Placement, "top", r#"{"contentTypes":["image"]}"#).unwrap_err();
+    let crate::catalog::Refusal::Conflict { faults, .. } = refusal else { panic!("{refusal}") };
+    let named: Vec<(&str, &str)> =
+        faults.iter().map(|fault| (fault.pointer.as_str(), fault.message.split(' ').nth(1).unwrap())).collect();
+    let at = "/contentTypes";
+    assert_eq!(named, [(at, "a_html"), (at, "a_video"), (at, "hero")]);
+    world.update(EntityKind::Placement, "top", r#"{"contentTypes":["image","html","video"]}"#).unwrap();
+    let refusal = world.update(EntityKind::Creative, "rescue_wide", r#"{"contentType":"text"}"#).unwrap_err();
+    assert_eq!(summary(&refusal).0, "conflict", "what fills in for nothing must fit too");
+}

@@ -7,19 +7,20 @@ use crate::keys::{CreativeKey, OfferKey, PlacementKey};
 use crate::model::Status;
 use crate::model::activity::Activity;
 use crate::model::creative::Creative;
+use crate::model::placement::Placement;
 
 /// Whether a creative's content can be shown in a placement: made for it, or for any of its channel.
 pub(crate) fn serves(tenant: &TenantCatalog, creative: &Creative, placement: PlacementKey) -> bool {
-    if creative.status != Status::Active {
-        return false;
-    }
-    match &creative.placement_id {
+    tenant.placements.get(placement).is_some_and(|slot| fits(tenant, creative, placement, &slot.body))
+}
+
+/// The same, were the placement's body this one.
+pub(crate) fn fits(tenant: &TenantCatalog, creative: &Creative, placement: PlacementKey, slot: &Placement) -> bool {
+    let is_for = match &creative.placement_id {
         Some(own) => tenant.placements.key_of(&own.0) == Some(placement),
-        None => {
-            let Some(slot) = tenant.placements.get(placement) else { return false };
-            slot.body.channel_id == creative.channel_id && slot.body.admits(&creative.content_type)
-        }
-    }
+        None => slot.channel_id == creative.channel_id,
+    };
+    is_for && creative.status == Status::Active && slot.admits(&creative.content_type)
 }
 
 /// Whether the offer has an active creative for the placement, with `except` counted as `instead` (`None`: gone).

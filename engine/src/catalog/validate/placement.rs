@@ -6,7 +6,7 @@ use crate::catalog::index::Thing;
 use crate::catalog::refusal::Touched;
 use crate::catalog::slug::slug;
 use crate::catalog::tenant::TenantCatalog;
-use crate::catalog::validate::text;
+use crate::catalog::validate::{fallback, text};
 use crate::keys::PlacementKey;
 use crate::limits;
 use crate::model::Status;
@@ -83,14 +83,30 @@ impl Placement {
         if before.content_types == self.content_types {
             return;
         }
-        let misfit = tenant
+        let misfits = tenant
             .index
             .users_of_kind(this, EntityKind::Creative)
             .filter_map(|user| tenant.creatives.get(user.key()))
-            .find(|row| row.body.status == Status::Active && !self.admits(&row.body.content_type));
-        if let Some(creative) = misfit {
+            .filter(|row| row.body.status != Status::Archived && !self.admits(&row.body.content_type));
+        for creative in misfits {
             let content_type = shown(&creative.body.content_type);
-            let message = format!("creative {} is active here with content type {content_type:?}", creative.id);
+            let message = format!("creative {} was made for it with content type {content_type:?}", creative.id);
+            findings.conflicts.add_at("contentTypes", message);
+        }
+        let unserved = tenant
+            .index
+            .users_of_kind(this, EntityKind::Activity)
+            .filter_map(|user| tenant.activities.get(user.key()))
+            .filter(|row| {
+                let offer = tenant.offers.key_of(&row.body.fallback_offer_id.0);
+                // Content made for the placement is looked at above.
+                offer.is_some_and(|offer| {
+                    fallback::is_served(tenant, offer, key, None)
+                        && !tenant.creatives_of(offer).any(|row| fallback::fits(tenant, &row.body, key, self))
+                })
+            });
+        for activity in unserved {
+            let message = format!("activity {} would have no content for its fallback offer", activity.id);
             findings.conflicts.add_at("contentTypes", message);
         }
     }

@@ -63,9 +63,13 @@ pub(super) fn answer(case: &Case<'_>) -> Decision {
         budget_limited |= matches!(reason, RemovalReason::GlobalCap(_));
         keep_furthest(&mut reasons[offer], reason);
     });
-    couple(&mut fillings);
+    for lost in couple(&mut fillings) {
+        let place = offers.iter().position(|offer| offer.key == lost);
+        place.into_iter().for_each(|offer| keep_furthest(&mut reasons[offer], RemovalReason::Coupled));
+    }
     let ghosts = if withholds { withhold(&mut fillings) } else { Vec::new() };
 
+    let empty = fillings.iter().find(|filling| filling.slot.number.is_none()).and_then(|filling| filling.empty);
     let slots = fillings.iter().filter(|filling| filling.slot.number.is_some()).map(outcome).collect();
     let propositions: Vec<Proposition> = fillings
         .iter()
@@ -97,6 +101,7 @@ pub(super) fn answer(case: &Case<'_>) -> Decision {
         flow: case.flow.choice,
         propositions,
         slots,
+        empty,
         funnel,
         arm,
         ghosts,
@@ -300,8 +305,9 @@ fn key_of(creative: Option<&CreativeRow>) -> CreativeKey {
     creative.map_or(CreativeKey::NONE, |creative| creative.key)
 }
 
-/// On an atomic channel one empty slot empties all.
-fn couple(fillings: &mut [Filling]) {
+/// On an atomic channel one empty slot empties all. The offers that go.
+fn couple(fillings: &mut [Filling]) -> Vec<OfferKey> {
+    let mut lost = Vec::new();
     let broken: Vec<_> = fillings
         .iter()
         .filter(|filling| filling.slot.is_atomic && filling.picks.is_empty())
@@ -309,10 +315,11 @@ fn couple(fillings: &mut [Filling]) {
         .collect();
     for filling in fillings.iter_mut().filter(|filling| broken.contains(&filling.slot.channel)) {
         if !filling.picks.is_empty() {
-            filling.picks.clear();
+            lost.extend(filling.picks.drain(..).map(|pick| pick.offer.key));
             filling.empty = Some(EmptyReason::Coupling);
         }
     }
+    lost
 }
 
 /// Turns regular picks into ghosts.

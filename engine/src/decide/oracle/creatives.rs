@@ -23,9 +23,17 @@ impl Case<'_> {
         creatives.cloned().collect()
     }
 
-    /// Those of `creatives` that fit the slot: with a placement the ones made for it, else (unless matching is exact)
-    /// those made for none; in a list without slots all of them.
+    /// Those of `creatives` that fit the slot: of content types that its placement takes, the ones made for it, else (unless
+    /// matching is exact) those made for none; in a list without slots all of them.
     pub(super) fn fitting(&self, creatives: &[CreativeRow], slot: &Slot, mode: PlacementMatchMode) -> Vec<CreativeRow> {
+        let takes = |creative: &&CreativeRow| {
+            let placement = self.catalog.placements().get(slot.placement);
+            placement.is_none_or(|placement| {
+                let types = &placement.body.content_types;
+                types.is_empty() || types.contains(&creative.body.content_type)
+            })
+        };
+        let creatives: Vec<CreativeRow> = creatives.iter().filter(takes).cloned().collect();
         let made_for = |placement: Option<PlacementKey>| -> Vec<CreativeRow> {
             let is_for = |creative: &&CreativeRow| {
                 let own = creative.body.placement_id.as_ref().map(|id| self.catalog.placements().key_of(&id.0));
@@ -34,11 +42,11 @@ impl Case<'_> {
             creatives.iter().filter(is_for).cloned().collect()
         };
         if slot.placement == PlacementKey::NONE {
-            return creatives.to_vec();
+            return creatives;
         }
         let exact = made_for(Some(slot.placement));
         match mode {
-            PlacementMatchMode::None => creatives.to_vec(),
+            PlacementMatchMode::None => creatives,
             PlacementMatchMode::Exact => exact,
             PlacementMatchMode::Any if exact.is_empty() => made_for(None),
             PlacementMatchMode::Any => exact,

@@ -40,6 +40,8 @@ pub(super) fn depth(reason: &RemovalReason) -> u8 {
         RemovalReason::Policy(_) => 11,
         RemovalReason::ZeroFactor => 12,
         RemovalReason::Outscored => 13,
+        RemovalReason::Coupled => 14,
+        RemovalReason::Contended => 15,
     }
 }
 

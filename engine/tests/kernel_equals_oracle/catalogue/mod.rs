@@ -23,6 +23,7 @@ const CATEGORIES: [&str; 3] = ["cat_cards", "cat_loans", "cat_phones"];
 const SUB_CATEGORIES: [&str; 3] = ["sub_0", "sub_1", "sub_2"];
 const CHANNELS: [&str; 3] = ["chn_web", "chn_app", "chn_mail"];
 const PLACEMENTS: [&str; 5] = ["plc_0", "plc_1", "plc_2", "plc_3", "plc_4"];
+const CONTENT_TYPES: [&str; 3] = ["text", "html", "image"];
 const FLOWS: [&str; 3] = ["main", "other", "third"];
 
 /// The seeds of a catalogue: each makes one command, in sections, so that shrinking drops commands.
@@ -209,6 +210,11 @@ impl Made {
                 self.create(EntityKind::Creative, &format!("crt_{id}_{channel}"), &members);
             }
         }
+        for placement in PLACEMENTS {
+            if dice.chance(20) {
+                self.apply(narrow(placement, dice));
+            }
+        }
     }
 
     pub fn create(&mut self, kind: EntityKind, id: &str, members: &[(&str, Value)]) {
@@ -341,6 +347,12 @@ fn status(dice: &mut Dice, usually: u64) -> Value {
     text(if dice.chance(usually) { "active" } else { dice.pick(&["draft", "paused"]) })
 }
 
+/// Lets a placement take some content types, or all.
+fn narrow(placement: &str, dice: &mut Dice) -> Op {
+    let patch = Value::map([("contentTypes", texts(&dice.some_of(50, &CONTENT_TYPES)))]);
+    Op::Update { kind: EntityKind::Placement, id: placement.to_owned(), patch, expected: None }
+}
+
 /// Switches one thing of the ground off (or on again).
 fn frame_edit(dice: &mut Dice) -> Op {
     let status = text(dice.pick(&["active", "active", "paused", "archived"]));
@@ -351,6 +363,9 @@ fn frame_edit(dice: &mut Dice) -> Op {
         4 => (EntityKind::SubCategory, dice.pick(&SUB_CATEGORIES)),
         _ => (EntityKind::Schema, dice.pick(&["sch_a", "sch_b"])),
     };
+    if kind == EntityKind::Placement && dice.chance(40) {
+        return narrow(id, dice);
+    }
     Op::Update { kind, id: id.to_owned(), patch: Value::map([("status", status)]), expected: None }
 }
 

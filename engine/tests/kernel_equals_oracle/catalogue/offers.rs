@@ -6,7 +6,8 @@ use proffer_engine::value::Value;
 
 use super::super::dice::Dice;
 use super::{
-    CATEGORIES, CHANNELS, Known, PLACEMENTS, SEGMENTS, START, SUB_CATEGORIES, number, one_of, status, text, texts,
+    CATEGORIES, CHANNELS, CONTENT_TYPES, Known, PLACEMENTS, SEGMENTS, START, SUB_CATEGORIES, number, one_of, status,
+    text, texts,
 };
 
 pub(super) const TAGS: [&str; 3] = ["red", "blue", "green"];
@@ -207,6 +208,7 @@ pub(super) fn create_creative(known: &Known, dice: &mut Dice) -> Op {
         let placement = if channel < 2 && dice.chance(50) { channel + 3 } else { channel };
         members.push(("placementId", text(PLACEMENTS[placement])));
     }
+    members.push(("contentType", text(if dice.chance(60) { CONTENT_TYPES[0] } else { dice.pick(&CONTENT_TYPES) })));
     Op::Create { kind: EntityKind::Creative, id, body: Value::map(members) }
 }
 
