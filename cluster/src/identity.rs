@@ -3,6 +3,7 @@
 use bincode::{Decode, Encode};
 use proffer_engine::codec::{self, DecodeError};
 
+use crate::meta::command::Founding;
 use crate::ports::disk::{Disk, DiskError, read_all};
 use crate::ports::entropy::Entropy;
 
@@ -21,12 +22,15 @@ pub struct Identity {
     pub boots: u64,
     /// The write-ahead log that lies here, once there is one.
     pub log: Option<u64>,
+    /// The cluster that the disk is of, once it is of one: what was fixed when it was created.
+    pub cluster: Option<Founding>,
 }
 
 #[derive(Debug, PartialEq, Eq, Encode, Decode)]
 enum Stored {
     V1 { disk_id: u128, boots: u64 },
     V2 { disk_id: u128, boots: u64, log: Option<u64> },
+    V3 { disk_id: u128, boots: u64, log: Option<u64>, cluster: Option<Founding> },
 }
 
 /// Why a disk's identity cannot be told.
@@ -54,33 +58,31 @@ pub fn start(disk: &dyn Disk, entropy: &dyn Entropy) -> Result<Identity, Identit
     let names = disk.list()?;
     let identity = if names.iter().any(|name| name == NAME) {
         match read(disk)? {
-            Stored::V1 { disk_id, boots } => Identity { disk_id, boots: boots + 1, log: None },
-            Stored::V2 { disk_id, boots, log } => Identity { disk_id, boots: boots + 1, log },
+            Stored::V1 { disk_id, boots } => Identity { disk_id, boots: boots + 1, log: None, cluster: None },
+            Stored::V2 { disk_id, boots, log } => Identity { disk_id, boots: boots + 1, log, cluster: None },
+            Stored::V3 { disk_id, boots, log, cluster } => Identity { disk_id, boots: boots + 1, log, cluster },
         }
     } else if let Some(data) = names.iter().find(|name| *name != TEMPORARY) {
         return Err(IdentityError::Missing(data.clone()));
     } else {
         let disk_id = u128::from(entropy.u64()) << 64 | u128::from(entropy.u64());
-        Identity { disk_id, boots: 1, log: None }
+        Identity { disk_id, boots: 1, log: None, cluster: None }
     };
     if names.iter().any(|name| name == TEMPORARY) {
         disk.remove(TEMPORARY)?;
     }
-    write(disk, identity)?;
+    remember(disk, identity)?;
     Ok(identity)
 }
 
-/// Remembers which log lies on the disk, so that one that is gone is missed. Blocking.
+/// Keeps what is known of the disk, durably: which log lies there, so that one that is gone is missed, and of which cluster it
+/// is. Blocking.
 ///
 /// # Errors
 /// What the disk says.
-pub fn remember_log(disk: &dyn Disk, identity: Identity, log: u64) -> Result<(), IdentityError> {
-    write(disk, Identity { log: Some(log), ..identity })
-}
-
-fn write(disk: &dyn Disk, identity: Identity) -> Result<(), IdentityError> {
-    let Identity { disk_id, boots, log } = identity;
-    let encoded = codec::encode(&Stored::V2 { disk_id, boots, log });
+pub fn remember(disk: &dyn Disk, identity: Identity) -> Result<(), IdentityError> {
+    let Identity { disk_id, boots, log, cluster } = identity;
+    let encoded = codec::encode(&Stored::V3 { disk_id, boots, log, cluster });
     let crc = crc32c::crc32c(&encoded).to_le_bytes();
     disk.create(TEMPORARY)?;
     disk.append(TEMPORARY, &[&crc[..], &encoded].concat())?;
@@ -114,18 +116,24 @@ mod tests {
         let bytes = codec::encode(&stored());
         assert_eq!(bytes, [1, 251, 2, 1, 7, 1, 251, 44, 1]);
         assert_eq!(codec::decode::<Stored>("identity", &bytes).unwrap(), stored());
+        let cluster = Some(Founding { secret: [9; 16], shards: 3 });
+        let stored = || Stored::V3 { disk_id: 0x0102, boots: 7, log: None, cluster };
+        let bytes = codec::encode(&stored());
+        assert_eq!(bytes, [&[2, 251, 2, 1, 7, 0, 1][..], &[9; 16], &[3]].concat());
+        assert_eq!(codec::decode::<Stored>("identity", &bytes).unwrap(), stored());
     }
 
     #[test]
-    fn the_log_is_remembered_from_start_to_start() {
+    fn log_and_cluster_are_remembered_from_start_to_start() {
         let disk = MemoryDisk::new();
         let entropy = SeededEntropy::new(1);
         let first = start(&disk, &entropy).unwrap();
         assert_eq!(first.log, None);
-        remember_log(&disk, first, 77).unwrap();
+        let known = Identity { log: Some(77), cluster: Some(Founding { secret: [7; 16], shards: 16 }), ..first };
+        remember(&disk, known).unwrap();
         disk.cut_power(|_, _| 0);
         for boots in 2..4 {
-            assert_eq!(start(&disk, &entropy).unwrap(), Identity { boots, log: Some(77), ..first });
+            assert_eq!(start(&disk, &entropy).unwrap(), Identity { boots, ..known });
         }
     }
 
@@ -136,7 +144,7 @@ mod tests {
         disk.create(NAME).unwrap();
         disk.append(NAME, &[&crc32c::crc32c(&encoded).to_le_bytes()[..], &encoded].concat()).unwrap();
         let identity = start(&disk, &SeededEntropy::new(1)).unwrap();
-        assert_eq!(identity, Identity { disk_id: 5, boots: 8, log: None });
+        assert_eq!(identity, Identity { disk_id: 5, boots: 8, log: None, cluster: None });
     }
 
     #[test]

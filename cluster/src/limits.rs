@@ -119,3 +119,19 @@ pub const EXCLUDED_TRIES: u8 = 3;
 pub const FORMING_BYTES_MAX: usize = 2 * ENTRY_BYTES_MAX;
 /// How soon a call that needs a newer catalogue looks again, in milliseconds.
 pub const BEHIND_MS: u64 = 5;
+/// Bytes of a replica's newest entries that stay decoded in memory beside those that are not durable yet.
+pub const RECENT_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of entries in one message to a follower (one entry goes whatever its size).
+pub const APPEND_BYTES_MAX: usize = 1024 * 1024;
+/// Writes of one replica that may wait for its writer.
+pub const APPENDS_WAITING_MAX: usize = 256;
+/// Bytes of a snapshot in one message (architecture.md §2).
+pub const SNAPSHOT_PART_BYTES_MAX: usize = 256 * 1024;
+/// Longest wait for the answer to a part of a snapshot, the last of which installs it, in milliseconds.
+pub const SNAPSHOT_INSTALL_MS: u64 = 10_000;
+/// Log bytes of a group since its newest snapshot below which another is not worth writing: a start replays them in no time.
+pub const SNAPSHOT_WORTH_BYTES: u64 = 512;
+/// How soon a leader whose lease has run out looks whether it has another, in milliseconds.
+pub const LEASE_RETRY_MS: u64 = 10;
+/// Longest wait of a start for all groups to be led, in milliseconds; then it says what is missing.
+pub const START_LED_MS_MAX: u64 = 10_000;

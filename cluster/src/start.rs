@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use proffer_engine::keys::ShardId;
-use proffer_engine::profile::command::Leader;
 use tokio::sync::watch;
 
 use crate::actors::root::{self, Recovered, RootMsg, RootStart};
 use crate::config::Config;
 use crate::error::StartError;
-use crate::groups::{Groups, LocalGroups};
+use crate::groups::{Groups, NoPeers, RaftGroups};
 use crate::handle::{Handle, Inner};
-use crate::identity;
+use crate::identity::{self, Identity};
+use crate::limits::START_LED_MS_MAX;
 use crate::log::{Log, LogOptions, LogPorts};
 use crate::meta::command::Founding;
 use crate::meta::door::MetaDoor;
@@ -22,6 +23,7 @@ use crate::ports::disk::Disk;
 use crate::ports::entropy::Entropy;
 use crate::ports::fatal::Fatal;
 use crate::ports::offload::{self, Lane, Offload};
+use crate::raft::{ReplicaPorts, Timing};
 use crate::routing::Router;
 use crate::shard::door::ShardDoor;
 use crate::shard::leader::Surroundings as ShardSurroundings;
@@ -70,9 +72,15 @@ pub async fn start(config: Config, ports: Ports) -> Result<Handle, StartError> {
     };
     let (log, recovery) =
         Log::open(options, log_ports).await.map_err(|error| failed("the write-ahead log", error.to_string()))?;
-    if identity.log.is_none() {
-        let (disk, log) = (Arc::clone(&ports.disk), log.id());
-        offload::call(&*ports.offload, Lane::Bulk, move || identity::remember_log(&*disk, identity, log))
+    let founding = identity.cluster.unwrap_or_else(|| {
+        let mut secret = [0; 16];
+        ports.entropy.fill(&mut secret);
+        Founding { secret, shards: config.shards }
+    });
+    if (identity.log, identity.cluster) != (Some(log.id()), Some(founding)) {
+        let known = Identity { log: Some(log.id()), cluster: Some(founding), ..identity };
+        let disk = Arc::clone(&ports.disk);
+        offload::call(&*ports.offload, Lane::Bulk, move || identity::remember(&*disk, known))
             .await
             .map_err(|error| failed("the disk's identity", error.to_string()))?
             .map_err(|error| failed("the disk's identity", error.to_string()))?;
@@ -85,22 +93,29 @@ pub async fn start(config: Config, ports: Ports) -> Result<Handle, StartError> {
         .await
         .map_err(|error| failed("the snapshots", error.to_string()))?
         .map_err(|error| failed("the snapshots", error.to_string()))?;
-    let leader = Leader { term: identity.boots, replica: 1 };
-    let (offload, clock) = (Arc::clone(&ports.offload), Arc::clone(&ports.clock));
-    let groups = Arc::new(LocalGroups::new(log, snapshots, offload, clock, leader));
-    assemble(config, ports, groups).await
+    let groups = RaftGroups::new(ReplicaPorts {
+        log,
+        snapshots,
+        offload: Arc::clone(&ports.offload),
+        entropy: Arc::clone(&ports.entropy),
+        carrier: Arc::new(NoPeers),
+        timing: Timing::FAST,
+        building: Arc::default(),
+    });
+    assemble(config, ports, Arc::new(groups), founding).await
 }
 
 /// Starts a node over its groups.
-pub(crate) async fn assemble(config: Config, ports: Ports, groups: Arc<dyn Groups>) -> Result<Handle, StartError> {
-    let mut secret = [0; 16];
-    ports.entropy.fill(&mut secret);
-    let founding = Founding { secret, shards: config.shards };
-    let (state, applied) = groups.recover_meta(founding).await?;
-    let founding = state.founding().expect("recovery founds a cluster that is not");
+pub(crate) async fn assemble(
+    config: Config,
+    ports: Ports,
+    groups: Arc<dyn Groups>,
+    founding: Founding,
+) -> Result<Handle, StartError> {
     if founding.shards != config.shards {
         tracing::warn!(asked = config.shards, shards = founding.shards, "the number of shards is fixed for ever");
     }
+    let (state, applied) = groups.recover_meta().await?;
     let trouble = Arc::clone(&groups);
     let offload = Arc::clone(&ports.offload);
     let router = Router::new(founding.secret, founding.shards);
@@ -115,7 +130,6 @@ pub(crate) async fn assemble(config: Config, ports: Ports, groups: Arc<dyn Group
         entropy: Arc::clone(&ports.entropy),
     });
     let around: Vec<_> = around.collect();
-    let revision = state.revision();
     let mut recovered = vec![Recovered::Meta(state, applied)];
     for shard in &around {
         let (state, applied) = groups.recover_shard(shard.shard).await?;
@@ -124,7 +138,6 @@ pub(crate) async fn assemble(config: Config, ports: Ports, groups: Arc<dyn Group
     let (drained_sender, drained) = watch::channel(false);
     let start = RootStart {
         node: config.node,
-        founding,
         groups,
         offload: ports.offload,
         fatal: ports.fatal,
@@ -133,6 +146,7 @@ pub(crate) async fn assemble(config: Config, ports: Ports, groups: Arc<dyn Group
             shards: doors.clone(),
             views: Arc::clone(&views),
             clock: ports.clock,
+            founding,
         },
         shards: around,
         drained: drained_sender,
@@ -144,10 +158,18 @@ pub(crate) async fn assemble(config: Config, ports: Ports, groups: Arc<dyn Group
         let _ = draining.wait_for(|draining| *draining).await;
         let _ = supervisor.cast(RootMsg::Drain);
     });
-    let mut in_force = views.watch();
     let closing = AtomicBool::new(false);
+    // What was acknowledged decides before anybody is let in. A disk without room, say, is no reason to wait for ever: what is missing
+    // is told to whoever asks.
+    let all_lead = async {
+        views.settled().await;
+        while !(meta.is_up() && doors.iter().all(|door| door.is_up())) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    if tokio::time::timeout(Duration::from_millis(START_LED_MS_MAX), all_lead).await.is_err() {
+        tracing::error!("not all groups are led yet");
+    }
     let inner = Inner { router, views, shards: doors, meta, groups: trouble, offload, closing, drain, drained };
-    // The catalogue as recovered decides before anybody is let in.
-    let _ = in_force.wait_for(|newest| *newest >= revision).await;
     Ok(Handle::new(inner))
 }

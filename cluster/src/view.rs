@@ -41,13 +41,19 @@ pub(crate) struct InForce {
 #[derive(Debug)]
 pub(crate) struct Views {
     in_force: ArcSwap<InForce>,
+    /// The revision that was committed when this node last began to lead the catalogue.
+    expected: watch::Sender<Option<Revision>>,
     // Waiters for a revision need a wake-up, which an atomic pointer does not give.
     revision: watch::Sender<Revision>,
 }
 
 impl Views {
     pub(crate) fn new() -> Self {
-        Views { in_force: ArcSwap::from_pointee(InForce::default()), revision: watch::Sender::new(Revision(0)) }
+        Views {
+            in_force: ArcSwap::from_pointee(InForce::default()),
+            expected: watch::Sender::new(None),
+            revision: watch::Sender::new(Revision(0)),
+        }
     }
 
     /// The tenant's view, if there is such a tenant.
@@ -68,6 +74,19 @@ impl Views {
     /// The newest revision that is wholly in force.
     pub(crate) fn revision(&self) -> Revision {
         *self.revision.borrow()
+    }
+
+    /// The catalogue is known up to this revision.
+    pub(crate) fn expect(&self, revision: Revision) {
+        self.expected.send_replace(Some(revision));
+    }
+
+    /// Returns once everything that was committed when it became known is in force.
+    pub(crate) async fn settled(&self) {
+        let mut expected = self.expected.subscribe();
+        // The senders live as long as `self`.
+        let revision = expected.wait_for(Option::is_some).await.map_or(Revision(0), |known| known.unwrap_or_default());
+        let _ = self.watch().wait_for(|newest| *newest >= revision).await;
     }
 
     /// Tells of each newer revision in force.

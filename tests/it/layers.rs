@@ -65,6 +65,15 @@ fn only_the_actors_name_ractor() {
 }
 
 #[test]
+fn only_the_raft_module_names_openraft() {
+    let homes = sources_naming("cluster/src", "openraft");
+    assert!(homes.iter().all(|file| file.starts_with("cluster/src/raft")), "{homes:?}");
+    for layer in ["api/src", "node/src", "engine/src"] {
+        assert_eq!(sources_naming(layer, "openraft"), BTreeSet::new());
+    }
+}
+
+#[test]
 fn the_cluster_opens_no_sockets_and_no_files() {
     for word in ["std::fs", "std::net", "tokio::net", "tokio::fs", "SystemTime::now", "std::time::Instant"] {
         assert_eq!(sources_naming("cluster/src", word), BTreeSet::new(), "cluster names {word}");

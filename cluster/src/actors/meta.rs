@@ -16,7 +16,7 @@ use crate::meta::leader::{Command, MetaLeader, Surroundings};
 use crate::meta::state::MetaState;
 use crate::ports::fatal::Fatal;
 use crate::ports::offload::{self, Lane, Offload};
-use crate::ports::propose::{Gone, Machine, Pending, Proposed};
+use crate::ports::propose::{Gone, InstallError, Machine, Pending, Pieces, Proposed, Replicated};
 
 /// Messages of the meta group's actor.
 pub(crate) enum MetaMsg {
@@ -33,7 +33,11 @@ pub(crate) enum MetaMsg {
     /// The alarm rang.
     Ring,
     /// The committed state, shared.
-    Share(oneshot::Sender<(MetaState, Position)>),
+    Share(oneshot::Sender<MetaState>),
+    /// A state from elsewhere, in place of this one.
+    Install { state: Box<MetaState>, position: Position, reply: oneshot::Sender<()> },
+    /// Its log has ended: so must it.
+    Abandon(String),
     /// Whether nothing is under way.
     IsIdle(oneshot::Sender<bool>),
 }
@@ -76,6 +80,33 @@ impl Machine<Command, MetaOutcome> for MetaMachine {
     }
 }
 
+impl Replicated<Command, MetaOutcome> for MetaMachine {
+    fn share(&self) -> Pending<'_, Result<Pieces, Gone>> {
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            self.0.cast(MetaMsg::Share(reply)).map_err(|_| Gone)?;
+            let state = answer.await.map_err(|_| Gone)?;
+            let pieces: Pieces = Box::new(move || state.encode_chunks().collect());
+            Ok(pieces)
+        })
+    }
+
+    fn install(&self, position: Position, pieces: Vec<Vec<u8>>) -> Pending<'_, Result<(), InstallError>> {
+        Box::pin(async move {
+            let state = MetaState::decode_chunks(pieces.into_iter());
+            let state = Box::new(state.map_err(|error| InstallError::Unreadable(error.to_string()))?);
+            let (reply, answer) = oneshot::channel();
+            self.0.cast(MetaMsg::Install { state, position, reply }).map_err(|_| Gone)?;
+            answer.await.map_err(|_| Gone)?;
+            Ok(())
+        })
+    }
+
+    fn abandon(&self, reason: &str) {
+        let _ = self.0.cast(MetaMsg::Abandon(reason.to_owned()));
+    }
+}
+
 impl Actor for MetaActor {
     type Msg = MetaMsg;
     type State = MetaBody;
@@ -96,8 +127,8 @@ impl Actor for MetaActor {
             }
         });
         let leader = MetaLeader::new(around.clone(), state, applied);
-        let woken = myself.clone();
-        around.door.open(Arc::new(move || drop(woken.cast(MetaMsg::Work))));
+        // What is recovered is compiled before anything is asked of it.
+        let _ = myself.cast(MetaMsg::Work);
         Ok(MetaBody { leader, around, propose, offload, fatal, tasks, alarm: Alarm::default(), summoned: false })
     }
 
@@ -118,15 +149,20 @@ impl Actor for MetaActor {
                 body.leader.proposed(proposed);
                 // What the answer said of the leader may be older than what the port says by now.
                 let leader = *body.propose.leader().borrow();
-                body.leader.follow(leader);
+                body.follow(leader, &myself);
             }
-            MetaMsg::Leads(leader) => body.leader.follow(leader),
+            MetaMsg::Leads(leader) => body.follow(leader, &myself),
             MetaMsg::Compiled(compiled) => body.leader.compiled(*compiled),
             MetaMsg::Ring => body.alarm.rang(),
             MetaMsg::Share(reply) => {
                 let _ = reply.send(body.leader.share());
                 return Ok(());
             }
+            MetaMsg::Install { state, position, reply } => {
+                body.leader.install(*state, position);
+                let _ = reply.send(());
+            }
+            MetaMsg::Abandon(reason) => return Err(reason.into()),
             MetaMsg::IsIdle(reply) => {
                 let _ = reply.send(body.leader.is_idle());
                 return Ok(());
@@ -143,6 +179,19 @@ impl Actor for MetaActor {
 }
 
 impl MetaBody {
+    /// Another leads, or nobody, or this replica: calls are let in while it does.
+    fn follow(&mut self, leader: Option<Leader>, myself: &ActorRef<MetaMsg>) {
+        self.leader.follow(leader);
+        match (leader, self.around.door.is_up()) {
+            (Some(_), false) => {
+                let woken = myself.clone();
+                self.around.door.open(Arc::new(move || drop(woken.cast(MetaMsg::Work))));
+            }
+            (None, true) => self.around.door.close(),
+            (Some(_), true) | (None, false) => {}
+        }
+    }
+
     fn turn(&mut self, myself: &ActorRef<MetaMsg>) {
         while self.tasks.try_join_next().is_some() {}
         if let Some(compile) = self.leader.next_compile() {

@@ -14,11 +14,10 @@ use tokio::time::Instant;
 use crate::actors::meta::{MetaActor, MetaMsg, MetaStart};
 use crate::actors::shard::{ShardActor, ShardMsg, ShardStart};
 use crate::error::StartError;
-use crate::groups::{Group, Groups, Pieces};
+use crate::groups::{Group, Groups};
 use crate::limits::{
     ACTOR_BACK_OFF_MS, ACTOR_DEATHS_MAX, ACTOR_DEATHS_WITHIN_MS, DRAIN_MS_MAX, DRAIN_POLL_MS, SNAPSHOT_ROUND_MS,
 };
-use crate::meta::command::Founding;
 use crate::meta::leader::Surroundings as MetaSurroundings;
 use crate::meta::state::MetaState;
 use crate::ports::fatal::Fatal;
@@ -47,7 +46,6 @@ pub(crate) struct Root;
 /// What it is started with.
 pub(crate) struct RootStart {
     pub(crate) node: String,
-    pub(crate) founding: Founding,
     pub(crate) groups: Arc<dyn Groups>,
     pub(crate) offload: Arc<dyn Offload>,
     pub(crate) fatal: Arc<dyn Fatal>,
@@ -204,8 +202,7 @@ impl RootBody {
             return;
         }
         let back_off = Duration::from_millis(ACTOR_BACK_OFF_MS << (count - 1));
-        let (groups, fatal, founding) =
-            (Arc::clone(&self.start.groups), Arc::clone(&self.start.fatal), self.start.founding);
+        let (groups, fatal) = (Arc::clone(&self.start.groups), Arc::clone(&self.start.fatal));
         let around = match group {
             Group::Meta => None,
             Group::Shard(shard) => Some(self.start.shards[usize::from(shard.0)].clone()),
@@ -213,7 +210,7 @@ impl RootBody {
         let recovery = tokio::spawn(async move {
             tokio::time::sleep(back_off).await;
             match around {
-                None => groups.recover_meta(founding).await.map(|(state, at)| Recovered::Meta(state, at)),
+                None => groups.recover_meta().await.map(|(state, at)| Recovered::Meta(state, at)),
                 Some(around) => {
                     let recovered = groups.recover_shard(around.shard).await;
                     recovered.map(|(state, at)| Recovered::Shard(around, state, at))
@@ -236,35 +233,10 @@ impl RootBody {
 
     /// Keeps a snapshot of each of these groups, one after the other.
     fn keep(&self, due: Vec<Group>) -> impl Future<Output = ()> + Send + use<> {
-        let (meta, shards, groups) = (self.meta.clone(), self.shards.clone(), Arc::clone(&self.start.groups));
+        let groups = Arc::clone(&self.start.groups);
         async move {
             for group in due {
-                let shared: Option<(Pieces, Position)> = match group {
-                    Group::Meta => {
-                        let (reply, answer) = oneshot::channel();
-                        let asked = meta.as_ref().map(|meta| meta.cast(MetaMsg::Share(reply)));
-                        match (asked, answer.await) {
-                            (Some(Ok(())), Ok((state, applied))) => {
-                                let pieces: Pieces = Box::new(move || state.encode_chunks().collect());
-                                Some((pieces, applied))
-                            }
-                            (_, _) => None,
-                        }
-                    }
-                    Group::Shard(_) => {
-                        let (reply, answer) = oneshot::channel();
-                        let asked = shards.get(&group).map(|shard| shard.cast(ShardMsg::Share(reply)));
-                        match (asked, answer.await) {
-                            (Some(Ok(())), Ok((state, applied))) => {
-                                let pieces: Pieces = Box::new(move || state.encode_chunks().collect());
-                                Some((pieces, applied))
-                            }
-                            (_, _) => None,
-                        }
-                    }
-                };
-                let Some((pieces, applied)) = shared else { continue };
-                if let Err(error) = groups.keep(group, applied, pieces).await {
+                if let Err(error) = groups.keep(group).await {
                     tracing::error!(%group, %error, "no snapshot was kept; the log keeps growing");
                 }
             }
@@ -277,6 +249,8 @@ impl RootBody {
             tokio::time::sleep(Duration::from_millis(DRAIN_POLL_MS)).await;
         }
         self.keep(self.all().collect()).await;
+        // First the logs, then the machines under them: a log that lost its machine would say so.
+        self.start.groups.close().await;
         let patience = Some(Duration::from_millis(DRAIN_MS_MAX));
         for shard in self.shards.values() {
             // One that does not stop in time is dropped with the runtime.
@@ -285,7 +259,6 @@ impl RootBody {
         if let Some(meta) = &self.meta {
             let _ = meta.stop_and_wait(None, patience).await;
         }
-        self.start.groups.close().await;
     }
 
     async fn is_idle(&self) -> bool {

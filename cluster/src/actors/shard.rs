@@ -1,6 +1,7 @@
 //! The actor of a shard: one turn at a time, and a tracked task for each proposal.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use proffer_engine::profile::apply::Outcome;
 use proffer_engine::profile::command::{Leader, Position};
@@ -8,10 +9,12 @@ use proffer_engine::profile::shard::ShardState;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::actors::timer::Alarm;
 use crate::groups::{Groups, ProposeShard};
-use crate::ports::propose::{Gone, Machine, Pending, Proposed};
+use crate::limits::LEASE_RETRY_MS;
+use crate::ports::propose::{Gone, InstallError, Machine, Pending, Pieces, Proposed, Replicated};
 use crate::shard::leader::{Command, ShardLeader, Surroundings};
 
 /// Messages of a shard's actor.
@@ -27,7 +30,11 @@ pub(crate) enum ShardMsg {
     /// The alarm rang.
     Ring,
     /// The committed state, shared.
-    Share(oneshot::Sender<(ShardState, Position)>),
+    Share(oneshot::Sender<ShardState>),
+    /// A state from elsewhere, in place of this one.
+    Install { state: Box<ShardState>, position: Position, reply: oneshot::Sender<()> },
+    /// Its log has ended: so must it.
+    Abandon(String),
     /// Whether nothing is under way.
     IsIdle(oneshot::Sender<bool>),
 }
@@ -67,6 +74,33 @@ impl Machine<Command, Outcome> for ShardMachine {
     }
 }
 
+impl Replicated<Command, Outcome> for ShardMachine {
+    fn share(&self) -> Pending<'_, Result<Pieces, Gone>> {
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            self.0.cast(ShardMsg::Share(reply)).map_err(|_| Gone)?;
+            let state = answer.await.map_err(|_| Gone)?;
+            let pieces: Pieces = Box::new(move || state.encode_chunks().collect());
+            Ok(pieces)
+        })
+    }
+
+    fn install(&self, position: Position, pieces: Vec<Vec<u8>>) -> Pending<'_, Result<(), InstallError>> {
+        Box::pin(async move {
+            let state = ShardState::decode_chunks(pieces);
+            let state = Box::new(state.map_err(|error| InstallError::Unreadable(error.to_string()))?);
+            let (reply, answer) = oneshot::channel();
+            self.0.cast(ShardMsg::Install { state, position, reply }).map_err(|_| Gone)?;
+            answer.await.map_err(|_| Gone)?;
+            Ok(())
+        })
+    }
+
+    fn abandon(&self, reason: &str) {
+        let _ = self.0.cast(ShardMsg::Abandon(reason.to_owned()));
+    }
+}
+
 impl Actor for ShardActor {
     type Msg = ShardMsg;
     type State = ShardBody;
@@ -88,10 +122,7 @@ impl Actor for ShardActor {
             }
         });
         let leader = ShardLeader::new(around.clone(), state, applied);
-        // The door's waker sends the first `Work`.
-        let woken = myself.clone();
-        around.door.open(Arc::new(move || drop(woken.cast(ShardMsg::Work))));
-        Ok(ShardBody { leader, around, propose, proposals, alarm: Alarm::default(), summoned: true })
+        Ok(ShardBody { leader, around, propose, proposals, alarm: Alarm::default(), summoned: false })
     }
 
     async fn handle(
@@ -111,17 +142,23 @@ impl Actor for ShardActor {
                 body.leader.proposed(proposed);
                 // What the answer said of the leader may be older than what the port says by now.
                 let leader = *body.propose.leader().borrow();
-                body.leader.follow(leader);
+                body.follow(leader, &myself);
             }
-            ShardMsg::Leads(leader) => body.leader.follow(leader),
+            ShardMsg::Leads(leader) => body.follow(leader, &myself),
             ShardMsg::Ring => {
                 body.alarm.rang();
                 body.leader.wake();
             }
             ShardMsg::Share(reply) => {
-                let _ = reply.send(body.leader.share());
+                let (state, _) = body.leader.share();
+                let _ = reply.send(state);
                 return Ok(());
             }
+            ShardMsg::Install { state, position, reply } => {
+                body.leader.install(*state, position);
+                let _ = reply.send(());
+            }
+            ShardMsg::Abandon(reason) => return Err(reason.into()),
             ShardMsg::IsIdle(reply) => {
                 let _ = reply.send(body.leader.is_idle());
                 return Ok(());
@@ -138,10 +175,30 @@ impl Actor for ShardActor {
 }
 
 impl ShardBody {
+    /// Another leads, or nobody, or this replica: calls are let in while it does.
+    fn follow(&mut self, leader: Option<Leader>, myself: &ActorRef<ShardMsg>) {
+        self.leader.follow(leader);
+        match (leader, self.around.door.is_up()) {
+            (Some(_), false) => {
+                // The door's waker sends the first `Work`.
+                self.summoned = true;
+                let woken = myself.clone();
+                self.around.door.open(Arc::new(move || drop(woken.cast(ShardMsg::Work))));
+            }
+            (None, true) => self.around.door.close(),
+            (Some(_), true) | (None, false) => {}
+        }
+    }
+
     fn turn(&mut self, myself: &ActorRef<ShardMsg>) {
-        if self.leader.work() && !self.summoned {
+        // Looked at before the state is: what is read then was the newest when it was looked at.
+        let may_read = self.propose.may_read();
+        if may_read && self.leader.work() && !self.summoned {
             self.summoned = true;
             let _ = myself.cast(ShardMsg::Work);
+        }
+        if let Some(reason) = self.propose.stuck() {
+            self.leader.refuse_formed(&reason);
         }
         if let Some((commands, leader)) = self.leader.next_entry() {
             while self.proposals.try_join_next().is_some() {}
@@ -153,11 +210,13 @@ impl ShardBody {
             });
         }
         // Only now is the door's next call a reason to come again: what came before has been looked at.
-        if self.around.door.rest() && !self.summoned && !self.leader.is_held_up() {
+        if self.around.door.rest() && !self.summoned && may_read && !self.leader.is_held_up() {
             self.summoned = true;
             let _ = myself.cast(ShardMsg::Work);
         }
         let ring = myself.clone();
-        self.alarm.set(self.leader.next_timer(), move || drop(ring.cast(ShardMsg::Ring)));
+        let again = (!may_read && self.leader.leads()).then(|| Instant::now() + Duration::from_millis(LEASE_RETRY_MS));
+        self.alarm
+            .set(self.leader.next_timer().into_iter().chain(again).min(), move || drop(ring.cast(ShardMsg::Ring)));
     }
 }

@@ -24,7 +24,7 @@ use crate::limits::{
     PROPOSE_TRIES, RETRY_AFTER_START_MS,
 };
 use crate::meta::ask::{LedgerRow, MetaAsk};
-use crate::meta::command::{MetaCommand, MetaCommandV1, MetaOp, MetaOutcome};
+use crate::meta::command::{Founding, MetaCommand, MetaCommandV1, MetaOp, MetaOutcome};
 use crate::meta::compile::{Compile, Compiled};
 use crate::meta::door::{Admitted, MetaDoor};
 use crate::meta::job::{Acknowledgement, Duties, Job, Part, Space, is_exclusion, told_of};
@@ -46,6 +46,8 @@ pub(crate) struct Surroundings {
     pub(crate) shards: Vec<Arc<ShardDoor>>,
     pub(crate) views: Arc<Views>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// What the cluster is created with, if it is not yet.
+    pub(crate) founding: Founding,
 }
 
 /// The meta group's state machine and its leader.
@@ -124,14 +126,41 @@ impl MetaLeader {
         outcomes
     }
 
-    /// The committed state and the entry it stands at. O(size of the tables): bodies are shared.
-    pub(crate) fn share(&self) -> (MetaState, Position) {
-        (self.state.clone(), self.applied)
+    /// The committed state. O(size of the tables): bodies are shared.
+    pub(crate) fn share(&self) -> MetaState {
+        self.state.clone()
+    }
+
+    /// Takes a state from elsewhere in place of its own, which lacks too much to be fed one entry after the other.
+    pub(crate) fn install(&mut self, state: MetaState, applied: Position) {
+        self.stale = state.numbers().map(|(tenant, _)| (tenant.clone(), vec![Touched::Everything])).collect();
+        self.unheard = state.ledger().accounts().map(|(id, _)| id).collect();
+        self.openings = Openings::of(&state);
+        (self.tried, self.tried_for) = (state.catalog().clone(), 0);
+        (self.state, self.applied) = (state, applied);
     }
 
     /// Another leads (or nobody, or this replica again).
     pub(crate) fn follow(&mut self, leader: Option<Leader>) {
+        if self.leader.is_some() && leader.is_none() {
+            self.hand_back();
+        }
         self.leader = leader;
+        self.around.views.expect(self.state.revision());
+    }
+
+    /// Answers what waits to be proposed: another leads, and what was asked of this one must not be done once it leads again. What was
+    /// begun and is acknowledged by the log is answered as if nothing had happened.
+    fn hand_back(&mut self) {
+        let reason = "another replica leads the catalogue now".to_owned();
+        let error = Error::Unavailable { reason, retry_after_ms: RETRY_AFTER_START_MS };
+        for job in self.jobs.values_mut() {
+            for (index, _) in std::mem::take(&mut job.todo) {
+                job.answers[index] = Some(Err(error.clone()));
+            }
+        }
+        self.urgent.clear();
+        self.open.clear();
     }
 
     /// The next entry to propose, if none is under way and there is something to propose. Answers what only reads.
@@ -163,6 +192,12 @@ impl MetaLeader {
             self.begin(admitted);
         }
         let now = self.now();
+        if self.state.founding().is_none() {
+            // Nothing can be applied before it: it goes alone.
+            let mut space = Space { bytes: ENTRY_BYTES_MAX, commands: ENTRY_COMMANDS_MAX };
+            self.form(MetaOp::Found(self.around.founding), Part::Own, now, leader, &mut space);
+            return;
+        }
         let mut space = Space { bytes: ENTRY_BYTES_MAX, commands: ENTRY_COMMANDS_MAX };
         self.tried_for = self.applied.index + 1;
         while space.is_left()

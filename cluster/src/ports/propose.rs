@@ -34,7 +34,7 @@ pub struct Committed<R> {
 /// Why a proposal was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// Another leads, as far as is known.
+    /// This replica does not lead under the expected leader; under which it does, if it does.
     NotLeader(Option<Leader>),
 }
 
@@ -47,16 +47,24 @@ pub enum Reason {
 ///   leader is the `expected` one;
 /// * `Refused` and `NotApplied` prove that nothing was or will be written; everything that cannot prove it is `Unknown`;
 /// * a call whose future is dropped counts as `Unknown`;
-/// * [`Propose::leader`] is `None` while nobody is known to lead. A proposal under another leader than the current one is never
-///   `Applied`, though an entry written before the leader changed may still be applied under its own.
+/// * [`Propose::leader`] names this replica while it leads, and nobody otherwise: who leads elsewhere is not for the state machine
+///   to know. A proposal under another leader than the current one is never `Applied`, though an entry written before the leader
+///   changed may still be applied under its own;
+/// * [`Propose::may_read`] is looked at before the state is read for an answer that takes nothing.
 ///
-/// Adapters: `propose::local` (one node's log), `propose::memory`, `propose::hostile` (seeded faults); Raft comes under the same door.
+/// Adapters: `raft` (replicas on several nodes, or on one), `propose::memory`, `propose::hostile` (seeded faults).
 pub trait Propose<C, R>: Send + Sync + 'static {
     /// Proposes `commands` as one entry, provided `expected` leads.
     fn propose(&self, commands: Vec<C>, expected: Leader) -> Pending<'_, Proposed<R>>;
 
-    /// Who leads, as far as this replica knows.
+    /// Under which leader this replica leads, if it does.
     fn leader(&self) -> watch::Receiver<Option<Leader>>;
+
+    /// Why the log takes nothing for the moment, though what is under way may still come to an end.
+    fn stuck(&self) -> Option<String>;
+
+    /// Whether this replica's state, while it leads, is certain to be the newest.
+    fn may_read(&self) -> bool;
 }
 
 /// The state machine under a group's log, as an adapter sees it.
@@ -73,3 +81,31 @@ pub trait Machine<C, R>: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the state machine is gone")]
 pub struct Gone;
+
+/// A state encoded piece by piece, off the deciding threads.
+pub type Pieces = Box<dyn FnOnce() -> Vec<Vec<u8>> + Send>;
+
+/// A state machine that can hand its state out and take another's in: what a replica among several needs.
+///
+/// Contract: as [`Machine`]; all calls come one at a time, and between two entries.
+pub trait Replicated<C, R>: Machine<C, R> {
+    /// The state as it stands.
+    fn share(&self) -> Pending<'_, Result<Pieces, Gone>>;
+
+    /// Takes the state of these pieces, which has applied everything up to `position`, in place of its own.
+    fn install(&self, position: Position, pieces: Vec<Vec<u8>>) -> Pending<'_, Result<(), InstallError>>;
+
+    /// Nothing will ever come out of the log again: whoever owns the machine recovers it.
+    fn abandon(&self, reason: &str);
+}
+
+/// Why a state was not taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// The state machine does not exist any more.
+    #[error(transparent)]
+    Gone(#[from] Gone),
+    /// The pieces are no state.
+    #[error("{0}")]
+    Unreadable(String),
+}

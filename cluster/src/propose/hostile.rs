@@ -129,6 +129,14 @@ where
     fn leader(&self) -> watch::Receiver<Option<Leader>> {
         self.inner.leader()
     }
+
+    fn stuck(&self) -> Option<String> {
+        None
+    }
+
+    fn may_read(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

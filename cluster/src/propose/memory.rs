@@ -1,25 +1,28 @@
 //! A group whose log is a list in memory: for tests, and the inside of [`hostile`](super::hostile).
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::Mutex as SyncMutex;
 
 use proffer_engine::profile::command::{Leader, Position};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
-use crate::ports::propose::{Machine, Pending, Propose, Proposed};
-use crate::propose::handover::Handover;
+use crate::ports::propose::{Committed, Machine, Pending, Propose, Proposed, Reason};
 
 /// Entries of a [`MemoryPropose`] with their positions.
 pub type Entries<C> = Vec<(Position, Vec<C>)>;
 
 /// One replica, one log in memory, nothing ever lost but by ending the process.
 pub struct MemoryPropose<C, R> {
-    handover: Handover<C, R>,
-    entries: Mutex<Entries<C>>,
+    machine: Arc<dyn Machine<C, R>>,
+    leader: watch::Sender<Option<Leader>>,
+    // The order of the log is the order of this lock; `None` once the machine is gone.
+    next_index: Mutex<Option<u64>>,
+    entries: SyncMutex<Entries<C>>,
 }
 
 impl<C, R> std::fmt::Debug for MemoryPropose<C, R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MemoryPropose").field("leader", &*self.handover.leader().borrow()).finish_non_exhaustive()
+        f.debug_struct("MemoryPropose").field("leader", &*self.leader.borrow()).finish_non_exhaustive()
     }
 }
 
@@ -31,12 +34,17 @@ impl<C, R> MemoryPropose<C, R> {
 
     /// A log whose next entry is `next_index`.
     pub fn continuing(leader: Leader, machine: Arc<dyn Machine<C, R>>, next_index: u64) -> Self {
-        MemoryPropose { handover: Handover::new(leader, machine, next_index), entries: Mutex::new(Vec::new()) }
+        MemoryPropose {
+            machine,
+            leader: watch::Sender::new(Some(leader)),
+            next_index: Mutex::new(Some(next_index)),
+            entries: SyncMutex::new(Vec::new()),
+        }
     }
 
     /// Makes another lead.
     pub fn set_leader(&self, leader: Option<Leader>) {
-        self.handover.set_leader(leader);
+        self.leader.send_replace(leader);
     }
 }
 
@@ -54,17 +62,36 @@ where
 {
     fn propose(&self, commands: Vec<C>, expected: Leader) -> Pending<'_, Proposed<R>> {
         Box::pin(async move {
-            let turn = match self.handover.begin(expected).await {
-                Ok(turn) => turn,
-                Err(refused) => return refused,
-            };
-            self.entries.lock().expect("no holder panics").push((turn.position(), commands.clone()));
-            turn.apply(commands).await
+            let mut next_index = self.next_index.lock().await;
+            let Some(index) = *next_index else { return Proposed::NotApplied("the state machine is gone".to_owned()) };
+            let current = *self.leader.borrow();
+            if current != Some(expected) {
+                return Proposed::Refused(Reason::NotLeader(current));
+            }
+            let position = Position { leader: expected, index };
+            self.entries.lock().expect("no holder panics").push((position, commands.clone()));
+            // Gone unless the machine answers: also when this future is dropped while it applies.
+            *next_index = None;
+            match self.machine.apply(position, commands).await {
+                Ok(results) => {
+                    *next_index = Some(index + 1);
+                    Proposed::Applied(Committed { position, results })
+                }
+                Err(_) => Proposed::Unknown,
+            }
         })
     }
 
     fn leader(&self) -> watch::Receiver<Option<Leader>> {
-        self.handover.leader()
+        self.leader.subscribe()
+    }
+
+    fn stuck(&self) -> Option<String> {
+        None
+    }
+
+    fn may_read(&self) -> bool {
+        true
     }
 }
 

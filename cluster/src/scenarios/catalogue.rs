@@ -37,7 +37,8 @@ impl Bench {
     async fn new(commands: Vec<catalog::Command>) -> Self {
         let mut state = MetaState::new();
         let founded = Position { leader: LED, index: 1 };
-        let op = MetaOp::Found(Founding { secret: [1; 16], shards: 1 });
+        let founding = Founding { secret: [1; 16], shards: 1 };
+        let op = MetaOp::Found(founding);
         state.apply(founded, &MetaCommand::V1(MetaCommandV1 { now: Timestamp(NOON), leader: LED, op }));
         let door = Arc::new(MetaDoor::default());
         door.open(Arc::new(|| {}));
@@ -46,6 +47,7 @@ impl Bench {
             shards: vec![Arc::new(ShardDoor::new())],
             views: Arc::new(Views::new()),
             clock: Arc::new(TokioClock::new()),
+            founding,
         };
         let mut leader = MetaLeader::new(around, state, founded);
         leader.follow(Some(LED));

@@ -14,13 +14,14 @@ use proffer_engine::value::Value;
 use super::world::*;
 use crate::config::Config;
 use crate::error::{Error, StartError};
-use crate::groups::{Group, Groups, LocalGroups, ProposeShard};
+use crate::groups::{Group, Groups, NoPeers, ProposeShard, RaftGroups};
 use crate::handle::Handle;
 use crate::limits::LOG_FULL_PROBE_MS;
 use crate::log::{Durability, GroupId, Log, LogOptions, LogPorts};
 use crate::ports::disk::Disk;
 use crate::ports::memory_disk::MemoryDisk;
-use crate::ports::propose::{Gone, Machine, Pending, Proposed};
+use crate::ports::propose::{Gone, InstallError, Machine, Pending, Pieces, Proposed, Replicated};
+use crate::raft::{ReplicaPorts, Timing};
 use crate::shard::leader::Command as ShardEntry;
 use crate::snapshots::Snapshots;
 use crate::start::start;
@@ -116,7 +117,13 @@ async fn a_full_disk_makes_the_node_unready_until_there_is_room() {
     change(&handle, offer("one", 50, vec![profile_cap(1)])).await;
     assert!(handle.status().ready);
     disk.set_capacity(Some(0));
-    assert!(matches!(decide(&handle, 1).await, Err(Error::Unavailable { .. })));
+    // The one that finds it out has written half of something: it cannot be said that nothing will come of it.
+    assert_eq!(decide(&handle, 1).await.unwrap_err(), Error::Unknown);
+    for number in 2..6 {
+        let begun = tokio::time::Instant::now();
+        assert!(matches!(decide(&handle, number).await, Err(Error::Unavailable { .. })));
+        assert!(begun.elapsed() < Duration::from_millis(100), "nobody is kept waiting");
+    }
     let status = handle.status();
     assert!(!status.ready && status.reasons[0].contains("disk is full"), "{status:?}");
     tokio::time::sleep(Duration::from_secs(30)).await;
@@ -124,7 +131,8 @@ async fn a_full_disk_makes_the_node_unready_until_there_is_room() {
     disk.set_capacity(None);
     tokio::time::sleep(Duration::from_millis(LOG_FULL_PROBE_MS + 10)).await;
     assert!(handle.status().ready, "{:?}", handle.status());
-    take(&handle, 1..2).await;
+    take(&handle, 2..6).await;
+    all_is_there(&handle, 1..2).await;
 }
 
 /// A shard without an actor.
@@ -141,10 +149,24 @@ impl Machine<ShardEntry, Outcome> for Bare {
     }
 }
 
-const LED: Leader = Leader { term: 1, replica: 1 };
+impl Replicated<ShardEntry, Outcome> for Bare {
+    fn share(&self) -> Pending<'_, Result<Pieces, Gone>> {
+        let state = self.0.lock().unwrap().0.clone();
+        let pieces: Pieces = Box::new(move || state.encode_chunks().collect());
+        Box::pin(async move { Ok(pieces) })
+    }
+
+    fn install(&self, _: Position, _: Vec<Vec<u8>>) -> Pending<'_, Result<(), InstallError>> {
+        unreachable!("there is nobody to send a state")
+    }
+
+    fn abandon(&self, reason: &str) {
+        panic!("{reason}");
+    }
+}
 
 struct Kept {
-    groups: LocalGroups,
+    groups: RaftGroups,
     log: Log,
 }
 
@@ -155,23 +177,32 @@ impl Kept {
             disk: Arc::clone(&ports.disk),
             offload: Arc::clone(&ports.offload),
             fatal: Arc::clone(&fatal) as _,
-            entropy: ports.entropy,
+            entropy: Arc::clone(&ports.entropy),
         };
         let (log, _) = Log::open(options, log_ports).await.unwrap();
         let snapshots = Snapshots::open(ports.disk, fatal).unwrap();
-        Kept { groups: LocalGroups::new(log.clone(), snapshots, ports.offload, ports.clock, LED), log }
+        let groups = RaftGroups::new(ReplicaPorts {
+            log: log.clone(),
+            snapshots,
+            offload: ports.offload,
+            entropy: ports.entropy,
+            carrier: Arc::new(NoPeers),
+            timing: Timing::FAST,
+            building: Arc::default(),
+        });
+        Kept { groups, log }
     }
 
     async fn shard(&self, shard: u16) -> Result<(Arc<Bare>, ProposeShard), StartError> {
         let (state, applied) = self.groups.recover_shard(ShardId(shard)).await?;
         let bare = Arc::new(Bare(Mutex::new((state, applied))));
         let propose = self.groups.shard(ShardId(shard), Arc::clone(&bare) as _, applied);
+        propose.leader().wait_for(Option::is_some).await.unwrap();
         Ok((bare, propose))
     }
 
-    async fn keep(&self, shard: u16, bare: &Bare) -> Result<(), String> {
-        let (state, applied) = bare.0.lock().unwrap().clone();
-        self.groups.keep(Group::Shard(ShardId(shard)), applied, Box::new(move || state.encode_chunks().collect())).await
+    async fn keep(&self, shard: u16) -> Result<(), String> {
+        self.groups.keep(Group::Shard(ShardId(shard))).await
     }
 }
 
@@ -179,8 +210,9 @@ async fn put(propose: &ProposeShard, number: usize) {
     let attributes = Some(vec![("text".to_owned(), Value::text("x".repeat(100)))]);
     let op =
         ShardOp::PutProfile(PutProfile { tenant: tenant(), customer: customer(number), attributes, segments: None });
-    let command = ShardCommandV1 { now: Timestamp(NOON), leader: LED, revision: Revision(0), op };
-    let proposed = propose.propose(vec![Arc::new(ShardCommand::V1(command))], LED).await;
+    let leader: Leader = propose.leader().borrow().expect("it leads");
+    let command = ShardCommandV1 { now: Timestamp(NOON), leader, revision: Revision(0), op };
+    let proposed = propose.propose(vec![Arc::new(ShardCommand::V1(command))], leader).await;
     assert!(matches!(proposed, Proposed::Applied(_)), "{proposed:?}");
 }
 
@@ -193,11 +225,11 @@ async fn a_snapshot_ahead_of_its_log_is_gone_on_from_in_memory_only() {
     let disk = Arc::new(MemoryDisk::new());
     let memory = LogOptions { durability: Durability::Memory, ..LogOptions::default() };
     let node = Kept::on(&disk, memory).await;
-    let (bare, propose) = node.shard(0).await.unwrap();
+    let (_, propose) = node.shard(0).await.unwrap();
     for number in 0..10 {
         put(&propose, number).await;
     }
-    node.keep(0, &bare).await.unwrap();
+    node.keep(0).await.unwrap();
     disk.cut_power(|_, _| 0);
     let strict = Kept::on(&Arc::new(disk.copy()), LogOptions::default()).await;
     let error = strict.shard(0).await.err().unwrap().to_string();
@@ -217,18 +249,18 @@ async fn a_group_that_nobody_writes_to_does_not_keep_the_log_for_ever() {
     let disk = Arc::new(MemoryDisk::new());
     let small = LogOptions { segment_bytes: 2_000, unpinning_bytes: 20_000, ..LogOptions::default() };
     let node = Kept::on(&disk, small).await;
-    let (idle, propose) = node.shard(0).await.unwrap();
+    let (_, propose) = node.shard(0).await.unwrap();
     for number in 0..10 {
         put(&propose, number).await;
         if number % 5 == 4 {
-            node.keep(0, &idle).await.unwrap();
+            node.keep(0).await.unwrap();
         }
     }
-    let (busy, propose) = node.shard(1).await.unwrap();
+    let (_, propose) = node.shard(1).await.unwrap();
     for number in 0..300 {
         put(&propose, number).await;
         if number % 100 == 99 {
-            node.keep(1, &busy).await.unwrap();
+            node.keep(1).await.unwrap();
         }
     }
     let quiet = Group::Shard(ShardId(0));
@@ -237,11 +269,11 @@ async fn a_group_that_nobody_writes_to_does_not_keep_the_log_for_ever() {
     let newest = files(&disk, "snap-00000000000000000002-").pop().unwrap();
     disk.flip(&newest, 40, 1);
     let before = node.log.bounds(GroupId(2));
-    assert!(node.keep(0, &idle).await.is_err());
+    assert!(node.keep(0).await.is_err());
     assert_eq!(node.log.bounds(GroupId(2)), before);
     disk.flip(&newest, 40, 1);
     let segments = node.log.status().segments;
-    node.keep(0, &idle).await.unwrap();
+    node.keep(0).await.unwrap();
     assert!(!node.groups.is_snapshot_due(quiet));
     assert!(node.log.status().segments < segments / 2, "{:?}", node.log.status());
     node.log.close().await.unwrap();

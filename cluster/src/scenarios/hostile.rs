@@ -8,7 +8,7 @@ use std::time::Duration;
 use proffer_engine::catalog::Op;
 use proffer_engine::keys::{OfferKey, ShardId};
 use proffer_engine::profile::apply::Outcome;
-use proffer_engine::profile::command::{Leader, Position};
+use proffer_engine::profile::command::Position;
 use proffer_engine::profile::shard::ShardState;
 use proffer_engine::time::Timestamp;
 use tokio::time::Instant;
@@ -17,14 +17,14 @@ use super::world::*;
 use crate::calls::{Call, CallKey};
 use crate::config::Config;
 use crate::error::{Error, StartError};
-use crate::groups::{Group, Groups, Pieces, ProposeMeta, ProposeShard};
+use crate::groups::{Group, Groups, ProposeMeta, ProposeShard};
 use crate::handle::Handle;
-use crate::meta::command::{Founding, MetaCommand, MetaCommandV1, MetaOp, MetaOutcome};
+use crate::meta::command::{Founding, MetaOutcome};
 use crate::meta::leader::Command as MetaEntry;
 use crate::meta::state::MetaState;
 use crate::ports::entropy::{Entropy, SeededEntropy};
 use crate::ports::memory_disk::MemoryDisk;
-use crate::ports::propose::{Machine, Pending};
+use crate::ports::propose::{Pending, Replicated};
 use crate::propose::hostile::{Faults, HostilePropose};
 use crate::shard::leader::Command as ShardEntry;
 use crate::start::assemble;
@@ -52,24 +52,24 @@ impl HostileGroups {
 }
 
 impl Groups for HostileGroups {
-    fn recover_meta(&self, founding: Founding) -> Pending<'_, Result<(MetaState, Position), StartError>> {
-        let leader = Leader { term: 1, replica: 1 };
-        let applied = Position { leader, index: 1 };
-        let mut state = MetaState::new();
-        let (now, op) = (Timestamp(NOON), MetaOp::Found(founding));
-        state.apply(applied, &MetaCommand::V1(MetaCommandV1 { now, leader, op }));
-        Box::pin(async move { Ok((state, applied)) })
+    fn recover_meta(&self) -> Pending<'_, Result<(MetaState, Position), StartError>> {
+        Box::pin(async move { Ok((MetaState::new(), Position::default())) })
     }
 
     fn recover_shard(&self, _: ShardId) -> Pending<'_, Result<(ShardState, Position), StartError>> {
         Box::pin(async move { Ok((ShardState::new(), Position::default())) })
     }
 
-    fn meta(&self, machine: Arc<dyn Machine<MetaEntry, MetaOutcome>>, applied: Position) -> ProposeMeta {
+    fn meta(&self, machine: Arc<dyn Replicated<MetaEntry, MetaOutcome>>, applied: Position) -> ProposeMeta {
         self.keep(HostilePropose::continuing(self.seed, Faults::SOME, machine, applied.index + 1))
     }
 
-    fn shard(&self, shard: ShardId, machine: Arc<dyn Machine<ShardEntry, Outcome>>, applied: Position) -> ProposeShard {
+    fn shard(
+        &self,
+        shard: ShardId,
+        machine: Arc<dyn Replicated<ShardEntry, Outcome>>,
+        applied: Position,
+    ) -> ProposeShard {
         let seed = self.seed * 1_000 + 1 + u64::from(shard.0);
         self.keep(HostilePropose::continuing(seed, Faults::SOME, machine, applied.index + 1))
     }
@@ -78,7 +78,7 @@ impl Groups for HostileGroups {
         false
     }
 
-    fn keep(&self, _: Group, _: Position, _: Pieces) -> Pending<'_, Result<(), String>> {
+    fn keep(&self, _: Group) -> Pending<'_, Result<(), String>> {
         Box::pin(async { Ok(()) })
     }
 
@@ -110,7 +110,8 @@ async fn founded(seed: u64) -> (Arc<HostileGroups>, Handle) {
     let groups = Arc::new(HostileGroups { seed, heal: Mutex::default() });
     let (ports, _) = ports(Arc::new(MemoryDisk::new()), seed);
     let config = Config { shards: 4, node: format!("hostile-{seed}"), ..Config::default() };
-    let handle = assemble(config, ports, Arc::clone(&groups) as _).await.unwrap();
+    let founding = Founding { secret: [7; 16], shards: 4 };
+    let handle = assemble(config, ports, Arc::clone(&groups) as _, founding).await.unwrap();
     let commands = [
         command(Op::CreateTenant),
         offer("global", 90, vec![global_cap(GLOBAL_LIMIT)]),

@@ -120,17 +120,49 @@ impl ShardLeader {
             // Somebody else's entry: what was foreseen on the state before it need not come true.
             self.start_over();
         }
-        self.taker.send(&self.state, &self.around.meta);
-        self.redo.extend(self.taker.give_back_again(&self.state).map(Work::Own));
+        if self.leader.is_some() {
+            self.taker.send(&self.state, &self.around.meta);
+            self.redo.extend(self.taker.give_back_again(&self.state).map(Work::Own));
+        }
         outcomes
+    }
+
+    /// Takes a state from elsewhere in place of its own, which lacks too much to be fed one entry after the other.
+    pub(crate) fn install(&mut self, state: ShardState, applied: Position) {
+        (self.state, self.applied) = (state, applied);
+        self.taker = Taker::new(self.around.shard);
+        self.start_over();
+    }
+
+    /// Whether this replica leads.
+    pub(crate) fn leads(&self) -> bool {
+        self.leader.is_some()
     }
 
     /// Another leads (or nobody, or this replica again).
     pub(crate) fn follow(&mut self, leader: Option<Leader>) {
-        if self.leader != leader {
-            self.leader = leader;
-            self.taker.report_all(&self.state);
-            self.start_over();
+        if self.leader == leader {
+            return;
+        }
+        self.leader = leader;
+        self.tick_pending = false;
+        self.start_over();
+        match leader {
+            Some(_) => self.taker.report_all(&self.state),
+            // What it was asked as a leader is another's to answer now: nothing of it was done, or it is in the log.
+            None => self.hand_back(),
+        }
+    }
+
+    /// Tells everybody who waits, but for those whose entry is under way, that another leads.
+    fn hand_back(&mut self) {
+        let waiting = std::mem::take(&mut self.redo).into_iter();
+        let parked = std::mem::take(&mut self.parked).into_iter();
+        let behind = std::mem::take(&mut self.behind).into_iter();
+        let parked = parked.map(|(_, ask)| Work::Ask(Ask::Decide(Box::new(ask))));
+        for work in waiting.chain(parked).chain(behind.map(|(_, work)| work)) {
+            let reason = "another replica leads the shard now".to_owned();
+            self.refuse(work, Error::Unavailable { reason, retry_after_ms: RETRY_AFTER_START_MS });
         }
     }
 
@@ -173,6 +205,19 @@ impl ShardLeader {
         }
         self.forming_bytes -= bytes;
         Some((self.in_flight.iter().map(|deed| Arc::clone(&deed.command)).collect(), leader))
+    }
+
+    /// The log takes nothing: what was formed is refused, rather than kept waiting behind an entry that does not end.
+    pub(crate) fn refuse_formed(&mut self, reason: &str) {
+        let formed = std::mem::take(&mut self.forming);
+        if formed.is_empty() {
+            return;
+        }
+        for deed in formed {
+            let (reason, retry_after_ms) = (reason.to_owned(), RETRY_AFTER_START_MS);
+            self.fail(deed.origin, &Error::Unavailable { reason, retry_after_ms });
+        }
+        self.start_over();
     }
 
     /// What became of the entry under way.
@@ -226,6 +271,7 @@ impl ShardLeader {
 
     /// When time alone makes something to do.
     pub(crate) fn next_timer(&self) -> Option<Instant> {
+        self.leader?;
         let parked = self.parked.iter().map(|(until, _)| *until).min();
         let due = (!self.tick_pending).then(|| self.state.next_due()).flatten().map(|due| {
             let ms = due.since_ms(self.now()).clamp(0, 60_000);
@@ -239,6 +285,9 @@ impl ShardLeader {
 
     /// Time has passed.
     pub(crate) fn wake(&mut self) {
+        if self.leader.is_none() {
+            return;
+        }
         let now = Instant::now();
         self.unpark(|until| until <= now);
         // Whoever has stopped waiting makes room.

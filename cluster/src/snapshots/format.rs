@@ -33,16 +33,16 @@ enum StoredHeader {
 }
 
 /// A file being written, hashed as it grows.
-pub(super) struct Hashing<'a> {
-    disk: &'a dyn Disk,
-    name: &'a str,
+pub(super) struct Hashing {
+    disk: Arc<dyn Disk>,
+    name: String,
     hash: Xxh3,
     chunks: u64,
     bytes: u64,
 }
 
-impl<'a> Hashing<'a> {
-    pub(super) fn begin(disk: &'a dyn Disk, name: &'a str, header: &Header) -> Result<Hashing<'a>, SnapshotError> {
+impl Hashing {
+    pub(super) fn begin(disk: Arc<dyn Disk>, name: String, header: &Header) -> Result<Hashing, SnapshotError> {
         let mut file = Hashing { disk, name, hash: Xxh3::new(), chunks: 0, bytes: 0 };
         let Header { group, last_index, meta } = header.clone();
         file.append(&MAGIC)?;
@@ -69,7 +69,7 @@ impl<'a> Hashing<'a> {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
-        self.disk.append(self.name, bytes)?;
+        self.disk.append(&self.name, bytes)?;
         self.hash.update(bytes);
         self.bytes += bytes.len() as u64;
         Ok(())
@@ -180,14 +180,14 @@ mod tests {
 
     #[test]
     fn golden_bytes_of_version_1() {
-        let disk = MemoryDisk::new();
+        let disk = Arc::new(MemoryDisk::new());
         disk.create("a").unwrap();
         let header = Header { group: 3, last_index: 500, meta: b"m".to_vec() };
-        let mut file = Hashing::begin(&disk, "a", &header).unwrap();
+        let mut file = Hashing::begin(Arc::<MemoryDisk>::clone(&disk), "a".to_owned(), &header).unwrap();
         file.push(b"state").unwrap();
         file.push(b"").unwrap();
         let bytes = file.finish().unwrap();
-        let hex: String = read_all(&disk, "a", bytes).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String = read_all(&*disk, "a", bytes).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, GOLDEN.concat().replace(' ', ""));
     }
 

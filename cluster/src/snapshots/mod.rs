@@ -134,39 +134,43 @@ impl Snapshots {
         meta: &[u8],
         chunks: impl IntoIterator<Item = Vec<u8>>,
     ) -> Result<SnapshotInfo, SnapshotError> {
+        let mut draft = self.begin(group, last_index, meta)?;
+        for chunk in chunks {
+            draft.push(&chunk)?;
+        }
+        draft.keep()
+    }
+
+    /// Begins a snapshot whose chunks come one by one. Another draft of the same snapshot is overwritten.
+    ///
+    /// # Errors
+    /// See [`SnapshotError`].
+    pub fn begin(&self, group: GroupId, last_index: u64, meta: &[u8]) -> Result<Draft, SnapshotError> {
         check_size("description", meta.len(), SNAPSHOT_META_BYTES_MAX)?;
         let name = name(group, last_index);
         let temporary = format!("{name}.tmp");
-        let header = Header { group: group.0, last_index, meta: meta.to_vec() };
-        let written = self.fill(&temporary, &header, chunks).inspect_err(|_| {
-            // What cannot be removed now is removed at the next start.
-            let _left = self.disk.remove(&temporary);
-        })?;
-        self.disk.rename(&temporary, &name)?;
-        self.synced(self.disk.sync_dir())?;
-        for old in self.kept(group)?.into_iter().skip(SNAPSHOTS_KEPT) {
-            self.disk.remove(&self::name(group, old))?;
+        if self.disk.list()?.contains(&temporary) {
+            self.disk.remove(&temporary)?;
         }
-        Ok(SnapshotInfo { group, last_index, meta: header.meta, bytes: written })
+        self.disk.create(&temporary)?;
+        let header = Header { group: group.0, last_index, meta: meta.to_vec() };
+        let mut draft = Draft { snapshots: self.clone(), temporary: temporary.clone(), name, header, file: None };
+        draft.file = Some(Hashing::begin(Arc::clone(&self.disk), temporary, &draft.header)?);
+        Ok(draft)
     }
 
-    fn fill(
-        &self,
-        temporary: &str,
-        header: &Header,
-        chunks: impl IntoIterator<Item = Vec<u8>>,
-    ) -> Result<u64, SnapshotError> {
-        if self.disk.list()?.iter().any(|name| name == temporary) {
-            self.disk.remove(temporary)?;
+    /// The chunks of the snapshot that ends at an index, once its file is known to be sound.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Corrupt`] if it is not; what the disk says.
+    pub fn chunks(&self, group: GroupId, last_index: u64) -> Result<Chunks, SnapshotError> {
+        let name = name(group, last_index);
+        let (header, chunks, _) = format::open(&self.disk, &name)?;
+        if (header.group, header.last_index) == (group.0, last_index) {
+            return Ok(chunks);
         }
-        self.disk.create(temporary)?;
-        let mut file = Hashing::begin(&*self.disk, temporary, header)?;
-        for chunk in chunks {
-            file.push(&chunk)?;
-        }
-        let written = file.finish()?;
-        self.synced(self.disk.sync_data(temporary))?;
-        Ok(written)
+        let what = format!("it is of group {} up to entry {}", header.group, header.last_index);
+        Err(SnapshotError::Corrupt { name, what })
     }
 
     /// Loads the newest sound snapshot of a group. Each file is read once to check it, and its chunks again as they are asked
@@ -199,13 +203,7 @@ impl Snapshots {
     /// # Errors
     /// [`SnapshotError::Corrupt`] if it is not; what the disk says.
     pub fn verify(&self, group: GroupId, last_index: u64) -> Result<(), SnapshotError> {
-        let name = name(group, last_index);
-        let (header, ..) = format::open(&self.disk, &name)?;
-        if (header.group, header.last_index) == (group.0, last_index) {
-            return Ok(());
-        }
-        let what = format!("it is of group {} up to entry {}", header.group, header.last_index);
-        Err(SnapshotError::Corrupt { name, what })
+        self.chunks(group, last_index).map(|_| ())
     }
 
     /// Keeps a corrupt file as evidence, out of the way of those that count as kept.
@@ -223,6 +221,17 @@ impl Snapshots {
         let mut kept: Vec<u64> = self.disk.list()?.iter().filter_map(|name| last_index(name, group)).collect();
         kept.sort_unstable_by(|one, other| other.cmp(one));
         Ok(kept)
+    }
+
+    /// Removes the snapshots of a group that end before an index.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn remove_before(&self, group: GroupId, index: u64) -> Result<(), SnapshotError> {
+        for older in self.kept(group)?.into_iter().filter(|last| *last < index) {
+            self.disk.remove(&name(group, older))?;
+        }
+        self.synced(self.disk.sync_dir())
     }
 
     /// Removes all snapshots of a group that is gone, corrupt ones too.
@@ -243,6 +252,64 @@ impl Snapshots {
             self.fatal.stop(&format!("cannot sync a snapshot: {error}"));
             SnapshotError::Disk(error)
         })
+    }
+}
+
+/// A snapshot being written. Dropped before it is [kept](Draft::keep), it leaves nothing.
+pub struct Draft {
+    snapshots: Snapshots,
+    temporary: String,
+    name: String,
+    header: Header,
+    /// `None` once it is kept.
+    file: Option<Hashing>,
+}
+
+impl fmt::Debug for Draft {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Draft").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Draft {
+    /// Appends a chunk; empty ones are left out.
+    ///
+    /// # Errors
+    /// See [`SnapshotError`].
+    pub fn push(&mut self, chunk: &[u8]) -> Result<(), SnapshotError> {
+        self.file.as_mut().expect("it is not kept yet").push(chunk)
+    }
+
+    /// Puts it in its place, durably; of the older ones, the newest stays.
+    ///
+    /// # Errors
+    /// See [`SnapshotError`]. A sync that fails also ends the node.
+    pub fn keep(mut self) -> Result<SnapshotInfo, SnapshotError> {
+        let Snapshots { disk, .. } = &self.snapshots;
+        let group = GroupId(self.header.group);
+        let written = self.file.take().expect("it is kept once").finish();
+        let synced = written.and_then(|bytes| self.snapshots.synced(disk.sync_data(&self.temporary)).map(|()| bytes));
+        let bytes = synced.inspect_err(|_| self.discard())?;
+        disk.rename(&self.temporary, &self.name)?;
+        self.snapshots.synced(disk.sync_dir())?;
+        for old in self.snapshots.kept(group)?.into_iter().skip(SNAPSHOTS_KEPT) {
+            disk.remove(&name(group, old))?;
+        }
+        let Header { last_index, meta, .. } = self.header.clone();
+        Ok(SnapshotInfo { group, last_index, meta, bytes })
+    }
+
+    fn discard(&self) {
+        // What cannot be removed now is removed at the next start.
+        let _left = self.snapshots.disk.remove(&self.temporary);
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            self.discard();
+        }
     }
 }
 

@@ -1,0 +1,58 @@
+//! Handing leadership over. Openraft stays silent once it has begun, and takes the lease from everybody: so the replica withdraws
+//! what it says of itself first, and begins only when the other has everything.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver;
+use tokio::time::Instant;
+
+use super::replica::Replica;
+
+/// Why leadership was not handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HandOver {
+    /// There is nothing to hand over.
+    #[error("this replica does not lead")]
+    NotLeading,
+    /// The other is no voter, or has not everything yet.
+    #[error("the other replica has not everything yet")]
+    Behind,
+    /// It was begun and did not end: the replica must be started anew.
+    #[error("leadership was neither taken nor kept")]
+    Stuck,
+}
+
+impl Replica {
+    /// Hands the leadership over to another voter, if this replica leads and the other has everything. Returns when another term has
+    /// begun, or when it is clear that none will: then this replica must be started anew, since openraft stays silent.
+    ///
+    /// # Errors
+    /// Why it was not begun; [`HandOver::Stuck`] if the replica must be started anew.
+    pub(crate) async fn hand_over(&self, to: u64) -> Result<(), HandOver> {
+        let raft = self.raft().ok_or(HandOver::NotLeading)?;
+        let mut metrics = raft.metrics();
+        let term = {
+            let metrics = metrics.borrow_watched();
+            let replication = metrics.replication.as_ref().ok_or(HandOver::NotLeading)?;
+            let is_voter = metrics.membership_config.voter_ids().any(|voter| voter == to);
+            let matching = replication.get(&to).and_then(|matching| matching.as_ref()).map(|matching| matching.index);
+            if !is_voter || to == self.id || matching != metrics.last_log_index {
+                return Err(HandOver::Behind);
+            }
+            metrics.current_term
+        };
+        self.is_leaving.store(true, Ordering::SeqCst);
+        self.leader.send_replace(None);
+        raft.trigger().transfer_leader(to).await.map_err(|_| HandOver::Stuck)?;
+        let until = Instant::now() + Duration::from_millis(2 * self.ports.timing.election_max_ms);
+        while metrics.borrow_watched().current_term == term {
+            match tokio::time::timeout_at(until, metrics.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return Err(HandOver::Stuck),
+            }
+        }
+        self.is_leaving.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+}

@@ -1,0 +1,30 @@
+//! Raft under the propose port (docs/adr/0010): the only place that names openraft.
+//!
+//! `types` is what openraft is configured with, `stored` the bytes of it; `store` (with `appender` and `recent`) keeps a replica's log
+//! and vote in the node's write-ahead log, `machine` stands between openraft and the actor that is the state machine, `replica`
+//! runs one member of a group, and `port` is its propose port. `network` turns openraft's messages into `wire` messages for the
+//! other members, `receiving` answers theirs; `members` changes who they are, `hand_over` who leads.
+
+mod appender;
+mod hand_over;
+mod machine;
+mod members;
+mod network;
+mod port;
+mod receiving;
+mod recent;
+mod replica;
+mod store;
+mod stored;
+#[cfg(test)]
+mod tests;
+mod types;
+mod wire;
+
+pub(crate) use machine::Erased;
+pub(crate) use members::{Step, StepError};
+pub(crate) use network::{Carrier, Unreached};
+pub(crate) use port::Port;
+pub(crate) use replica::{Found, Replica, ReplicaPorts, Timing};
+pub(crate) use types::{Commands, Results, Seat};
+pub(crate) use wire::{RaftAnswer, RaftMessage};

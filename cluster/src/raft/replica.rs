@@ -1,0 +1,428 @@
+//! One replica of a group: runs its openraft, is its propose port, and answers the other replicas.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use openraft::Instant as _;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, Fatal};
+use openraft::impls::ProgressResponder;
+use openraft::{Config, Raft, RaftMetrics, ServerState, SnapshotPolicy, StepDownPolicy};
+use openraft_rt::deterministic_rng::DeterministicRng;
+use openraft_rt_tokio::TokioRuntime;
+use proffer_engine::profile::command::{Leader, Position};
+use tokio::sync::{Mutex as AsyncMutex, OnceCell, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::machine::{Erased, RaftMachine, Shelf};
+use super::network::{Carrier, Network};
+use super::receiving::Receiving;
+use super::store::Store;
+use super::types::{Commands, LogId, Proposal, Results, Seat, SnapshotMeta, Types, leader_id, leader_of, position_of};
+use crate::limits::{SNAPSHOT_INSTALL_MS, SNAPSHOT_WORTH_BYTES};
+use crate::log::{Durability, GroupId, Log};
+use crate::ports::entropy::Entropy;
+use crate::ports::offload::{self, Lane, Offload};
+use crate::ports::propose::{Committed, Proposed, Reason};
+use crate::snapshots::Snapshots;
+
+pub(super) type Running = Raft<Types, RaftMachine>;
+
+/// How fast a group notices that its leader is gone (architecture.md §3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Timing {
+    pub(crate) heartbeat_ms: u64,
+    pub(crate) election_min_ms: u64,
+    pub(crate) election_max_ms: u64,
+}
+
+impl Timing {
+    /// For nodes on one network.
+    pub(crate) const FAST: Timing = Timing { heartbeat_ms: 50, election_min_ms: 150, election_max_ms: 300 };
+}
+
+/// What a replica needs of its node.
+#[derive(Clone)]
+pub(crate) struct ReplicaPorts {
+    pub(crate) log: Log,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) offload: Arc<dyn Offload>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) carrier: Arc<dyn Carrier>,
+    pub(crate) timing: Timing,
+    /// One snapshot at a time is written on a node.
+    pub(crate) building: Arc<AsyncMutex<()>>,
+}
+
+/// What a replica finds of its own on the disk.
+pub(crate) struct Found {
+    /// What the newest sound snapshot is of.
+    snapshot: Option<SnapshotMeta>,
+    /// Where the state stands that the snapshot's pieces decode to.
+    pub(crate) position: Position,
+    /// The snapshot's pieces.
+    pub(crate) pieces: Option<Vec<Vec<u8>>>,
+}
+
+/// A running replica. Dropped, it goes on until it is [ended](Replica::end).
+pub(crate) struct Replica {
+    pub(super) id: u64,
+    pub(super) ports: ReplicaPorts,
+    pub(super) shelf: Shelf,
+    raft: OnceCell<Running>,
+    pub(super) leader: watch::Sender<Option<Leader>>,
+    /// Before this it neither votes nor campaigns, unless it is alone: openraft forgets at a restart to whom it promised.
+    pub(super) silent_until: Instant,
+    pub(super) receiving: AsyncMutex<Option<Receiving>>,
+    /// It hands its leadership over: from here on others may lead although the lease has not run out.
+    pub(super) is_leaving: AtomicBool,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Replica {
+    /// Reads what a replica left on the disk.
+    ///
+    /// # Errors
+    /// If it cannot be read, or snapshot and log do not meet: then the replica lacks what it acknowledged.
+    pub(crate) async fn find(id: u64, ports: &ReplicaPorts) -> io::Result<Found> {
+        let (log, group) = (&ports.log, GroupId(id));
+        let loaded = shelf(id, ports).load().await?;
+        let (snapshot, pieces) = loaded.map_or((None, None), |(meta, pieces)| (Some(meta), Some(pieces)));
+        let last = snapshot.as_ref().and_then(|meta| meta.last_log_id);
+        let bounds = log.bounds(group).filter(|bounds| bounds.next.is_some());
+        let (first, next) = bounds.map_or((0, 0), |bounds| (bounds.first, bounds.next.unwrap_or(0)));
+        if last.map_or(0, |last| last.index + 1) < first {
+            return Err(io::Error::other(match last {
+                None => format!("the log begins at entry {first}, and there is no sound snapshot of what was before"),
+                Some(last) => {
+                    format!("the log begins at entry {first}, the newest sound snapshot ends at {}", last.index)
+                }
+            }));
+        }
+        if let (Some(last), Some(snapshot)) = (last, &snapshot)
+            && next <= last.index
+        {
+            // Nobody else can have sent it: it was made here, after all that is in it was written here.
+            let is_own = snapshot.last_membership.nodes().count() <= 1;
+            match log.durability() {
+                Durability::Fsync if is_own => {
+                    return Err(io::Error::other(format!(
+                        "the snapshot ends at entry {}, and the log before entry {next}: a part of it is missing",
+                        last.index
+                    )));
+                }
+                Durability::Fsync => {}
+                Durability::Memory => tracing::warn!(
+                    replica = id,
+                    snapshot = last.index,
+                    next,
+                    "the log lost its end with the power; the snapshot is newer"
+                ),
+            }
+        }
+        let position = last.as_ref().map(position_of).unwrap_or_default();
+        Ok(Found { snapshot, position, pieces })
+    }
+
+    /// Starts a replica over a machine that stands where `found` says. `first_members`: the group is new, and begins with these.
+    pub(crate) fn start(
+        id: u64,
+        machine: Erased,
+        found: Found,
+        first_members: Option<BTreeMap<u64, Seat>>,
+        ports: ReplicaPorts,
+    ) -> Arc<Replica> {
+        let shelf = shelf(id, &ports);
+        let replica = Arc::new(Replica {
+            id,
+            silent_until: Instant::now() + Duration::from_millis(ports.timing.election_max_ms),
+            ports,
+            shelf,
+            raft: OnceCell::new(),
+            leader: watch::Sender::new(None),
+            receiving: AsyncMutex::default(),
+            is_leaving: AtomicBool::new(false),
+            tasks: Mutex::default(),
+        });
+        let task = tokio::spawn(Arc::clone(&replica).run(machine, found.snapshot, first_members));
+        replica.tasks.lock().expect("no holder panics").push(task);
+        replica
+    }
+
+    async fn run(self: Arc<Self>, machine: Erased, snapshot: Option<SnapshotMeta>, first: Option<BTreeMap<u64, Seat>>) {
+        let raft = match self.build(machine.clone(), snapshot).await {
+            Ok(raft) => raft,
+            Err(error) => {
+                machine.abandon(&format!("its replica cannot be started: {error}"));
+                return;
+            }
+        };
+        if let Some(first) = first
+            && let Err(error) = raft.initialize(first).await
+        {
+            // It has begun before: what it is a member of stands in its log.
+            tracing::debug!(replica = self.id, %error, "the group has begun already");
+        }
+        let _ = self.raft.set(raft.clone());
+        if self.is_alone(&raft) {
+            // Nobody was promised anything.
+            if raft.trigger().elect(false).await.is_err() {
+                tracing::debug!(replica = self.id, "it has ended already");
+            }
+        } else {
+            tokio::time::sleep_until(self.silent_until).await;
+        }
+        raft.runtime_config().elect(true);
+        self.follow(&raft).await;
+        machine.abandon("its log has ended");
+    }
+
+    fn is_alone(&self, raft: &Running) -> bool {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let configurations = [&metrics.membership_config, &metrics.committed_membership_config];
+        configurations.into_iter().flat_map(|stored| stored.nodes()).all(|(member, _)| *member == self.id)
+            && metrics.membership_config.voter_ids().next().is_some()
+    }
+
+    async fn build(&self, machine: Erased, snapshot: Option<SnapshotMeta>) -> Result<Running, String> {
+        let (store, writer) =
+            Store::open(self.ports.log.clone(), GroupId(self.id)).await.map_err(|error| error.to_string())?;
+        self.tasks.lock().expect("no holder panics").push(writer);
+        let (purged, found) = (store.purged(), snapshot.as_ref().and_then(|snapshot| snapshot.last_log_id));
+        if purged > found {
+            return Err("its newest sound snapshot ends before its log begins".to_owned());
+        }
+        let machine = RaftMachine::new(machine, self.shelf.clone(), snapshot);
+        let (carrier, offload) = (Arc::clone(&self.ports.carrier), Arc::clone(&self.ports.offload));
+        let network = Network { own: self.id, carrier, offload };
+        let config = config(self.ports.timing).map_err(|error| error.to_string())?;
+        // Everything that openraft draws, in this task and those it spawns, comes from this seed.
+        let seed = self.ports.entropy.u64();
+        let built = Raft::new(self.id, Arc::new(config), network, store, machine);
+        DeterministicRng::<TokioRuntime>::scope(seed, built).await.map_err(|error| error.to_string())
+    }
+
+    /// Tells whether this replica leads: it is the leader, an entry of its own term is applied, and a quorum has answered it so
+    /// lately that no other was elected. Openraft goes on calling itself leader without that.
+    async fn follow(&self, raft: &Running) {
+        let mut metrics = raft.metrics();
+        let mut ticks = true;
+        loop {
+            // One that leads itself has nobody to keep waiting, and nobody to wait for.
+            let needs_ticks = !(self.is_alone(raft) && self.leader.borrow().is_some());
+            if std::mem::replace(&mut ticks, needs_ticks) != needs_ticks {
+                raft.runtime_config().tick(needs_ticks);
+            }
+            let (leads, lapses) = {
+                let metrics = metrics.borrow_watched();
+                let own = metrics.vote.leader_id;
+                let is_leader = metrics.running_state.is_ok()
+                    && metrics.state == ServerState::Leader
+                    && metrics.vote.committed
+                    && own.node_id == self.id
+                    && metrics.last_applied.is_some_and(|last| last.leader_id == own)
+                    && !self.is_leaving.load(Ordering::SeqCst);
+                let lease = self.lease_left(&metrics, self.ports.timing.election_max_ms);
+                ((is_leader && lease.is_some()).then(|| leader_of(own)), lease.flatten())
+            };
+            self.leader.send_if_modified(|now| std::mem::replace(now, leads) != leads);
+            let changed = match (leads, lapses) {
+                (Some(_), Some(lapses)) => tokio::time::timeout(lapses, metrics.changed()).await.unwrap_or(Ok(())),
+                (_, _) => metrics.changed().await,
+            };
+            if changed.is_err() {
+                // The core is gone, or has panicked: what it said last does not hold any more.
+                self.leader.send_replace(None);
+                return;
+            }
+        }
+    }
+
+    /// How long ago a quorum must have answered at most, and how much of that is left: `None` if it was longer ago, `Some(None)`
+    /// if no other's answer is needed.
+    fn lease_left(&self, metrics: &RaftMetrics<Types>, lease_ms: u64) -> Option<Option<Duration>> {
+        if metrics.membership_config.voter_ids().all(|voter| voter == self.id) {
+            return Some(None);
+        }
+        let elapsed = metrics.last_quorum_acked.as_ref()?.elapsed();
+        Duration::from_millis(lease_ms).checked_sub(elapsed).filter(|left| !left.is_zero()).map(Some)
+    }
+
+    /// Whether a read at this replica, which leads, needs nobody's word: a quorum has acknowledged it so lately that no other
+    /// leads yet.
+    pub(crate) fn holds_lease(&self) -> bool {
+        let Some(raft) = self.raft.get() else { return false };
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let lease_ms = self.ports.timing.election_min_ms * 9 / 10;
+        self.lease_left(&metrics, lease_ms).is_some() && !self.is_leaving.load(Ordering::SeqCst)
+    }
+
+    /// Ends it. Returns once it writes nothing any more.
+    pub(crate) async fn end(&self) {
+        self.leader.send_replace(None);
+        let tasks = std::mem::take(&mut *self.tasks.lock().expect("no holder panics"));
+        if let Some(raft) = self.raft.get()
+            && let Err(error) = raft.shutdown().await
+        {
+            tracing::error!(replica = self.id, %error, "a replica did not end in order");
+        }
+        for task in tasks {
+            task.abort();
+            // It is over, whichever way.
+            let _ = task.await;
+        }
+        // What its writer had handed over may still be on its way to the disk: whoever reads there next must find it.
+        if let Err(error) = self.ports.log.settle().await {
+            tracing::debug!(replica = self.id, %error, "the log is closed already");
+        }
+    }
+
+    pub(super) fn raft(&self) -> Option<&Running> {
+        self.raft.get()
+    }
+
+    /// Who leads, if it is this replica.
+    pub(crate) fn leads(&self) -> watch::Receiver<Option<Leader>> {
+        self.leader.subscribe()
+    }
+
+    /// Why nothing can be written for the moment.
+    pub(crate) fn stuck(&self) -> Option<String> {
+        let is_full = self.ports.log.status().disk_full;
+        is_full.then(|| "the disk is full: nothing can be written".to_owned())
+    }
+
+    /// Proposes commands as one entry under an expected leader; see the port's contract.
+    pub(crate) async fn propose(&self, commands: Commands, expected: Leader) -> Proposed<Results> {
+        let Some(raft) = self.raft.get() else { return Proposed::Refused(Reason::NotLeader(None)) };
+        if let Some(reason) = self.stuck() {
+            return Proposed::NotApplied(reason);
+        }
+        let (responder, answer) = ProgressResponder::complete_only();
+        let proposal = Proposal::new(commands);
+        match raft.write(proposal).with_leader(leader_id(expected)).responder(responder).await {
+            Ok(()) => {}
+            // The core is gone, with or without the message.
+            Err(Fatal::Stopped | Fatal::Panicked | Fatal::StorageError(_)) => return Proposed::Unknown,
+        }
+        match answer.await {
+            Ok(Ok(written)) => {
+                let position = position_of(&written.log_id);
+                Proposed::Applied(Committed { position, results: vec![written.data] })
+            }
+            Ok(Err(ClientWriteError::ForwardToLeader(_))) => {
+                // Given only before anything is appended. The core may know before the watch does that this replica does not lead, or
+                // not for the moment: the proposer is told when there is something new to tell.
+                let mut leader = self.leader.subscribe();
+                let news = leader.wait_for(|leader| *leader != Some(expected));
+                let _ = tokio::time::timeout(Duration::from_millis(self.ports.timing.heartbeat_ms), news).await;
+                Proposed::Refused(Reason::NotLeader(*self.leader.borrow()))
+            }
+            Ok(Err(
+                ClientWriteError::LogEntryDiscarded(_)
+                | ClientWriteError::ChangeMembershipError(_)
+                | ClientWriteError::PreconditionFailed(_),
+            ))
+            | Err(_) => Proposed::Unknown,
+        }
+    }
+
+    /// Index of the last entry in the newest snapshot.
+    pub(crate) fn snapshot_index(&self) -> Option<u64> {
+        let metrics = self.raft.get()?.metrics();
+        let snapshot = metrics.borrow_watched().snapshot;
+        snapshot.map(|snapshot| snapshot.index)
+    }
+
+    /// Writes a snapshot, unless nearly everything is in the newest one, and purges the log through the older of the two kept.
+    ///
+    /// # Errors
+    /// If it could not be written.
+    pub(crate) async fn keep_snapshot(&self) -> Result<(), String> {
+        let Some(raft) = self.raft.get() else { return Ok(()) };
+        let (log, group) = (&self.ports.log, self.shelf.group);
+        let snapshots = self.shelf.snapshots.clone();
+        let mut metrics = raft.metrics();
+        let (applied, newest) = {
+            let metrics = metrics.borrow_watched();
+            (metrics.last_applied, metrics.snapshot)
+        };
+        let Some(applied) = applied else { return Ok(()) };
+        if let Some(newest) = newest.filter(|newest| log.bytes_after(group, Some(newest.index)) < SNAPSHOT_WORTH_BYTES)
+        {
+            if log.pins(group) {
+                // Nothing happens in this group, and yet it keeps the log's oldest segment. Its newest snapshot holds all there
+                // is: once that is known to be sound, the older one need not be reached any more.
+                let verify = move || snapshots.verify(group, newest.index).map_err(|error| error.to_string());
+                offload::call(&*self.ports.offload, Lane::Bulk, verify).await.map_err(|lost| lost.to_string())??;
+                return self.purge(raft, newest.index).await;
+            }
+            return Ok(());
+        }
+        raft.trigger().snapshot().await.map_err(|error| error.to_string())?;
+        let reached = |snapshot: &Option<LogId>| snapshot.is_some_and(|snapshot| snapshot.index >= applied.index);
+        while !reached(&metrics.borrow_watched().snapshot) {
+            metrics.changed().await.map_err(|_| "the replica has ended".to_owned())?;
+        }
+        let kept = offload::call(&*self.ports.offload, Lane::Bulk, move || snapshots.kept(group)).await;
+        let kept = kept.map_err(|lost| lost.to_string())?.map_err(|error| error.to_string())?;
+        match kept[..] {
+            [_, older, ..] => self.purge(raft, older).await,
+            [] | [_] => Ok(()),
+        }
+    }
+
+    /// Purges through an entry. Openraft puts that off while a member is being sent entries before it.
+    async fn purge(&self, raft: &Running, through: u64) -> Result<(), String> {
+        raft.trigger().purge_log(through).await.map_err(|error| error.to_string())?;
+        let mut metrics = raft.metrics();
+        let patience = Duration::from_millis(self.ports.timing.heartbeat_ms);
+        let purged = async {
+            while metrics.borrow_watched().purged.is_none_or(|purged| purged.index < through) {
+                if metrics.changed().await.is_err() {
+                    break;
+                }
+            }
+        };
+        let _later = tokio::time::timeout(patience, purged).await;
+        Ok(())
+    }
+}
+
+fn shelf(id: u64, ports: &ReplicaPorts) -> Shelf {
+    Shelf {
+        group: GroupId(id),
+        snapshots: ports.snapshots.clone(),
+        offload: Arc::clone(&ports.offload),
+        building: Arc::clone(&ports.building),
+    }
+}
+
+fn config(timing: Timing) -> Result<Config, openraft::ConfigError> {
+    Config {
+        cluster_name: "proffer".to_owned(),
+        heartbeat_interval: timing.heartbeat_ms,
+        election_timeout_min: timing.election_min_ms,
+        election_timeout_max: timing.election_max_ms,
+        install_snapshot_timeout: SNAPSHOT_INSTALL_MS,
+        // Snapshots are made and logs purged when we say so.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        // Until the silence after a start is over.
+        enable_elect: false,
+        // Leadership is handed over by `hand_over` alone, which withdraws the lease first.
+        removed_leader_step_down: StepDownPolicy::Never,
+        backoff: "10ms ..100ms".to_owned(),
+        enable_pre_vote: Some(true),
+        enable_leader_restore: Some(false),
+        allow_log_reversion: Some(false),
+        ..Config::default()
+    }
+    .validate()
+}
