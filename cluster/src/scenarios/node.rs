@@ -263,3 +263,17 @@ async fn an_answer_that_an_exclusion_overtakes_is_decided_again() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn few_units_are_found_whichever_shard_is_asked() {
+    let (_, handle) = with_tenant("few", 16).await;
+    change(&handle, offer("one", 50, vec![global_cap(2)])).await;
+    let mut sold = 0;
+    let mut asked = 0;
+    while sold < 2 {
+        asked += 1;
+        assert!(asked < 60, "sold {sold}: {:?}", handle.budget(&tenant(), key_of(&handle, "one"), soon()).await);
+        sold += decide(&handle, asked).await.unwrap().decision.propositions.len();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
