@@ -4,7 +4,8 @@
 //! front door.
 //!
 //! Map: `handle`, `bulk` and `calls` are what the api sees; `shard` and `meta` are the turns of the two kinds of group, `transfer` the
-//! units between them; `actors` runs them; `groups`, `raft` and `propose` are the ways into a log; `log` and `snapshots` keep it.
+//! units between them; `actors` runs them; `groups`, `raft` and `propose` are the ways into a log; `log` and `snapshots` keep it;
+//! `peers` is how nodes talk.
 //!
 //! Invariants: nothing here opens a socket or a file but through [`ports`]; only `actors` names ractor; state changes only in
 //! the engine's `apply`, of entries that came out of a log.
@@ -22,6 +23,7 @@ pub mod identity;
 pub mod limits;
 pub mod log;
 pub mod meta;
+pub mod peers;
 pub mod ports;
 pub mod propose;
 #[cfg_attr(

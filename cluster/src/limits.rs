@@ -135,3 +135,49 @@ pub const SNAPSHOT_WORTH_BYTES: u64 = 512;
 pub const LEASE_RETRY_MS: u64 = 10;
 /// Longest wait of a start for all groups to be led, in milliseconds; then it says what is missing.
 pub const START_LED_MS_MAX: u64 = 10_000;
+
+/// Largest frame on the control lane of two nodes. What is larger goes on the bulk lane, so that nothing stands long before a
+/// heartbeat.
+pub const PEER_CONTROL_FRAME_BYTES_MAX: usize = 256 * 1024;
+/// Largest frame on the bulk lane.
+pub const PEER_BULK_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Room of a frame that is not its body's.
+pub const PEER_FRAME_OVERHEAD_BYTES: usize = 256;
+/// Largest frame before two nodes know each other.
+pub const PEER_HELLO_BYTES_MAX: usize = PEER_ABOUT_BYTES_MAX + 1_024;
+/// What the layer above may say of itself in a hello.
+pub const PEER_ABOUT_BYTES_MAX: usize = 16 * 1024;
+/// Longest address of a node.
+pub const PEER_ADDRESS_BYTES_MAX: usize = 256;
+/// Longest reason that is sent or logged.
+pub const PEER_REASON_BYTES_MAX: usize = 500;
+/// A frame's buffer grows by so much, and is written in such steps.
+pub const PEER_STEP_BYTES: usize = 64 * 1024;
+/// Small frames are written together up to this.
+pub const PEER_TOGETHER_BYTES_MAX: usize = 16 * 1024;
+/// Raft's requests that one lane of a link has open: a few for each of a node's groups.
+pub const PEER_RAFT_OPEN_MAX: usize = 4_096;
+/// Bytes of those.
+pub const PEER_RAFT_OPEN_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The cluster's own requests that one lane of a link has open.
+pub const PEER_OWN_OPEN_MAX: usize = 256;
+/// Bytes of those.
+pub const PEER_OWN_OPEN_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Channels' calls that one lane of a link has open.
+pub const PEER_CALLS_OPEN_MAX: usize = 512;
+/// Bytes of those.
+pub const PEER_CALLS_OPEN_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Refusals that wait to be written: a peer that asks on and does not read them is disconnected.
+pub const PEER_REFUSALS_WAITING_MAX: usize = 1_024;
+/// Connections that other nodes (or whoever finds the port) have open at a time.
+pub const PEER_CONNECTIONS_MAX: usize = 1_024;
+/// Of those, connections that have not said yet who they are.
+pub const PEER_STRANGERS_MAX: usize = 128;
+/// Nodes remembered with their disk and boots.
+pub const PEER_NODES_SEEN_MAX: usize = 1_024;
+/// What a stranger may go on sending before it is left, so that it can read why.
+pub const PEER_STRANGER_BYTES_MAX: usize = 64 * 1024;
+/// How long it is listened to, in milliseconds.
+pub const PEER_STRANGER_MS: u64 = 500;
+/// Wait after a connection could not be accepted, in milliseconds.
+pub const PEER_ACCEPT_PAUSE_MS: u64 = 20;

@@ -4,4 +4,5 @@ pub mod clock;
 pub mod disk;
 pub mod entropy;
 pub mod fatal;
+pub mod network;
 pub mod offload;
