@@ -139,6 +139,9 @@ fn judge(common: &Common, hello: &Hello, side: Side) -> Result<Ticket, String> {
     {
         return Err("two different clusters".to_owned());
     }
+    if hello.cluster.is_none() && hello.node != 0 {
+        return Err(format!("node {} says no cluster: an id is given by one", hello.node));
+    }
     if hello.address.len() > PEER_ADDRESS_BYTES_MAX || hello.about.len() > PEER_ABOUT_BYTES_MAX {
         return Err("the hello is too long".to_owned());
     }

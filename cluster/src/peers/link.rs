@@ -93,18 +93,17 @@ impl Node {
 
     /// Starts both links anew at the address given, if it is another one.
     pub(super) fn set_route(&self, address: &str) {
-        let is_new = self.route.send_if_modified(|route| {
+        self.route.send_if_modified(|route| {
             let is_new = route.as_deref() != Some(address);
             if is_new {
                 *route = Some(address.to_owned());
+                // Before the keepers can see the address: what they find there must not be overwritten.
+                for link in [&self.control, &self.bulk] {
+                    link.state.send_replace(State::Starting);
+                }
             }
             is_new
         });
-        if is_new {
-            for link in [&self.control, &self.bulk] {
-                link.state.send_replace(State::Starting);
-            }
-        }
     }
 }
 

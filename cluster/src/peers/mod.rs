@@ -167,7 +167,7 @@ pub trait Gatekeeper: Send + Sync + 'static {
     fn about(&self) -> Vec<u8>;
 
     /// Whether the process that says `hello` is who it says. Called after versions and cluster were found to fit; must not
-    /// block.
+    /// block. Who is of no cluster yet (node 0) is judged by this alone.
     ///
     /// # Errors
     /// Why not, in words: both sides log it.

@@ -177,11 +177,7 @@ mod tests {
     #[test]
     fn golden_bytes_of_the_hello() {
         let bytes = hello().pack();
-        let golden: [&[u8]; 4] =
-            [&[21, 0, 0, 0, 14], &[0, 1, 2, 1, 3, 4, 5, 251, 44, 1, 7, 1, 4], b"", b"n4:1\x08\x09"];
-        let mut golden = golden.concat();
-        golden[4] = 13;
-        golden[0] = 20;
+        let golden = [&[20, 0, 0, 0, 13][..], &[0, 1, 2, 1, 3, 4, 5, 251, 44, 1, 7, 1, 4], b"n4:1\x08\x09"].concat();
         assert_eq!(bytes, golden);
         let (greeting, body) = unpack::<Greeting>(bytes[LENGTH_BYTES..].to_vec()).unwrap();
         let Greeting::Hello(introduction) = greeting else { panic!("{greeting:?}") };

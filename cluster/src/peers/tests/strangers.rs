@@ -34,6 +34,8 @@ async fn other_clusters_and_other_nodes_are_refused_on_both_sides() {
     for reason in told(|other| other.cluster = Some(CLUSTER + 1)).await {
         assert!(reason.contains("two different clusters"), "{reason}");
     }
+    let [clusterless, _] = told(|other| other.cluster = None).await;
+    assert!(clusterless.contains("node 2 says no cluster"), "{clusterless}");
     let [is_other, _] = told(|other| other.node = 1).await;
     assert!(is_other.contains("both are node 1"), "{is_other}");
     let network = MemoryNetwork::new();
