@@ -24,6 +24,7 @@ pub mod limits;
 pub mod log;
 pub mod meta;
 pub mod peers;
+pub mod placement;
 pub mod ports;
 pub mod propose;
 #[cfg_attr(
