@@ -51,7 +51,7 @@ pub(crate) trait Groups: Send + Sync + 'static {
     fn recover_meta(&self) -> Pending<'_, Result<(MetaState, Position), StartError>>;
     /// A shard's state.
     fn recover_shard(&self, shard: ShardId) -> Pending<'_, Result<(ShardState, Position), StartError>>;
-    /// The port of the meta group over a machine that stands at `applied`.
+    /// The port of the meta group over a machine that stands at `applied`, where it was recovered.
     fn meta(&self, machine: Arc<dyn Replicated<MetaEntry, MetaOutcome>>, applied: Position) -> ProposeMeta;
     /// The port of a shard over a machine that stands at `applied`.
     fn shard(

@@ -45,6 +45,9 @@ pub enum IdentityError {
     /// The file is of another release, or not ours.
     #[error("the file {NAME} cannot be read: {0}")]
     Unreadable(#[from] DecodeError),
+    /// There is a log of a build before 0.1.0, whose entries this one does not read. Nothing was changed.
+    #[error("the data is of an earlier build, which 0.1.0 does not read: begin with an empty directory")]
+    Older,
     /// There is data, and nothing says whose.
     #[error("the file {NAME} is missing although {0} is there: this is not a whole data directory")]
     Missing(String),
@@ -58,6 +61,7 @@ pub fn start(disk: &dyn Disk, entropy: &dyn Entropy) -> Result<Identity, Identit
     let names = disk.list()?;
     let identity = if names.iter().any(|name| name == NAME) {
         match read(disk)? {
+            Stored::V2 { log: Some(_), .. } => return Err(IdentityError::Older),
             Stored::V1 { disk_id, boots } => Identity { disk_id, boots: boots + 1, log: None, cluster: None },
             Stored::V2 { disk_id, boots, log } => Identity { disk_id, boots: boots + 1, log, cluster: None },
             Stored::V3 { disk_id, boots, log, cluster } => Identity { disk_id, boots: boots + 1, log, cluster },

@@ -181,3 +181,5 @@ pub const PEER_STRANGER_BYTES_MAX: usize = 64 * 1024;
 pub const PEER_STRANGER_MS: u64 = 500;
 /// Wait after a connection could not be accepted, in milliseconds.
 pub const PEER_ACCEPT_PAUSE_MS: u64 = 20;
+/// How long a start waits for groups to be led while nothing can be written, in milliseconds; then it says what is missing.
+pub const START_IN_TROUBLE_MS: u64 = 10_000;

@@ -13,7 +13,7 @@ use crate::error::StartError;
 use crate::groups::{Groups, NoPeers, RaftGroups};
 use crate::handle::{Handle, Inner};
 use crate::identity::{self, Identity};
-use crate::limits::START_LED_MS_MAX;
+use crate::limits::START_IN_TROUBLE_MS;
 use crate::log::{Log, LogOptions, LogPorts};
 use crate::meta::command::Founding;
 use crate::meta::door::MetaDoor;
@@ -159,16 +159,24 @@ pub(crate) async fn assemble(
         let _ = supervisor.cast(RootMsg::Drain);
     });
     let closing = AtomicBool::new(false);
-    // What was acknowledged decides before anybody is let in. A disk without room, say, is no reason to wait for ever: what is missing
-    // is told to whoever asks.
+    // What was acknowledged decides before anybody is let in, however long that takes: an actor that cannot be recovered ends the
+    // process. Only a disk without room is no reason to wait for ever: what is missing is told to whoever asks.
     let all_lead = async {
         views.settled().await;
         while !(meta.is_up() && doors.iter().all(|door| door.is_up())) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    if tokio::time::timeout(Duration::from_millis(START_LED_MS_MAX), all_lead).await.is_err() {
-        tracing::error!("not all groups are led yet");
+    let in_trouble = async {
+        let mut patience = START_IN_TROUBLE_MS;
+        while patience > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            patience = if trouble.trouble().is_some() { patience.saturating_sub(10) } else { START_IN_TROUBLE_MS };
+        }
+    };
+    tokio::select! {
+        () = all_lead => {}
+        () = in_trouble => tracing::error!("the node starts, and cannot write: not everything is led"),
     }
     let inner = Inner { router, views, shards: doors, meta, groups: trouble, offload, closing, drain, drained };
     Ok(Handle::new(inner))

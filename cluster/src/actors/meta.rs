@@ -26,7 +26,7 @@ pub(crate) enum MetaMsg {
     Apply { position: Position, commands: Vec<Command>, reply: oneshot::Sender<Vec<MetaOutcome>> },
     /// The entry under way has been answered.
     Proposed(Proposed<MetaOutcome>),
-    /// Another leads.
+    /// This replica leads, or does not.
     Leads(Option<Leader>),
     /// A compile has ended.
     Compiled(Box<Compiled>),

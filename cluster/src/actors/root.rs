@@ -221,7 +221,7 @@ impl RootBody {
             match recovery.await {
                 Ok(Ok(recovered)) => drop(myself.cast(RootMsg::Revive(Box::new(recovered)))),
                 Ok(Err(error)) => fatal.stop(&error.to_string()),
-                // Entries that cannot be applied now cannot be applied after a back-off either.
+                // What cannot be read now cannot be read after a back-off either.
                 Err(panicked) => fatal.stop(&format!("recovering {group} from its log: {panicked}")),
             }
         });

@@ -25,7 +25,7 @@ pub(crate) enum ShardMsg {
     Apply { position: Position, commands: Vec<Command>, reply: oneshot::Sender<Vec<Outcome>> },
     /// The entry under way has been answered.
     Proposed(Proposed<Outcome>),
-    /// Another leads.
+    /// This replica leads, or does not.
     Leads(Option<Leader>),
     /// The alarm rang.
     Ring,

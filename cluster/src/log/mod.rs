@@ -392,6 +392,11 @@ impl Log {
             && oldest == shared.index.oldest_segment()
     }
 
+    /// Whether the last write found the disk full.
+    pub fn is_full(&self) -> bool {
+        self.lock().disk_full
+    }
+
     /// How the log is doing.
     pub fn status(&self) -> LogStatus {
         let shared = self.lock();

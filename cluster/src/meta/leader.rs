@@ -71,6 +71,8 @@ pub(crate) struct MetaLeader {
     /// What has changed since the last compile was begun.
     stale: BTreeMap<TenantId, Vec<Touched>>,
     compiling: bool,
+    /// What was committed before this start is applied.
+    caught_up: bool,
     /// Accounts of which a shard may not have heard what it was last granted: told again every round until it reports.
     unheard: BTreeSet<AccountId>,
     last_round: Instant,
@@ -98,6 +100,7 @@ impl MetaLeader {
             next_job: 0,
             stale,
             compiling: false,
+            caught_up: false,
             unheard,
             last_round: Instant::now(),
             quiet_until: Instant::now(),
@@ -120,7 +123,7 @@ impl MetaLeader {
             // Somebody else's entry: what was tried, was tried on another catalogue.
             self.tried_for = 0;
         }
-        if self.tried_for != position.index {
+        if self.leader.is_some() && self.tried_for != position.index {
             self.tried = self.state.catalog().clone();
         }
         outcomes
@@ -140,13 +143,20 @@ impl MetaLeader {
         (self.state, self.applied) = (state, applied);
     }
 
-    /// Another leads (or nobody, or this replica again).
+    /// This replica leads, or does not.
     pub(crate) fn follow(&mut self, leader: Option<Leader>) {
-        if self.leader.is_some() && leader.is_none() {
-            self.hand_back();
-        }
+        let led = self.leader.is_some();
         self.leader = leader;
-        self.around.views.expect(self.state.revision());
+        match leader {
+            Some(_) if !led => {
+                // Everything that was committed is applied: that is what changes are tried on, and what has to be in force.
+                (self.tried, self.tried_for) = (self.state.catalog().clone(), 0);
+                self.caught_up = true;
+                self.around.views.expect(self.state.revision());
+            }
+            Some(_) => {}
+            None => self.hand_back(),
+        }
     }
 
     /// Answers what waits to be proposed: another leads, and what was asked of this one must not be done once it leads again. What was
@@ -193,6 +203,9 @@ impl MetaLeader {
         }
         let now = self.now();
         if self.state.founding().is_none() {
+            if Instant::now() < self.quiet_until {
+                return;
+            }
             // Nothing can be applied before it: it goes alone.
             let mut space = Space { bytes: ENTRY_BYTES_MAX, commands: ENTRY_COMMANDS_MAX };
             self.form(MetaOp::Found(self.around.founding), Part::Own, now, leader, &mut space);
@@ -239,11 +252,11 @@ impl MetaLeader {
                 return;
             }
             Proposed::Refused(Reason::NotLeader(leader)) => {
-                self.leader = leader;
                 self.hush();
                 for (command, part) in parts.into_iter().rev() {
                     self.retry(&command, part);
                 }
+                self.follow(leader);
             }
             Proposed::NotApplied(reason) => {
                 tracing::warn!(%reason, "an entry of the catalogue was not applied");
@@ -262,7 +275,8 @@ impl MetaLeader {
 
     /// What to compile next, if nothing is being compiled and something is stale.
     pub(crate) fn next_compile(&mut self) -> Option<Compile> {
-        if self.compiling || self.stale.is_empty() {
+        // While old entries are fed, every one would make a catalogue that nobody asks.
+        if self.compiling || self.stale.is_empty() || !self.caught_up {
             return None;
         }
         self.compiling = true;
@@ -304,13 +318,14 @@ impl MetaLeader {
             // Nothing can be begun: the answer, or the next leader, is a reason to look again.
             return None;
         }
+        let founding = self.state.founding().is_none().then_some(self.quiet_until);
         let has_accounts = self.state.ledger().accounts().next().is_some();
         let due = self.openings.next().map(|due| {
             let ms = due.since_ms(self.now()).clamp(10, 60_000);
             self.quiet_until.max(Instant::now() + Duration::from_millis(ms.unsigned_abs()))
         });
         let round = has_accounts.then(|| self.last_round + Duration::from_millis(LEDGER_ROUND_MS));
-        due.into_iter().chain(round).min()
+        due.into_iter().chain(round).chain(founding).min()
     }
 
     fn now(&self) -> Timestamp {

@@ -87,6 +87,8 @@ pub(super) struct Shelf {
     pub(super) offload: Arc<dyn Offload>,
     /// One build at a time on a node.
     pub(super) building: Arc<tokio::sync::Mutex<()>>,
+    /// Why the last one was not written, if it was not.
+    pub(super) failed: Arc<Mutex<Option<String>>>,
 }
 
 impl Shelf {
@@ -94,6 +96,14 @@ impl Shelf {
         let index = meta.last_log_id.map_or(0, |last| last.index);
         let kept = Kept { group: self.group, index, snapshots: self.snapshots.clone() };
         openraft::Snapshot { meta: meta.clone(), snapshot: kept }
+    }
+
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failed.lock().expect("no holder panics").clone()
+    }
+
+    pub(super) fn forget_failure(&self) {
+        *self.failed.lock().expect("no holder panics") = None;
     }
 
     /// The newest sound snapshot with its pieces.
@@ -180,7 +190,12 @@ impl RaftSnapshotBuilder<Types> for Build {
         }
         let pieces = self.pieces.lock().expect("no holder panics").take();
         let pieces = pieces.ok_or_else(|| io::Error::other("a snapshot is built once"))?;
-        self.shelf.write(&self.meta, pieces.map_err(io::Error::other)?).await?;
+        if let Err(error) = self.shelf.write(&self.meta, pieces.map_err(io::Error::other)?).await {
+            // An error would end the replica, and all that is wrong is that the log keeps growing: the one there was stays the newest.
+            *self.shelf.failed.lock().expect("no holder panics") = Some(error.to_string());
+            let current = self.current.lock().expect("no holder panics").clone();
+            return Ok(self.shelf.kept(&current.unwrap_or_default()));
+        }
         *self.current.lock().expect("no holder panics") = Some(self.meta.clone());
         Ok(self.shelf.kept(&self.meta))
     }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::machine::Kept;
 use super::replica::{Replica, Running};
-use super::stored::{decode_meta, log_id_of};
+use super::stored::{VoteBytes, decode_meta, log_id_of};
 use super::types::{SnapshotMeta, Types, Vote};
 use super::wire::{Appended, Part, RaftAnswer, RaftMessage};
 use crate::limits::SNAPSHOT_CHUNK_BYTES_MAX;
@@ -16,6 +16,8 @@ use crate::snapshots::Draft;
 /// A snapshot that is coming in.
 pub(super) struct Receiving {
     meta: SnapshotMeta,
+    /// Whose it is: parts of another one must not get into it.
+    from: (VoteBytes, Vec<u8>),
     next: u64,
     piece: Vec<u8>,
     draft: Draft,
@@ -61,6 +63,9 @@ impl Replica {
     async fn receive(&self, raft: &Running, part: Part) -> Result<RaftAnswer, String> {
         let mut receiving = self.receiving.lock().await;
         let vote = Vote::from(part.vote);
+        if receiving.as_ref().is_some_and(|current| vote < Vote::from(current.from.0)) {
+            return Err("a later leader sends another snapshot".to_owned());
+        }
         if part.number == 0 {
             let meta = decode_meta(&part.meta).map_err(|error| error.to_string())?;
             let (snapshots, group, bytes) = (self.shelf.snapshots.clone(), self.shelf.group, part.meta.clone());
@@ -68,9 +73,14 @@ impl Replica {
             let begin = move || snapshots.begin(group, index, &bytes);
             let draft = offload::call(&*self.ports.offload, Lane::Bulk, begin).await;
             let draft = draft.map_err(|lost| lost.to_string())?.map_err(|error| error.to_string())?;
-            *receiving = Some(Receiving { meta, next: 0, piece: Vec::new(), draft });
+            let from = (part.vote, part.meta.clone());
+            *receiving = Some(Receiving { meta, from, next: 0, piece: Vec::new(), draft });
         }
         let mut current = receiving.take().ok_or("no such snapshot is coming in")?;
+        if current.from.0 != part.vote || current.from.1 != part.meta {
+            *receiving = Some(current);
+            return Err("it is a part of another snapshot".to_owned());
+        }
         if current.next != part.number {
             return Err(format!("part {} of a snapshot came where {} was next", part.number, current.next));
         }

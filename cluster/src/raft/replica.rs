@@ -190,13 +190,14 @@ impl Replica {
     }
 
     async fn build(&self, machine: Erased, snapshot: Option<SnapshotMeta>) -> Result<Running, String> {
-        let (store, writer) =
+        let (mut store, writer) =
             Store::open(self.ports.log.clone(), GroupId(self.id)).await.map_err(|error| error.to_string())?;
         self.tasks.lock().expect("no holder panics").push(writer);
         let (purged, found) = (store.purged(), snapshot.as_ref().and_then(|snapshot| snapshot.last_log_id));
         if purged > found {
             return Err("its newest sound snapshot ends before its log begins".to_owned());
         }
+        store.agree_with(found).await.map_err(|error| error.to_string())?;
         let machine = RaftMachine::new(machine, self.shelf.clone(), snapshot);
         let (carrier, offload) = (Arc::clone(&self.ports.carrier), Arc::clone(&self.ports.offload));
         let network = Network { own: self.id, carrier, offload };
@@ -230,7 +231,10 @@ impl Replica {
                 let lease = self.lease_left(&metrics, self.ports.timing.election_max_ms);
                 ((is_leader && lease.is_some()).then(|| leader_of(own)), lease.flatten())
             };
-            self.leader.send_if_modified(|now| std::mem::replace(now, leads) != leads);
+            self.leader.send_if_modified(|now| {
+                let leads = leads.filter(|_| !self.is_leaving.load(Ordering::SeqCst));
+                std::mem::replace(now, leads) != leads
+            });
             let changed = match (leads, lapses) {
                 (Some(_), Some(lapses)) => tokio::time::timeout(lapses, metrics.changed()).await.unwrap_or(Ok(())),
                 (_, _) => metrics.changed().await,
@@ -267,13 +271,14 @@ impl Replica {
     pub(crate) async fn end(&self) {
         self.leader.send_replace(None);
         let tasks = std::mem::take(&mut *self.tasks.lock().expect("no holder panics"));
+        // First of all the writer: the core may be waiting for it, and it for room on the disk.
+        tasks.iter().for_each(JoinHandle::abort);
         if let Some(raft) = self.raft.get()
             && let Err(error) = raft.shutdown().await
         {
             tracing::error!(replica = self.id, %error, "a replica did not end in order");
         }
         for task in tasks {
-            task.abort();
             // It is over, whichever way.
             let _ = task.await;
         }
@@ -294,8 +299,7 @@ impl Replica {
 
     /// Why nothing can be written for the moment.
     pub(crate) fn stuck(&self) -> Option<String> {
-        let is_full = self.ports.log.status().disk_full;
-        is_full.then(|| "the disk is full: nothing can be written".to_owned())
+        self.ports.log.is_full().then(|| "the disk is full: nothing can be written".to_owned())
     }
 
     /// Proposes commands as one entry under an expected leader; see the port's contract.
@@ -365,10 +369,21 @@ impl Replica {
             }
             return Ok(());
         }
-        raft.trigger().snapshot().await.map_err(|error| error.to_string())?;
+        if let Some(reason) = self.stuck() {
+            return Err(reason);
+        }
+        self.shelf.forget_failure();
         let reached = |snapshot: &Option<LogId>| snapshot.is_some_and(|snapshot| snapshot.index >= applied.index);
         while !reached(&metrics.borrow_watched().snapshot) {
-            metrics.changed().await.map_err(|_| "the replica has ended".to_owned())?;
+            if let Some(failure) = self.shelf.failure() {
+                return Err(failure);
+            }
+            // Asked for again and again: openraft ignores who asks while another is being built.
+            raft.trigger().snapshot().await.map_err(|error| error.to_string())?;
+            let patience = Duration::from_millis(self.ports.timing.heartbeat_ms);
+            if let Ok(Err(_)) = tokio::time::timeout(patience, metrics.changed()).await {
+                return Err("the replica has ended".to_owned());
+            }
         }
         let kept = offload::call(&*self.ports.offload, Lane::Bulk, move || snapshots.kept(group)).await;
         let kept = kept.map_err(|lost| lost.to_string())?.map_err(|error| error.to_string())?;
@@ -401,6 +416,7 @@ fn shelf(id: u64, ports: &ReplicaPorts) -> Shelf {
         snapshots: ports.snapshots.clone(),
         offload: Arc::clone(&ports.offload),
         building: Arc::clone(&ports.building),
+        failed: Arc::default(),
     }
 }
 

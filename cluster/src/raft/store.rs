@@ -1,10 +1,12 @@
 //! A replica's log and vote, in the node's write-ahead log.
 
+use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use futures_util::{Stream, stream};
 use openraft::OptionalSend;
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -68,6 +70,32 @@ impl Store {
         }
         let known = Known { head, first: first.max(after_purged), last };
         Ok((Store { log, group, appender, recent, known: Arc::new(Mutex::new(known)) }, writer))
+    }
+
+    /// Makes the log agree with the snapshot it goes on from. One that was sent here is in place before the log is purged through it: if the
+    /// power went between, entries may be left that were overruled elsewhere. And with a log kept in memory the vote may be lost that
+    /// the snapshot was made under.
+    ///
+    /// # Errors
+    /// What the log says.
+    pub(super) async fn agree_with(&mut self, snapshot: Option<LogId>) -> io::Result<()> {
+        let Some(snapshot) = snapshot else { return Ok(()) };
+        let (first, next) = self.held(&(..));
+        if (first..next).contains(&snapshot.index) {
+            let own = self.read(snapshot.index, snapshot.index + 1, usize::MAX).await?;
+            if own.first().is_some_and(|own| own.log_id() != snapshot) {
+                self.appender.finish(|done| Op::Truncate { from: first, done }).await?;
+                let purged = self.purged();
+                self.known().last = purged;
+                self.purge(snapshot).await?;
+            }
+        }
+        let newest = self.known().last.max(Some(snapshot)).map(|last| last.leader_id);
+        let voted = self.known().head.vote.map(|vote| vote.leader_id);
+        if let Some(leader_id) = newest.filter(|_| voted < newest) {
+            self.save_vote(&Vote { leader_id, committed: false }).await?;
+        }
+        Ok(())
     }
 
     /// The last entry that is not here any more.
@@ -140,6 +168,29 @@ impl RaftLogReader<Types> for Store {
     ) -> io::Result<Vec<Entry>> {
         let (from, until) = self.held(&range);
         self.read(from, until, usize::MAX).await
+    }
+
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        // Part by part: after a start everything since the snapshot is asked for at once.
+        let (from, until) = self.held(&range);
+        let begun = (self.clone(), from, until, VecDeque::new());
+        Box::pin(stream::unfold(
+            begun,
+            |(store, mut from, until, mut ready): (Store, u64, u64, VecDeque<Entry>)| async move {
+                if ready.is_empty() && from < until {
+                    match store.read(from, until, APPEND_BYTES_MAX).await {
+                        Ok(entries) => ready = entries.into(),
+                        Err(error) => return Some((Err(error), (store, until, until, ready))),
+                    }
+                    from = ready.back().map_or(until, |last| last.index() + 1);
+                }
+                let entry = ready.pop_front()?;
+                Some((Ok(entry), (store, from, until, ready)))
+            },
+        ))
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {

@@ -161,3 +161,47 @@ pub(super) fn decode_meta(bytes: &[u8]) -> Result<SnapshotMeta, DecodeError> {
         last_membership: StoredMembership::new(members_at.map(log_id_of), members.into_membership()?),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEADER: Leader = Leader { term: 7, replica: 300 };
+
+    fn entry(payload: Payload) -> Entry {
+        Entry::new(LogId::new(leader_id(LEADER), 9), payload)
+    }
+
+    fn members() -> Membership {
+        Membership::new(vec![[1, 2].into()], BTreeMap::from([(1, Seat { node: 4 }), (2, Seat { node: 5 })])).unwrap()
+    }
+
+    #[test]
+    fn entries_are_stored_as_ever() {
+        let golden: [(Payload, &[u8]); 3] = [
+            (Payload::Blank, &[0]),
+            (Payload::Normal(Proposal::received(vec![8, 9])), &[1, 2, 8, 9]),
+            (Payload::Membership(members()), &[2, 1, 2, 1, 2, 2, 1, 4, 2, 5]),
+        ];
+        for (payload, bytes) in golden {
+            let expected = [&[0, 7, 251, 44, 1][..], bytes].concat();
+            assert_eq!(encode_entry(&entry(payload.clone())), expected);
+            assert_eq!(decode_entry(9, &expected).unwrap(), entry(payload));
+            assert!(decode_entry(9, &expected[1..]).is_err());
+        }
+    }
+
+    #[test]
+    fn heads_and_descriptions_are_stored_as_ever() {
+        let vote = Vote { leader_id: leader_id(LEADER), committed: true };
+        let head = Head { vote: Some(vote), purged: Some(LogId::new(leader_id(LEADER), 3)) };
+        assert_eq!(head.encode(), [0, 1, 7, 251, 44, 1, 1, 1, 7, 251, 44, 1, 3]);
+        assert_eq!(Head::decode(&head.encode()).unwrap(), head);
+        assert_eq!(Head::default().encode(), [0, 0, 0]);
+        let at = LogId::new(leader_id(LEADER), 3);
+        let meta = SnapshotMeta { last_log_id: Some(at), last_membership: StoredMembership::new(Some(at), members()) };
+        let bytes = encode_meta(&meta);
+        assert_eq!(bytes, [0, 1, 7, 251, 44, 1, 3, 1, 7, 251, 44, 1, 3, 1, 2, 1, 2, 2, 1, 4, 2, 5]);
+        assert_eq!(decode_meta(&bytes).unwrap(), meta);
+    }
+}

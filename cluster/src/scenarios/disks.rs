@@ -20,6 +20,7 @@ use crate::limits::LOG_FULL_PROBE_MS;
 use crate::log::{Durability, GroupId, Log, LogOptions, LogPorts};
 use crate::ports::disk::Disk;
 use crate::ports::memory_disk::MemoryDisk;
+use crate::ports::offload::{InlineOffload, Lane, Offload, Running, Step};
 use crate::ports::propose::{Gone, InstallError, Machine, Pending, Pieces, Proposed, Replicated};
 use crate::raft::{ReplicaPorts, Timing};
 use crate::shard::leader::Command as ShardEntry;
@@ -135,6 +136,49 @@ async fn a_full_disk_makes_the_node_unready_until_there_is_room() {
     all_is_there(&handle, 1..2).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_disk_is_full_still_shuts_down() {
+    let disk = Arc::new(MemoryDisk::new());
+    let handle = try_node(&disk, "stuffed").await.unwrap();
+    change(&handle, command(Op::CreateTenant)).await;
+    change(&handle, offer("one", 50, vec![profile_cap(1)])).await;
+    take(&handle, 0..20).await;
+    disk.set_capacity(Some(0));
+    assert_eq!(decide(&handle, 21).await.unwrap_err(), Error::Unknown);
+    tokio::time::timeout(Duration::from_secs(60), handle.shutdown()).await.expect("it does not wait for room");
+    disk.set_capacity(None);
+    let handle = try_node(&disk, "roomy").await.unwrap();
+    all_is_there(&handle, 0..20).await;
+}
+
+/// Long work takes its time.
+struct SlowBulk;
+
+impl Offload for SlowBulk {
+    fn run(&self, lane: Lane, steps: Vec<Step>) -> Running {
+        let job = InlineOffload.run(lane, steps);
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(if lane == Lane::Bulk { 400 } else { 0 })).await;
+            job.await;
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_ends_when_everything_acknowledged_decides() {
+    let disk = Arc::new(MemoryDisk::new());
+    let handle = try_node(&disk, "abrupt").await.unwrap();
+    change(&handle, command(Op::CreateTenant)).await;
+    change(&handle, offer("one", 50, vec![profile_cap(1)])).await;
+    // No snapshot was made: the catalogue is in the log alone.
+    disk.cut_power(|_, _| 0);
+    let (mut ports, _) = ports(Arc::clone(&disk) as _, 8);
+    ports.offload = Arc::new(SlowBulk);
+    let handle = start(Config { shards: 2, node: "slow".to_owned(), ..Config::default() }, ports).await.unwrap();
+    assert!(handle.tenant(&tenant()).is_some_and(|view| view.catalog.offers().key_of("one").is_some()));
+    assert!(handle.status().ready, "{:?}", handle.status());
+}
+
 /// A shard without an actor.
 #[derive(Default)]
 struct Bare(Mutex<(ShardState, Position)>);
@@ -214,6 +258,28 @@ async fn put(propose: &ProposeShard, number: usize) {
     let command = ShardCommandV1 { now: Timestamp(NOON), leader, revision: Revision(0), op };
     let proposed = propose.propose(vec![Arc::new(ShardCommand::V1(command))], leader).await;
     assert!(matches!(proposed, Proposed::Applied(_)), "{proposed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_finds_no_room_costs_nothing() {
+    let disk = Arc::new(MemoryDisk::new());
+    let node = Kept::on(&disk, LogOptions::default()).await;
+    let (bare, propose) = node.shard(0).await.unwrap();
+    for round in 0..3 {
+        for number in 0..10 {
+            put(&propose, round * 10 + number).await;
+        }
+        disk.set_capacity(Some(0));
+        let error = node.keep(0).await.unwrap_err();
+        assert!(error.contains("full"), "{error}");
+        disk.set_capacity(None);
+        if round > 0 {
+            node.keep(0).await.unwrap();
+        }
+    }
+    assert_eq!(profiles(&bare), 30);
+    node.log.close().await.unwrap();
+    assert_eq!(profiles(&Kept::on(&disk, LogOptions::default()).await.shard(0).await.unwrap().0), 30);
 }
 
 fn profiles(bare: &Bare) -> usize {

@@ -78,6 +78,15 @@ impl ShardDoor {
         self.bell.open(waker);
     }
 
+    /// Takes out every call that waits, to be answered: the shard is led elsewhere. The cluster's own goes on waiting.
+    pub(crate) fn turn_away(&self) -> Vec<Ask> {
+        let mut waiting = self.lock();
+        let own = std::mem::take(&mut waiting.own);
+        let calls = std::mem::take(&mut *waiting).calls;
+        waiting.own = own;
+        calls.into_iter().map(|waiter| waiter.ask).collect()
+    }
+
     /// The actor is gone: what waits goes on waiting, nothing new is admitted.
     pub(crate) fn close(&self) {
         self.bell.close();

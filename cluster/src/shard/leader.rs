@@ -139,7 +139,7 @@ impl ShardLeader {
         self.leader.is_some()
     }
 
-    /// Another leads (or nobody, or this replica again).
+    /// This replica leads, or does not.
     pub(crate) fn follow(&mut self, leader: Option<Leader>) {
         if self.leader == leader {
             return;
@@ -150,12 +150,18 @@ impl ShardLeader {
         match leader {
             Some(_) => self.taker.report_all(&self.state),
             // What it was asked as a leader is another's to answer now: nothing of it was done, or it is in the log.
-            None => self.hand_back(),
+            None => self.hand_back_unless_led(),
         }
     }
 
-    /// Tells everybody who waits, but for those whose entry is under way, that another leads.
-    fn hand_back(&mut self) {
+    /// Tells everybody who waits, but for those whose entry is under way, that this replica does not lead.
+    fn hand_back_unless_led(&mut self) {
+        if self.leader.is_some() {
+            return;
+        }
+        for ask in self.around.door.turn_away() {
+            self.redo.push_back(Work::Ask(ask));
+        }
         let waiting = std::mem::take(&mut self.redo).into_iter();
         let parked = std::mem::take(&mut self.parked).into_iter();
         let behind = std::mem::take(&mut self.behind).into_iter();
@@ -244,6 +250,7 @@ impl ShardLeader {
                 self.follow(leader);
                 self.start_over();
                 self.retry(deeds);
+                self.hand_back_unless_led();
             }
             Proposed::NotApplied(reason) => {
                 tracing::warn!(shard = self.around.shard.0, %reason, "an entry was not applied");
@@ -265,6 +272,7 @@ impl ShardLeader {
                 }
                 self.start_over();
                 self.retry(again);
+                self.hand_back_unless_led();
             }
         }
     }

@@ -22,8 +22,13 @@ impl StoreBuilder<Types, Store, RaftMachine, ()> for Builder {
         group.hosts.insert(1, super::world::Host::new());
         let ports = group.ports(1).await;
         let (store, _writer) = Store::open(ports.log, GroupId(1)).await.expect("an empty disk");
-        let shelf =
-            Shelf { group: GroupId(1), snapshots: ports.snapshots, offload: ports.offload, building: Arc::default() };
+        let shelf = Shelf {
+            group: GroupId(1),
+            snapshots: ports.snapshots,
+            offload: ports.offload,
+            building: Arc::default(),
+            failed: Arc::default(),
+        };
         Ok(((), store, RaftMachine::new(Erased::Shard(Arc::new(Marks::default())), shelf, None)))
     }
 }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use proffer_engine::profile::command::Leader;
 
-use super::super::{Seat, Step, StepError, Timing};
+use super::super::stored::{VoteBytes, encode_meta};
+use super::super::types::{LogId, SnapshotMeta, Vote, leader_id};
+use super::super::wire::Part;
+use super::super::{RaftAnswer, RaftMessage, Seat, Step, StepError, Timing};
 use super::world::{Group, Host};
 use crate::ports::entropy::{Entropy, SeededEntropy};
 use crate::ports::propose::{Proposed, Reason};
@@ -217,6 +220,30 @@ async fn a_full_disk_is_waited_for_and_ends_nothing() {
     assert_eq!(propose_all(&group, 3..6).await, [3, 4, 5], "the others are a majority");
     group.hosts[&follower].disk.set_capacity(None);
     assert_eq!(group.agreed(6).await, [0, 1, 2, 3, 4, 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_of_two_snapshots_are_never_mixed() {
+    let group = Group::of(1, 14).await;
+    group.led_by(|_| true).await;
+    let replica = group.replica(1);
+    let from = |term, index: u64| {
+        let leader = leader_id(Leader { term, replica: 2 });
+        let meta = SnapshotMeta { last_log_id: Some(LogId::new(leader, index)), ..SnapshotMeta::default() };
+        let vote = VoteBytes::from(&Vote { leader_id: leader, committed: true });
+        move |number, is_last| {
+            let (meta, bytes) = (encode_meta(&meta), vec![7; 16]);
+            RaftMessage::Snapshot(Part { vote, meta, number, bytes, ends_piece: true, is_last })
+        }
+    };
+    let (old, new) = (from(5, 100), from(6, 120));
+    assert_eq!(replica.answer(old(0, false)).await, RaftAnswer::Part);
+    assert_eq!(replica.answer(new(0, false)).await, RaftAnswer::Part);
+    for stray in [old(1, false), old(0, false), old(1, true)] {
+        assert!(matches!(replica.answer(stray).await, RaftAnswer::Failed(_)));
+    }
+    assert_eq!(replica.answer(new(1, false)).await, RaftAnswer::Part, "it goes on where it was");
+    assert!(matches!(replica.answer(new(3, false)).await, RaftAnswer::Failed(_)), "one is missing");
 }
 
 /// Everything that can happen, drawn from a seed; gives what was acknowledged, and what all agree on in the end.
