@@ -133,8 +133,6 @@ pub const SNAPSHOT_INSTALL_MS: u64 = 10_000;
 pub const SNAPSHOT_WORTH_BYTES: u64 = 512;
 /// How soon a leader whose lease has run out looks whether it has another, in milliseconds.
 pub const LEASE_RETRY_MS: u64 = 10;
-/// Longest wait of a start for all groups to be led, in milliseconds; then it says what is missing.
-pub const START_LED_MS_MAX: u64 = 10_000;
 
 /// Largest frame on the control lane of two nodes. What is larger goes on the bulk lane, so that nothing stands long before a
 /// heartbeat.
