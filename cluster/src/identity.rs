@@ -61,7 +61,9 @@ pub fn start(disk: &dyn Disk, entropy: &dyn Entropy) -> Result<Identity, Identit
     let names = disk.list()?;
     let identity = if names.iter().any(|name| name == NAME) {
         match read(disk)? {
-            Stored::V2 { log: Some(_), .. } => return Err(IdentityError::Older),
+            Stored::V1 { .. } | Stored::V2 { .. } if names.iter().any(|name| name != NAME && name != TEMPORARY) => {
+                return Err(IdentityError::Older);
+            }
             Stored::V1 { disk_id, boots } => Identity { disk_id, boots: boots + 1, log: None, cluster: None },
             Stored::V2 { disk_id, boots, log } => Identity { disk_id, boots: boots + 1, log, cluster: None },
             Stored::V3 { disk_id, boots, log, cluster } => Identity { disk_id, boots: boots + 1, log, cluster },
@@ -142,11 +144,16 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_of_an_older_release_is_read() {
+    fn an_identity_of_an_earlier_build_is_read_and_its_data_refused_untouched() {
         let disk = MemoryDisk::new();
         let encoded = codec::encode(&Stored::V1 { disk_id: 5, boots: 7 });
+        let bytes = [&crc32c::crc32c(&encoded).to_le_bytes()[..], &encoded].concat();
         disk.create(NAME).unwrap();
-        disk.append(NAME, &[&crc32c::crc32c(&encoded).to_le_bytes()[..], &encoded].concat()).unwrap();
+        disk.append(NAME, &bytes).unwrap();
+        disk.create("wal-00000000000000000001.log").unwrap();
+        assert!(matches!(start(&disk, &SeededEntropy::new(1)), Err(IdentityError::Older)));
+        assert_eq!(read_all(&disk, NAME, BYTES_MAX).unwrap(), bytes);
+        disk.remove("wal-00000000000000000001.log").unwrap();
         let identity = start(&disk, &SeededEntropy::new(1)).unwrap();
         assert_eq!(identity, Identity { disk_id: 5, boots: 8, log: None, cluster: None });
     }
