@@ -1,5 +1,5 @@
-//! JSON ↔ [`Value`]: the reader refuses what a value cannot hold (numbers beyond f64, members named twice, nesting beyond the
-//! limit) with line and column; the writer prints whole numbers without a fraction.
+//! JSON ↔ [`Value`]: the reader refuses what a value cannot hold (numbers beyond f64, whole ones that would lose digits, members named
+//! twice, nesting beyond the limit) with line and column; the writer prints whole numbers without a fraction.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -78,12 +78,12 @@ impl<'de> Visitor<'de> for Nested {
         Ok(Value::Bool(flag))
     }
 
-    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
-        Ok(Value::Number(number as f64))
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Value, E> {
+        whole(number.into())
     }
 
-    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
-        Ok(Value::Number(number as f64))
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Value, E> {
+        whole(number.into())
     }
 
     fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Value, E> {
@@ -114,6 +114,15 @@ impl<'de> Visitor<'de> for Nested {
         }
         Ok(Value::Map(Arc::new(map)))
     }
+}
+
+/// A whole number, if an f64 is that number: an account's 17 digits must not become another account's.
+fn whole<E: serde::de::Error>(number: i128) -> Result<Value, E> {
+    let held = number as f64;
+    if held as i128 == number {
+        return Ok(Value::Number(held));
+    }
+    Err(E::custom(format!("the number {number} would lose digits: send it as text")))
 }
 
 /// Reads a member's name without an intermediate `String`.
@@ -230,6 +239,18 @@ mod tests {
         match read(text.as_bytes()) {
             Err(Problem::Malformed { line, column, message }) => (line, column, message),
             other => panic!("{text} was read as {other:?}"),
+        }
+    }
+
+    #[test]
+    fn whole_numbers_keep_their_digits_or_are_refused() {
+        for exact in ["9007199254740992", "-9007199254740992", "18446744073709549568", "0", "-0"] {
+            assert!(read(exact.as_bytes()).is_ok(), "{exact}");
+        }
+        for inexact in ["9007199254740993", "-9007199254740993", "18446744073709551615"] {
+            let refused = read(format!("{{\"account\": {inexact}}}").as_bytes());
+            let Err(Problem::Malformed { line: 1, message, .. }) = refused else { panic!("{inexact}: {refused:?}") };
+            assert!(message.contains("lose digits"), "{message}");
         }
     }
 
