@@ -29,6 +29,7 @@ mod writer;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -165,7 +166,8 @@ pub struct Entry {
 struct Shared {
     index: Index,
     segments: BTreeMap<u64, u64>,
-    disk_full: bool,
+    /// Also looked at without the lock, in every turn of every shard.
+    disk_full: Arc<AtomicBool>,
     failed: Option<String>,
 }
 
@@ -179,6 +181,7 @@ pub struct Log {
     room: Arc<Semaphore>,
     // Written by the writer after each batch, read by everyone: locked for lookups only, never across a disk call.
     shared: Arc<Mutex<Shared>>,
+    disk_full: Arc<AtomicBool>,
     ports: LogPorts,
     options: LogOptions,
     log_id: u64,
@@ -213,17 +216,18 @@ impl Log {
         };
         let log_id = recovered.log_id.unwrap_or_else(|| ports.entropy.u64());
         let active = recovered.segments.last_key_value().map(|(&segment, &len)| (segment, recovered.head_bytes, len));
+        let disk_full = Arc::new(AtomicBool::new(false));
         let shared = Arc::new(Mutex::new(Shared {
             index: recovered.index,
             segments: recovered.segments,
-            disk_full: false,
+            disk_full: Arc::clone(&disk_full),
             failed: None,
         }));
         let (queue, requests) = mpsc::channel(LOG_QUEUE_REQUESTS_MAX);
         let writer = Writer::start(options, ports.clone(), Arc::clone(&shared), requests, log_id, active).await?;
         tokio::spawn(writer.run());
         let room = Arc::new(Semaphore::new(LOG_QUEUE_BYTES_MAX));
-        Ok((Log { queue, room, shared, ports, options, log_id }, recovery))
+        Ok((Log { queue, room, shared, disk_full, ports, options, log_id }, recovery))
     }
 
     /// Appends one entry and waits until it is durable. A group's first entry may have any index; every other one follows
@@ -392,9 +396,9 @@ impl Log {
             && oldest == shared.index.oldest_segment()
     }
 
-    /// Whether the last write found the disk full.
+    /// Whether the last write found the disk full. One atomic load.
     pub fn is_full(&self) -> bool {
-        self.lock().disk_full
+        self.disk_full.load(Ordering::Acquire)
     }
 
     /// How the log is doing.
@@ -403,7 +407,7 @@ impl Log {
         LogStatus {
             segments: shared.segments.len(),
             bytes: shared.segments.values().sum(),
-            disk_full: shared.disk_full,
+            disk_full: self.is_full(),
             failed: shared.failed.clone(),
         }
     }

@@ -1,6 +1,7 @@
 //! The one task that writes: it forms batches, has them written and synced off-thread, and answers.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -145,7 +146,7 @@ impl Writer {
 
     async fn serve(&mut self) -> Result<(), Stopped> {
         loop {
-            let is_full = lock(&self.shared).disk_full;
+            let is_full = lock(&self.shared).disk_full.load(Ordering::Acquire);
             let request = if self.active.marked && !is_full {
                 self.requests.recv().await
             } else {
@@ -229,7 +230,7 @@ impl Writer {
             if let Err(Failure { error, .. }) = self.cut_back().await {
                 return Err(self.fail("cannot take back what a full disk cut short", &error, waiting));
             }
-            lock(&self.shared).disk_full = true;
+            lock(&self.shared).disk_full.store(true, Ordering::Release);
             waiting.into_iter().for_each(|done| answer(done, Err(LogError::Full)));
             return Ok(());
         }
@@ -294,7 +295,7 @@ impl Writer {
     /// Makes a durable batch visible.
     fn publish(&self, changes: Vec<Change>) {
         let mut shared = lock(&self.shared);
-        shared.disk_full = false;
+        shared.disk_full.store(false, Ordering::Release);
         shared.segments.insert(self.active.segment, self.active.len);
         for Change { group, index, kind, place, state } in changes {
             let checked = "admitted by the plan";
@@ -341,7 +342,7 @@ impl Writer {
         if let Err(Failure { error, .. }) = self.cut_back().await {
             return Err(self.fail("cannot take back what a full disk cut short", &error, Vec::new()));
         }
-        lock(&self.shared).disk_full = is_full;
+        lock(&self.shared).disk_full.store(is_full, Ordering::Release);
         Ok(())
     }
 
@@ -456,7 +457,7 @@ impl Writer {
     }
 
     fn refuse_full(&self, requests: Vec<Request>) {
-        lock(&self.shared).disk_full = true;
+        lock(&self.shared).disk_full.store(true, Ordering::Release);
         for request in requests {
             answer(request.done, Err(LogError::Full));
         }
