@@ -51,15 +51,10 @@ pub(crate) trait Groups: Send + Sync + 'static {
     fn recover_meta(&self) -> Pending<'_, Result<(MetaState, Position), StartError>>;
     /// A shard's state.
     fn recover_shard(&self, shard: ShardId) -> Pending<'_, Result<(ShardState, Position), StartError>>;
-    /// The port of the meta group over a machine that stands at `applied`, where it was recovered.
-    fn meta(&self, machine: Arc<dyn Replicated<MetaEntry, MetaOutcome>>, applied: Position) -> ProposeMeta;
-    /// The port of a shard over a machine that stands at `applied`.
-    fn shard(
-        &self,
-        shard: ShardId,
-        machine: Arc<dyn Replicated<ShardEntry, Outcome>>,
-        applied: Position,
-    ) -> ProposeShard;
+    /// The port of the meta group over a machine with the state that was recovered.
+    fn meta(&self, machine: Arc<dyn Replicated<MetaEntry, MetaOutcome>>) -> ProposeMeta;
+    /// The port of a shard over a machine with the state that was recovered.
+    fn shard(&self, shard: ShardId, machine: Arc<dyn Replicated<ShardEntry, Outcome>>) -> ProposeShard;
     /// Whether a snapshot of the group is due.
     fn is_snapshot_due(&self, group: Group) -> bool;
     /// Keeps a snapshot of the group, unless a start would have next to nothing to do after the one there is; what nobody needs any
@@ -177,7 +172,7 @@ impl Groups for RaftGroups {
         })
     }
 
-    fn meta(&self, machine: Arc<dyn Replicated<MetaEntry, MetaOutcome>>, _: Position) -> ProposeMeta {
+    fn meta(&self, machine: Arc<dyn Replicated<MetaEntry, MetaOutcome>>) -> ProposeMeta {
         let replica = self.start(Group::Meta, Erased::Meta(machine));
         Arc::new(Port::new(replica, Commands::Meta, |results| match results {
             Results::Meta(results) => results,
@@ -185,7 +180,7 @@ impl Groups for RaftGroups {
         }))
     }
 
-    fn shard(&self, shard: ShardId, machine: Arc<dyn Replicated<ShardEntry, Outcome>>, _: Position) -> ProposeShard {
+    fn shard(&self, shard: ShardId, machine: Arc<dyn Replicated<ShardEntry, Outcome>>) -> ProposeShard {
         let replica = self.start(Group::Shard(shard), Erased::Shard(machine));
         Arc::new(Port::new(replica, Commands::Shard, |results| match results {
             Results::Shard(results) => results,

@@ -114,7 +114,7 @@ impl Actor for MetaActor {
 
     async fn pre_start(&self, myself: ActorRef<MetaMsg>, start: MetaStart) -> Result<MetaBody, ActorProcessingErr> {
         let MetaStart { around, groups, offload, fatal, state, applied } = start;
-        let propose = groups.meta(Arc::new(MetaMachine(myself.clone())), applied);
+        let propose = groups.meta(Arc::new(MetaMachine(myself.clone())));
         let mut tasks = JoinSet::new();
         let mut leads = propose.leader();
         let follower = myself.clone();
@@ -179,7 +179,7 @@ impl Actor for MetaActor {
 }
 
 impl MetaBody {
-    /// Another leads, or nobody, or this replica: calls are let in while it does.
+    /// This replica leads, or does not: calls are let in while it does.
     fn follow(&mut self, leader: Option<Leader>, myself: &ActorRef<MetaMsg>) {
         self.leader.follow(leader);
         match (leader, self.around.door.is_up()) {

@@ -109,7 +109,7 @@ impl Actor for ShardActor {
     async fn pre_start(&self, myself: ActorRef<ShardMsg>, start: ShardStart) -> Result<ShardBody, ActorProcessingErr> {
         let ShardStart { around, groups, state, applied } = start;
         let machine = Arc::new(ShardMachine(myself.clone()));
-        let propose = groups.shard(around.shard, machine, applied);
+        let propose = groups.shard(around.shard, machine);
         let mut proposals = JoinSet::new();
         let mut leads = propose.leader();
         let follower = myself.clone();
@@ -175,7 +175,7 @@ impl Actor for ShardActor {
 }
 
 impl ShardBody {
-    /// Another leads, or nobody, or this replica: calls are let in while it does.
+    /// This replica leads, or does not: calls are let in while it does.
     fn follow(&mut self, leader: Option<Leader>, myself: &ActorRef<ShardMsg>) {
         self.leader.follow(leader);
         match (leader, self.around.door.is_up()) {

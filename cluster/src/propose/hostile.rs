@@ -50,13 +50,8 @@ impl<C, R> std::fmt::Debug for HostilePropose<C, R> {
 impl<C, R> HostilePropose<C, R> {
     /// A group under `machine` whose faults are drawn from `seed`.
     pub fn new(seed: u64, faults: Faults, machine: Arc<dyn Machine<C, R>>) -> Self {
-        Self::continuing(seed, faults, machine, 1)
-    }
-
-    /// The same, with `next_index` for the next entry.
-    pub fn continuing(seed: u64, faults: Faults, machine: Arc<dyn Machine<C, R>>, next_index: u64) -> Self {
         HostilePropose {
-            inner: Arc::new(MemoryPropose::continuing(Leader { term: 1, replica: 1 }, machine, next_index)),
+            inner: Arc::new(MemoryPropose::new(Leader { term: 1, replica: 1 }, machine)),
             draws: Arc::new(SeededEntropy::new(seed)),
             faults: Mutex::new(faults),
         }

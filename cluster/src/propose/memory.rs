@@ -29,15 +29,10 @@ impl<C, R> std::fmt::Debug for MemoryPropose<C, R> {
 impl<C, R> MemoryPropose<C, R> {
     /// An empty log led by `leader`, under `machine`.
     pub fn new(leader: Leader, machine: Arc<dyn Machine<C, R>>) -> Self {
-        Self::continuing(leader, machine, 1)
-    }
-
-    /// A log whose next entry is `next_index`.
-    pub fn continuing(leader: Leader, machine: Arc<dyn Machine<C, R>>, next_index: u64) -> Self {
         MemoryPropose {
             machine,
             leader: watch::Sender::new(Some(leader)),
-            next_index: Mutex::new(Some(next_index)),
+            next_index: Mutex::new(Some(1)),
             entries: SyncMutex::new(Vec::new()),
         }
     }

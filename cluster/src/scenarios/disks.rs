@@ -240,7 +240,7 @@ impl Kept {
     async fn shard(&self, shard: u16) -> Result<(Arc<Bare>, ProposeShard), StartError> {
         let (state, applied) = self.groups.recover_shard(ShardId(shard)).await?;
         let bare = Arc::new(Bare(Mutex::new((state, applied))));
-        let propose = self.groups.shard(ShardId(shard), Arc::clone(&bare) as _, applied);
+        let propose = self.groups.shard(ShardId(shard), Arc::clone(&bare) as _);
         propose.leader().wait_for(Option::is_some).await.unwrap();
         Ok((bare, propose))
     }

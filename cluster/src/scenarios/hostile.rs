@@ -60,18 +60,13 @@ impl Groups for HostileGroups {
         Box::pin(async move { Ok((ShardState::new(), Position::default())) })
     }
 
-    fn meta(&self, machine: Arc<dyn Replicated<MetaEntry, MetaOutcome>>, applied: Position) -> ProposeMeta {
-        self.keep(HostilePropose::continuing(self.seed, Faults::SOME, machine, applied.index + 1))
+    fn meta(&self, machine: Arc<dyn Replicated<MetaEntry, MetaOutcome>>) -> ProposeMeta {
+        self.keep(HostilePropose::new(self.seed, Faults::SOME, machine))
     }
 
-    fn shard(
-        &self,
-        shard: ShardId,
-        machine: Arc<dyn Replicated<ShardEntry, Outcome>>,
-        applied: Position,
-    ) -> ProposeShard {
+    fn shard(&self, shard: ShardId, machine: Arc<dyn Replicated<ShardEntry, Outcome>>) -> ProposeShard {
         let seed = self.seed * 1_000 + 1 + u64::from(shard.0);
-        self.keep(HostilePropose::continuing(seed, Faults::SOME, machine, applied.index + 1))
+        self.keep(HostilePropose::new(seed, Faults::SOME, machine))
     }
 
     fn is_snapshot_due(&self, _: Group) -> bool {
