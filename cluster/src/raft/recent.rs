@@ -33,10 +33,9 @@ impl Recent {
     pub(super) fn durable(&mut self, index: u64) {
         self.durable = self.durable.max(index);
         while self.bytes > self.bytes_max
-            && let Some((entry, bytes)) = self.entries.pop_front_if(|(entry, _)| entry.index() < self.durable)
+            && let Some((_, bytes)) = self.entries.pop_front_if(|(entry, _)| entry.index() < self.durable)
         {
             self.bytes -= bytes;
-            drop(entry);
         }
     }
 

@@ -82,9 +82,8 @@ impl ShardDoor {
     pub(crate) fn turn_away(&self) -> Vec<Ask> {
         let mut waiting = self.lock();
         let own = std::mem::take(&mut waiting.own);
-        let calls = std::mem::take(&mut *waiting).calls;
-        waiting.own = own;
-        calls.into_iter().map(|waiter| waiter.ask).collect()
+        let turned_away = std::mem::replace(&mut *waiting, Waiting { own, ..Waiting::default() });
+        turned_away.calls.into_iter().map(|waiter| waiter.ask).collect()
     }
 
     /// The actor is gone: what waits goes on waiting, nothing new is admitted.

@@ -219,9 +219,14 @@ impl ShardLeader {
         if formed.is_empty() {
             return;
         }
-        for deed in formed {
-            let (reason, retry_after_ms) = (reason.to_owned(), RETRY_AFTER_START_MS);
-            self.fail(deed.origin, &Error::Unavailable { reason, retry_after_ms });
+        self.not_applied(formed, reason);
+    }
+
+    /// The log wrote nothing of these deeds and never will.
+    fn not_applied(&mut self, deeds: impl IntoIterator<Item = Deed>, reason: &str) {
+        let error = Error::Unavailable { reason: reason.to_owned(), retry_after_ms: RETRY_AFTER_START_MS };
+        for deed in deeds {
+            self.fail(deed.origin, &error);
         }
         self.start_over();
     }
@@ -254,11 +259,7 @@ impl ShardLeader {
             }
             Proposed::NotApplied(reason) => {
                 tracing::warn!(shard = self.around.shard.0, %reason, "an entry was not applied");
-                for deed in deeds {
-                    let retry_after_ms = RETRY_AFTER_START_MS;
-                    self.fail(deed.origin, &Error::Unavailable { reason: reason.clone(), retry_after_ms });
-                }
-                self.start_over();
+                self.not_applied(deeds, &reason);
             }
             Proposed::Unknown => {
                 let mut again = Vec::new();
