@@ -12,6 +12,7 @@ use proffer_engine::profile::command::{AccountId, EscrowMessage, Position};
 use proffer_engine::time::{Span, Timestamp};
 
 use crate::meta::command::{Change, Founding, MetaCommand, MetaCommandV1, MetaOp, MetaOutcome};
+use crate::meta::job::is_exclusion;
 
 /// Catalogue and ledger. Two states that applied the same entries encode to the same bytes.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +21,8 @@ pub struct MetaState {
     log_time: Timestamp,
     /// Index of the last entry that changed the catalogue.
     revision: Revision,
+    /// Revision of the last emergency exclusion.
+    fence: Revision,
     catalog: Catalog,
     ledger: Ledger,
     /// Tenants by number, in the order they were made.
@@ -66,6 +69,11 @@ impl MetaState {
     /// Index of the last entry that changed the catalogue.
     pub fn revision(&self) -> Revision {
         self.revision
+    }
+
+    /// Revision of the last emergency exclusion: no node decides under an older one (docs/adr/0013). 0 if there was none.
+    pub fn fence(&self) -> Revision {
+        self.fence
     }
 
     /// What was authored.
@@ -136,7 +144,7 @@ impl MetaState {
     pub(super) fn restored(
         founding: Option<Founding>,
         log_time: Timestamp,
-        revision: Revision,
+        (revision, fence): (Revision, Revision),
         numbers: BTreeMap<TenantId, u32>,
         ledger: Ledger,
         catalog: Catalog,
@@ -151,7 +159,7 @@ impl MetaState {
                 }
             }
         }
-        MetaState { founding, log_time, revision, catalog, ledger, numbers, global }
+        MetaState { founding, log_time, revision, fence, catalog, ledger, numbers, global }
     }
 
     fn change(&mut self, revision: Revision, command: &catalog::Command) -> MetaOutcome {
@@ -160,6 +168,9 @@ impl MetaState {
             Err(refusal) => return MetaOutcome::Refused(refusal),
         };
         self.revision = revision;
+        if is_exclusion(command) {
+            self.fence = revision;
+        }
         let catalog::Command::V1(CommandV1 { tenant, .. }) = command;
         let next = u32::try_from(self.numbers.len()).expect("fewer tenants than that");
         let number = *self.numbers.entry(tenant.clone()).or_insert(next);
@@ -429,6 +440,22 @@ mod tests {
         assert!(lowered.told.iter().all(|(_, message)| message.recall == Recall::All));
         assert_eq!(group.pool(), -2);
         assert_eq!(group.ask(2)[0].1.granted, 0, "nothing is granted from a pool below zero");
+    }
+
+    #[test]
+    fn the_fence_is_the_revision_of_the_last_exclusion_and_of_nothing_else() {
+        let mut group = Group::founded(7);
+        assert_eq!(group.state.fence(), Revision(0));
+        let patch = |excluded| Value::map([("emergencyExcluded", Value::Bool(excluded))]);
+        let update = |patch| Op::Update { kind: EntityKind::Offer, id: "one".to_owned(), patch, expected: None };
+        group.change(update(patch(true)));
+        let fence = group.state.fence();
+        assert_eq!(fence, Revision(group.index));
+        group.change(update(patch(false)));
+        group.relimit(3);
+        assert_eq!(group.state.fence(), fence, "what is let in again needs no fence");
+        let restored = MetaState::decode_chunks(group.state.encode_chunks()).unwrap();
+        assert_eq!(restored.fence(), fence);
     }
 
     #[test]

@@ -19,10 +19,13 @@ use crate::meta::state::MetaState;
 enum StoredHead {
     /// Held the whole ledger, so that a large one could not be stored. Never released, and not read.
     V1,
-    V2 {
+    /// Knew neither nodes nor the fence. Never released, and not read.
+    V2,
+    V3 {
         founding: Option<Founding>,
         log_time: Timestamp,
         revision: Revision,
+        fence: Revision,
         numbers: BTreeMap<TenantId, u32>,
         accounts: u64,
     },
@@ -39,10 +42,11 @@ impl MetaState {
     /// of things in the catalogue.
     pub fn encode_chunks(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
         let numbers = self.numbers().map(|(tenant, number)| (tenant.clone(), number)).collect();
-        let head = StoredHead::V2 {
+        let head = StoredHead::V3 {
             founding: self.founding(),
             log_time: self.log_time(),
             revision: self.revision(),
+            fence: self.fence(),
             numbers,
             accounts: self.ledger().accounts().len() as u64,
         };
@@ -57,9 +61,13 @@ impl MetaState {
     /// If they are no such pieces.
     pub fn decode_chunks(mut pieces: impl Iterator<Item = Vec<u8>>) -> Result<Self, DecodeError> {
         let head = pieces.next().unwrap_or_default();
-        let head = codec::decode("meta state", &head)?;
-        let StoredHead::V2 { founding, log_time, revision, numbers, accounts } = head else {
-            return Err(DecodeError::new("meta state", "format version 1 is not read".to_owned()));
+        let (founding, log_time, revision, fence, numbers, accounts) = match codec::decode("meta state", &head)? {
+            StoredHead::V1 | StoredHead::V2 => {
+                return Err(DecodeError::new("meta state", "format versions 1 and 2 are not read".to_owned()));
+            }
+            StoredHead::V3 { founding, log_time, revision, fence, numbers, accounts } => {
+                (founding, log_time, revision, fence, numbers, accounts)
+            }
         };
         let mut ledger = Ledger::default();
         while (ledger.accounts().len() as u64) < accounts {
@@ -73,7 +81,7 @@ impl MetaState {
             }
         }
         let catalog = Catalog::from_records(pieces)?;
-        Ok(MetaState::restored(founding, log_time, revision, numbers, ledger, catalog))
+        Ok(MetaState::restored(founding, log_time, (revision, fence), numbers, ledger, catalog))
     }
 }
 
@@ -127,7 +135,7 @@ mod tests {
             ledger.see(shard, report, now).unwrap();
         }
         let founding = Some(Founding { secret: [1; 16], shards });
-        MetaState::restored(founding, now, Revision(9), BTreeMap::new(), ledger, Catalog::new())
+        MetaState::restored(founding, now, (Revision(9), Revision(0)), BTreeMap::new(), ledger, Catalog::new())
     }
 
     #[test]
@@ -154,21 +162,22 @@ mod tests {
 
     #[test]
     fn golden_bytes_of_the_head() {
-        let head = StoredHead::V2 {
+        let head = StoredHead::V3 {
             founding: Some(Founding { secret: [7; 16], shards: 300 }),
             log_time: Timestamp(5),
             revision: Revision(9),
+            fence: Revision(8),
             numbers: BTreeMap::from([(TenantId::new("t"), 1)]),
             accounts: 2,
         };
-        let mut bytes = vec![1, 1];
+        let mut bytes = vec![2, 1];
         bytes.extend([7; 16]);
-        bytes.extend([251, 44, 1, 10, 9, 1, 1, b't', 1, 2]);
+        bytes.extend([251, 44, 1, 10, 9, 8, 1, 1, b't', 1, 2]);
         assert_eq!(codec::encode(&head), bytes);
         assert_eq!(codec::decode::<StoredHead>("meta state", &bytes).unwrap(), head);
-        for never_released in [0, 2] {
-            bytes[0] = never_released;
-            assert!(codec::decode::<StoredHead>("meta state", &bytes).is_err());
+        for unread in [0, 1, 3] {
+            bytes[0] = unread;
+            assert!(MetaState::decode_chunks(std::iter::once(bytes.clone())).is_err());
         }
     }
 
