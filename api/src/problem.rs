@@ -405,7 +405,7 @@ impl From<Error> for Problem {
             Error::KeyReused => Problem::KeyReused,
             Error::KeysFull => Problem::Busy { message, retry_after_ms: retry },
             Error::Overloaded { retry_after_ms } => Problem::Busy { message, retry_after_ms },
-            Error::Unavailable { .. } | Error::Expired | Error::Unknown => {
+            Error::Unavailable { .. } | Error::NotLed { .. } | Error::Expired | Error::Unknown => {
                 Problem::Unavailable { message, retry_after_ms: retry, outcome }
             }
             Error::Partial { applied, asked, cause, .. } => {

@@ -216,6 +216,7 @@ mod tests {
     use proffer_cluster::ports::entropy::SeededEntropy;
     use proffer_cluster::ports::fatal::RecordedFatal;
     use proffer_cluster::ports::memory_disk::MemoryDisk;
+    use proffer_cluster::ports::memory_network::MemoryNetwork;
     use proffer_cluster::ports::offload::InlineOffload;
     use proffer_cluster::{Ports, start};
     use proffer_engine::catalog::{Actor, Command, CommandV1, Op, Role};
@@ -238,10 +239,12 @@ mod tests {
             offload: Arc::new(InlineOffload),
             clock: clock.clone(),
             entropy: entropy.clone(),
+            network: Arc::new(MemoryNetwork::new().host("here")),
             fatal: Arc::new(RecordedFatal::default()),
         };
         let node = format!("routes-{}", request_timeout.as_millis());
-        let config = proffer_cluster::Config { shards: 1, durability: Durability::Memory, node };
+        let config =
+            proffer_cluster::Config { durability: Durability::Memory, ..proffer_cluster::Config::founding(&node, 1) };
         let handle = start(config, ports).await.unwrap();
         while !handle.status().ready {
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -1,6 +1,7 @@
 //! What is asked of the cluster and what it answers: the types of the front door.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use proffer_engine::catalog::Role;
 use proffer_engine::decide::decision::Decision;
@@ -14,6 +15,7 @@ use proffer_engine::time::{Span, Timestamp};
 use proffer_engine::value::Value;
 use tokio::time::Instant;
 
+use crate::ports::propose::Pending;
 use crate::view::TenantView;
 
 /// What makes a retried call recognisable: XXH3-128 of the caller's key, XXH3-64 of the canonical body.
@@ -43,6 +45,23 @@ impl Call {
     pub fn until(deadline: Instant) -> Self {
         Call { deadline, idempotency: None, supersedes: None, dry_run: false }
     }
+}
+
+/// Where calls about a customer are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On this node.
+    Here,
+    /// On this one, as far as is known.
+    At(u64),
+    /// Nobody leads the customer's shard, as far as is known.
+    Nowhere,
+}
+
+/// Answers calls that other nodes forward.
+pub trait Forwarded: Send + Sync + 'static {
+    /// Answers `call`, what the other node's layer above made of it, within the time that is left of it.
+    fn answer(&self, call: Vec<u8>, within: Duration) -> Pending<'static, Vec<u8>>;
 }
 
 /// Why a decision is less than it could have been.

@@ -7,26 +7,63 @@ use crate::log::Durability;
 /// A node's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Shards of the cluster, 1–256. Fixed when it is created: a cluster that exists keeps its number whatever is asked.
-    pub shards: u16,
+    /// How an empty disk begins; one that is of a cluster stays in it.
+    pub begin: Begin,
     /// What an acknowledgement promises.
     pub durability: Durability,
     /// Name of the node, in the names of its actors: unique in the process.
     pub node: String,
+    /// Where other nodes reach this one.
+    pub peer_address: String,
+    /// Where its HTTP interface is reached, for those who ask where a node is.
+    pub http_address: String,
+    /// Nodes of one zone fail together; replicas of a shard are spread over zones.
+    pub zone: String,
+}
+
+/// How an empty disk begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// With a new cluster of one node.
+    Bootstrap {
+        /// Shards of the cluster, 1–256, for ever.
+        shards: u16,
+    },
+    /// By asking any node of a cluster at these addresses to be let in.
+    Join(Vec<String>),
+    /// Not at all.
+    Neither,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Config { shards: 16, durability: Durability::Fsync, node: "n1".to_owned() }
+        Config {
+            begin: Begin::Bootstrap { shards: 16 },
+            durability: Durability::Fsync,
+            node: "n1".to_owned(),
+            peer_address: "127.0.0.1:7170".to_owned(),
+            http_address: "127.0.0.1:7070".to_owned(),
+            zone: String::new(),
+        }
     }
 }
 
 impl Config {
+    /// A node that founds a cluster of so many shards, and is named `node`.
+    pub fn founding(node: &str, shards: u16) -> Self {
+        Config { begin: Begin::Bootstrap { shards }, node: node.to_owned(), ..Config::default() }
+    }
+
     /// Accepts what can be started.
     pub(crate) fn check(&self) -> Result<(), StartError> {
-        if !(1..=SHARDS_MAX).contains(&self.shards) {
-            return Err(StartError::Config(format!("shards must be from 1 to {SHARDS_MAX}, not {}", self.shards)));
+        match &self.begin {
+            Begin::Bootstrap { shards } if !(1..=SHARDS_MAX).contains(shards) => {
+                Err(StartError::Config(format!("shards must be from 1 to {SHARDS_MAX}, not {shards}")))
+            }
+            Begin::Join(addresses) if addresses.is_empty() => {
+                Err(StartError::Config("to join a cluster takes the address of one of its nodes".to_owned()))
+            }
+            Begin::Bootstrap { .. } | Begin::Join(_) | Begin::Neither => Ok(()),
         }
-        Ok(())
     }
 }

@@ -2,6 +2,8 @@
 
 use proffer_engine::catalog::Refusal;
 
+use crate::limits::RETRY_AFTER_START_MS;
+
 /// What is known of the effect of a call that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -48,6 +50,12 @@ pub enum Error {
         /// When it may be worth trying again.
         retry_after_ms: u64,
     },
+    /// Another node leads what the call is about, or nobody does for the moment: nothing was done.
+    #[error("not led here: {reason}")]
+    NotLed {
+        /// What is not led.
+        reason: String,
+    },
     /// The deadline passed before the call was begun.
     #[error("the deadline passed before the call was begun")]
     Expired,
@@ -87,6 +95,7 @@ impl Error {
             | Error::KeysFull
             | Error::Overloaded { .. }
             | Error::Unavailable { .. }
+            | Error::NotLed { .. }
             | Error::Expired
             | Error::Unknown
             | Error::Poisonous => Error::Unknown,
@@ -107,6 +116,7 @@ impl Error {
             | Error::KeysFull
             | Error::Overloaded { .. }
             | Error::Unavailable { .. }
+            | Error::NotLed { .. }
             | Error::Expired
             | Error::Poisonous => Outcome::NotApplied,
         }
@@ -118,6 +128,7 @@ impl Error {
             Error::KeysFull
             | Error::Overloaded { .. }
             | Error::Unavailable { .. }
+            | Error::NotLed { .. }
             | Error::Expired
             | Error::Unknown => true,
             Error::Partial { cause, .. } => cause.retryable(),
@@ -136,6 +147,7 @@ impl Error {
             Error::Overloaded { retry_after_ms } | Error::Unavailable { retry_after_ms, .. } => Some(*retry_after_ms),
             Error::Partial { cause, .. } => cause.retry_after_ms(),
             Error::KeysFull => Some(60_000),
+            Error::NotLed { .. } => Some(RETRY_AFTER_START_MS),
             Error::Expired | Error::Unknown => Some(100),
             Error::Refused(_)
             | Error::UnknownTenant(_)

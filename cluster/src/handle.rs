@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use proffer_engine::catalog::Command;
 use proffer_engine::decide::request::Request;
@@ -15,15 +16,17 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::accounts::Sides;
 use crate::calls::{
-    BudgetReport, Call, Changed, Decided, Identity, ProfileView, ProfileWrite, ReleaseRequest, RespondRequest,
-    Responded, Status,
+    BudgetReport, Call, Changed, Decided, Forwarded, Identity, Place, ProfileView, ProfileWrite, ReleaseRequest,
+    RespondRequest, Responded, Status,
 };
+use crate::directory::Directory;
 use crate::error::Error;
-use crate::groups::Groups;
-use crate::limits::{BUDGET_READS_MAX, EXCLUDED_TRIES, RETRY_AFTER_START_MS};
+use crate::groups::{Group, Groups};
+use crate::limits::{BUDGET_READS_MAX, EXCLUDED_TRIES, PLACE_LOOK_MS, RETRY_AFTER_START_MS};
 use crate::meta::ask::MetaAsk;
 use crate::meta::door::MetaDoor;
 use crate::ports::offload::{self, Offload};
+use crate::post::Post;
 use crate::routing::Router;
 use crate::shard::ask::{Ask, DecideAsk, Lane, ReadAsk, Reply, RespondAsk, WriteAsk};
 use crate::shard::door::ShardDoor;
@@ -43,6 +46,8 @@ pub(crate) struct Inner {
     pub(crate) meta: Arc<MetaDoor>,
     pub(crate) groups: Arc<dyn Groups>,
     pub(crate) offload: Arc<dyn Offload>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) post: Post,
     /// No call is admitted any more.
     pub(crate) closing: AtomicBool,
     /// Tells the supervisor to drain, and says when that is done.
@@ -84,6 +89,41 @@ impl Handle {
     /// Newest catalogue revision that is wholly in force on this node.
     pub fn revision(&self) -> Revision {
         self.inner.views.revision()
+    }
+
+    /// Where calls about a customer are answered: a hint, for leaders change. O(nodes).
+    pub fn place(&self, tenant: &TenantId, customer: &CustomerId) -> Place {
+        let shard = self.inner.router.shard(tenant, customer);
+        if self.inner.shards[usize::from(shard.0)].is_up() {
+            return Place::Here;
+        }
+        self.inner.directory.leader_elsewhere(Group::Shard(shard)).map_or(Place::Nowhere, Place::At)
+    }
+
+    /// Returns when calls about a customer may be answered elsewhere than at `was`, a moment later in any case, and at the deadline at
+    /// the latest.
+    pub async fn place_changes(&self, tenant: &TenantId, customer: &CustomerId, was: Place, deadline: Instant) {
+        let mut changes = self.inner.directory.watch();
+        let until = deadline.min(Instant::now() + Duration::from_millis(PLACE_LOOK_MS));
+        while self.place(tenant, customer) == was {
+            if !matches!(timeout_at(until, changes.changed()).await, Ok(Ok(()))) {
+                break;
+            }
+        }
+    }
+
+    /// Asks another node to answer a call, which the layer above made into bytes and will read there.
+    ///
+    /// # Errors
+    /// [`Error::NotLed`] if it was provably not begun, [`Error::Unknown`] if it may have been.
+    pub async fn forward(&self, node: u64, call: Vec<u8>, deadline: Instant) -> Result<Vec<u8>, Error> {
+        self.open()?;
+        self.inner.post.forward(node, call, deadline).await
+    }
+
+    /// From now on calls that other nodes forward are answered by `answerer`. Only the first one is taken.
+    pub fn on_forwarded(&self, answerer: Arc<dyn Forwarded>) {
+        self.inner.post.answer_with(answerer);
     }
 
     /// Decides, and takes what is proposed (unless it is a dry run). The answer stands: what it took is committed.

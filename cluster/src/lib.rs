@@ -16,6 +16,7 @@ mod bell;
 mod bulk;
 pub mod calls;
 pub mod config;
+mod directory;
 pub mod error;
 mod groups;
 pub mod handle;
@@ -26,6 +27,7 @@ pub mod meta;
 pub mod peers;
 pub mod placement;
 pub mod ports;
+mod post;
 pub mod propose;
 #[cfg_attr(
     not(test),
@@ -45,7 +47,7 @@ mod start;
 mod transfer;
 pub mod view;
 
-pub use config::Config;
+pub use config::{Begin, Config};
 pub use error::{Error, Outcome, StartError};
 pub use handle::Handle;
 pub use start::{Ports, start};

@@ -55,6 +55,8 @@ pub const SHARD_WORK_NS_MAX: u64 = 5_000_000;
 pub const WORK_NS_START: u64 = 20_000;
 /// Share of a shard's room that bulk writes may use, as a divisor.
 pub const BULK_SHARE_DIVISOR: usize = 4;
+/// How long a call waits before it looks again who leads its shard, if it hears nothing, in milliseconds.
+pub const PLACE_LOOK_MS: u64 = 20;
 /// What `Retry-After` says to a caller who was not admitted, in milliseconds.
 pub const RETRY_AFTER_BUSY_MS: u64 = 50;
 /// What `Retry-After` says while a part is starting, in milliseconds.

@@ -8,7 +8,8 @@ use proffer_engine::keys::ShardId;
 use tokio::sync::watch;
 
 use crate::actors::root::{self, Recovered, RootMsg, RootStart};
-use crate::config::Config;
+use crate::config::{Begin, Config};
+use crate::directory::Directory;
 use crate::error::StartError;
 use crate::groups::{Groups, NoPeers, RaftGroups};
 use crate::handle::{Handle, Inner};
@@ -22,7 +23,9 @@ use crate::ports::clock::Clock;
 use crate::ports::disk::Disk;
 use crate::ports::entropy::Entropy;
 use crate::ports::fatal::Fatal;
+use crate::ports::network::Network;
 use crate::ports::offload::{self, Lane, Offload};
+use crate::post::Post;
 use crate::raft::{ReplicaPorts, Timing};
 use crate::routing::Router;
 use crate::shard::door::ShardDoor;
@@ -41,6 +44,8 @@ pub struct Ports {
     pub clock: Arc<dyn Clock>,
     /// Draws ids, secrets and seeds.
     pub entropy: Arc<dyn Entropy>,
+    /// Reaches other nodes.
+    pub network: Arc<dyn Network>,
     /// Ends the node.
     pub fatal: Arc<dyn Fatal>,
 }
@@ -72,10 +77,13 @@ pub async fn start(config: Config, ports: Ports) -> Result<Handle, StartError> {
     };
     let (log, recovery) =
         Log::open(options, log_ports).await.map_err(|error| failed("the write-ahead log", error.to_string()))?;
+    let Begin::Bootstrap { shards } = config.begin else {
+        return Err(StartError::Config("this node is of no cluster".to_owned()));
+    };
     let founding = identity.cluster.unwrap_or_else(|| {
         let mut secret = [0; 16];
         ports.entropy.fill(&mut secret);
-        Founding { secret, shards: config.shards }
+        Founding { secret, shards }
     });
     if (identity.log, identity.cluster) != (Some(log.id()), Some(founding)) {
         let known = Identity { log: Some(log.id()), cluster: Some(founding), ..identity };
@@ -112,8 +120,10 @@ pub(crate) async fn assemble(
     groups: Arc<dyn Groups>,
     founding: Founding,
 ) -> Result<Handle, StartError> {
-    if founding.shards != config.shards {
-        tracing::warn!(asked = config.shards, shards = founding.shards, "the number of shards is fixed for ever");
+    if let Begin::Bootstrap { shards } = config.begin
+        && founding.shards != shards
+    {
+        tracing::warn!(asked = shards, shards = founding.shards, "the number of shards is fixed for ever");
     }
     let (state, applied) = groups.recover_meta().await?;
     let trouble = Arc::clone(&groups);
@@ -178,6 +188,19 @@ pub(crate) async fn assemble(
         () = all_lead => {}
         () = in_trouble => tracing::error!("the node starts, and cannot write: not everything is led"),
     }
-    let inner = Inner { router, views, shards: doors, meta, groups: trouble, offload, closing, drain, drained };
+    let (directory, post) = (Arc::new(Directory::new(1)), Post::default());
+    let inner = Inner {
+        router,
+        views,
+        shards: doors,
+        meta,
+        groups: trouble,
+        offload,
+        directory,
+        post,
+        closing,
+        drain,
+        drained,
+    };
     Ok(Handle::new(inner))
 }

@@ -25,6 +25,7 @@ use crate::adapters::clock::SystemClock;
 use crate::adapters::disk::FileDisk;
 use crate::adapters::entropy::SystemEntropy;
 use crate::adapters::fatal::AbortProcess;
+use crate::adapters::network::TcpNetwork;
 use crate::adapters::offload::Threads;
 use crate::limits::{ADMIT_MAX, DRAIN_MAX};
 use crate::listen::{Server, serve};
@@ -163,12 +164,14 @@ async fn recover(
         }
         Storage::Ephemeral => Arc::new(MemoryDisk::default()),
     };
+    let network = TcpNetwork::listen("127.0.0.1:0").await.context("cannot listen for other nodes")?;
     let offload = Arc::new(Threads::start(tokio::runtime::Handle::current())?);
     let ports = cluster::Ports {
         disk,
         clock: clock.clone(),
         entropy: entropy.clone(),
         offload: offload.clone(),
+        network: Arc::new(network),
         fatal: Arc::new(AbortProcess),
     };
     let handle = cluster::start(cluster::Config::default(), ports).await?;

@@ -11,6 +11,7 @@ use proffer_cluster::ports::clock::ManualClock;
 use proffer_cluster::ports::entropy::SeededEntropy;
 use proffer_cluster::ports::fatal::RecordedFatal;
 use proffer_cluster::ports::memory_disk::MemoryDisk;
+use proffer_cluster::ports::memory_network::MemoryNetwork;
 use proffer_cluster::ports::offload::InlineOffload;
 use proffer_cluster::{Handle, Ports, start};
 use proffer_engine::catalog::{Actor, Command, CommandV1, Op, Role};
@@ -125,12 +126,16 @@ async fn handle(clock: &Arc<ManualClock>) -> Handle {
     // Actor names are unique in the process, and tests share it.
     static NODES: AtomicU64 = AtomicU64::new(0);
     let number = NODES.fetch_add(1, Ordering::Relaxed);
-    let config = proffer_cluster::Config { shards: 2, durability: Durability::Memory, node: format!("n{number}") };
+    let config = proffer_cluster::Config {
+        durability: Durability::Memory,
+        ..proffer_cluster::Config::founding(&format!("n{number}"), 2)
+    };
     let ports = Ports {
         disk: Arc::new(MemoryDisk::new()),
         offload: Arc::new(InlineOffload),
         clock: clock.clone(),
         entropy: Arc::new(SeededEntropy::new(number)),
+        network: Arc::new(MemoryNetwork::new().host("here")),
         fatal: Arc::new(RecordedFatal::default()),
     };
     let handle = start(config, ports).await.unwrap();

@@ -10,9 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::bell::{Bell, Waker};
 use crate::error::Error;
-use crate::limits::{
-    ESCROW_MESSAGES_MAX, META_OPEN_BYTES_MAX, META_OPEN_MAX, RETRY_AFTER_BUSY_MS, RETRY_AFTER_START_MS,
-};
+use crate::limits::{ESCROW_MESSAGES_MAX, META_OPEN_BYTES_MAX, META_OPEN_MAX, RETRY_AFTER_BUSY_MS};
 use crate::meta::ask::MetaAsk;
 
 /// The meta group's gate and queue. It outlives the actor behind it.
@@ -73,8 +71,7 @@ impl MetaDoor {
     /// Admits a call. O(its bytes).
     pub(crate) fn send(&self, ask: MetaAsk) -> Result<(), Error> {
         if !self.is_up() {
-            let reason = "the catalogue is recovering".to_owned();
-            return Err(Error::Unavailable { reason, retry_after_ms: RETRY_AFTER_START_MS });
+            return Err(Error::NotLed { reason: "the catalogue".to_owned() });
         }
         // One that is larger than all the room there is goes in alone.
         let bytes = u32::try_from(ask.bytes().min(META_OPEN_BYTES_MAX)).unwrap_or(u32::MAX);

@@ -162,8 +162,7 @@ impl MetaLeader {
     /// Answers what waits to be proposed: another leads, and what was asked of this one must not be done once it leads again. What was
     /// begun and is acknowledged by the log is answered as if nothing had happened.
     fn hand_back(&mut self) {
-        let reason = "another replica leads the catalogue now".to_owned();
-        let error = Error::Unavailable { reason, retry_after_ms: RETRY_AFTER_START_MS };
+        let error = Error::NotLed { reason: "the catalogue".to_owned() };
         for job in self.jobs.values_mut() {
             for (index, _) in std::mem::take(&mut job.todo) {
                 job.answers[index] = Some(Err(error.clone()));

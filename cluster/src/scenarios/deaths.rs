@@ -71,7 +71,7 @@ impl Mortal {
         let clock = Arc::new(DeadlyClock { inner: TokioClock::new(), deaths: AtomicUsize::new(0) });
         let offload = Arc::new(SlowOffload::default());
         (ports.clock, ports.offload) = (Arc::clone(&clock) as _, Arc::clone(&offload) as _);
-        let config = Config { shards: 1, node: name.to_owned(), ..Config::default() };
+        let config = Config::founding(name, 1);
         let handle = start(config, ports).await.unwrap();
         change(&handle, command(Op::CreateTenant)).await;
         change(&handle, offer("one", 50, vec![profile_cap(1)])).await;

@@ -29,7 +29,7 @@ use crate::start::start;
 
 async fn try_node(disk: &Arc<MemoryDisk>, name: &str) -> Result<Handle, StartError> {
     let (ports, _) = ports(Arc::clone(disk) as _, 7);
-    start(Config { shards: 2, node: name.to_owned(), ..Config::default() }, ports).await
+    start(Config::founding(name, 2), ports).await
 }
 
 /// A disk that a node was shut down on in order, after each of twenty customers got an offer that is given once.
@@ -174,7 +174,7 @@ async fn a_start_ends_when_everything_acknowledged_decides() {
     disk.cut_power(|_, _| 0);
     let (mut ports, _) = ports(Arc::clone(&disk) as _, 8);
     ports.offload = Arc::new(SlowBulk);
-    let handle = start(Config { shards: 2, node: "slow".to_owned(), ..Config::default() }, ports).await.unwrap();
+    let handle = start(Config::founding("slow", 2), ports).await.unwrap();
     assert!(handle.tenant(&tenant()).is_some_and(|view| view.catalog.offers().key_of("one").is_some()));
     assert!(handle.status().ready, "{:?}", handle.status());
 }

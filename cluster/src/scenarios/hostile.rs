@@ -104,7 +104,7 @@ struct Seen {
 async fn founded(seed: u64) -> (Arc<HostileGroups>, Handle) {
     let groups = Arc::new(HostileGroups { seed, heal: Mutex::default() });
     let (ports, _) = ports(Arc::new(MemoryDisk::new()), seed);
-    let config = Config { shards: 4, node: format!("hostile-{seed}"), ..Config::default() };
+    let config = Config::founding(&format!("hostile-{seed}"), 4);
     let founding = Founding { secret: [7; 16], shards: 4 };
     let handle = assemble(config, ports, Arc::clone(&groups) as _, founding).await.unwrap();
     let commands = [

@@ -19,7 +19,7 @@ use crate::start::start;
 
 async fn node(disk: &Arc<MemoryDisk>, shards: u16, name: &str) -> Handle {
     let (ports, _) = ports(Arc::clone(disk) as _, 7);
-    start(Config { shards, node: name.to_owned(), ..Config::default() }, ports).await.unwrap()
+    start(Config::founding(name, shards), ports).await.unwrap()
 }
 
 async fn with_tenant(name: &str, shards: u16) -> (Arc<MemoryDisk>, Handle) {

@@ -19,7 +19,7 @@ const SHARDS: u16 = 16;
 
 async fn node(name: &str) -> Handle {
     let (ports, _) = ports(Arc::new(MemoryDisk::new()), 7);
-    let handle = start(Config { shards: SHARDS, node: name.to_owned(), ..Config::default() }, ports).await.unwrap();
+    let handle = start(Config::founding(name, SHARDS), ports).await.unwrap();
     change(&handle, command(Op::CreateTenant)).await;
     handle
 }

@@ -18,6 +18,7 @@ use crate::ports::clock::Clock;
 use crate::ports::disk::Disk;
 use crate::ports::entropy::SeededEntropy;
 use crate::ports::fatal::RecordedFatal;
+use crate::ports::memory_network::MemoryNetwork;
 use crate::ports::offload::InlineOffload;
 use crate::start::Ports;
 
@@ -50,6 +51,7 @@ pub(super) fn ports(disk: Arc<dyn Disk>, seed: u64) -> (Ports, Arc<RecordedFatal
         offload: Arc::new(InlineOffload),
         clock: Arc::new(TokioClock::new()),
         entropy: Arc::new(SeededEntropy::new(seed)),
+        network: Arc::new(MemoryNetwork::new().host("here")),
         fatal: Arc::clone(&fatal) as _,
     };
     (ports, fatal)

@@ -14,8 +14,7 @@ use tokio::sync::Semaphore;
 use crate::bell::{Bell, Waker};
 use crate::error::Error;
 use crate::limits::{
-    BULK_SHARE_DIVISOR, RETRY_AFTER_BUSY_MS, RETRY_AFTER_START_MS, SHARD_OPEN_MAX, SHARD_WAITING_MAX,
-    SHARD_WORK_NS_MAX, WORK_NS_START,
+    BULK_SHARE_DIVISOR, RETRY_AFTER_BUSY_MS, SHARD_OPEN_MAX, SHARD_WAITING_MAX, SHARD_WORK_NS_MAX, WORK_NS_START,
 };
 use crate::shard::ask::{Ask, Lane};
 
@@ -103,8 +102,7 @@ impl ShardDoor {
             Lane::Bulk(tenant) => (tenant, true),
         };
         if !self.is_up() {
-            let reason = "the shard is recovering".to_owned();
-            let error = Error::Unavailable { reason, retry_after_ms: RETRY_AFTER_START_MS };
+            let error = Error::NotLed { reason: "the customer's shard".to_owned() };
             return Err(Box::new(Refused { error, ask }));
         }
         let work_ns = self.deed_ns.load(Ordering::Relaxed).saturating_mul(ask.deeds() as u64);

@@ -167,8 +167,7 @@ impl ShardLeader {
         let behind = std::mem::take(&mut self.behind).into_iter();
         let parked = parked.map(|(_, ask)| Work::Ask(Ask::Decide(Box::new(ask))));
         for work in waiting.chain(parked).chain(behind.map(|(_, work)| work)) {
-            let reason = "another replica leads the shard now".to_owned();
-            self.refuse(work, Error::Unavailable { reason, retry_after_ms: RETRY_AFTER_START_MS });
+            self.refuse(work, Error::NotLed { reason: "the customer's shard".to_owned() });
         }
     }
 
