@@ -107,7 +107,7 @@ async fn an_actor_that_dies_comes_back_with_everything_acknowledged() {
             node.die().await;
             let status = node.handle.status();
             assert!(!status.ready && status.reasons[0].contains("shard 0"), "{status:?}");
-            assert!(matches!(decide(&node.handle, number).await, Err(Error::Unavailable { .. })));
+            assert!(matches!(decide(&node.handle, number).await, Err(Error::NotLed { .. })));
             tokio::time::sleep(Duration::from_millis(500)).await;
             assert!(node.handle.status().ready, "{:?}", node.handle.status());
             assert!(!node.takes(number).await, "the unit is held still");

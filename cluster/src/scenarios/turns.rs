@@ -323,7 +323,7 @@ async fn nobody_leads_when_the_log_says_so() {
     bench.answer(moved(None));
     assert!(bench.turn().is_empty() && bench.leader.is_held_up());
     // It is handed back: done when this replica leads again, it could be an hour late.
-    assert!(matches!(decision.await.unwrap(), Err(Error::Unavailable { .. })));
+    assert!(matches!(decision.await.unwrap(), Err(Error::NotLed { .. })));
     bench.leader.follow(Some(LED));
     let again = bench.decide(1, keyed(5));
     bench.settle();
