@@ -183,3 +183,15 @@ pub const PEER_STRANGER_MS: u64 = 500;
 pub const PEER_ACCEPT_PAUSE_MS: u64 = 20;
 /// How long a start waits for groups to be led while nothing can be written, in milliseconds; then it says what is missing.
 pub const START_IN_TROUBLE_MS: u64 = 10_000;
+/// How long a catalogue lease is, in milliseconds (docs/adr/0013).
+pub const LEASE_MS: u32 = 2_000;
+/// How often a node renews it, in milliseconds.
+pub const LEASE_RENEW_MS: u64 = 300;
+/// How soon a node that was granted nothing asks again, in milliseconds.
+pub const LEASE_ASK_AGAIN_MS: u64 = 20;
+/// How long a call waits for a node's lease that has run out, in milliseconds: a renewal is asked for at once.
+pub const LEASE_WAIT_MS: u64 = 250;
+/// Fences that are told apart in what was granted to one node.
+pub const LEASE_FENCES_MAX: usize = 16;
+/// A meta leader whose clock is further from the median of those reported to it hands over, in milliseconds.
+pub const CLOCK_OFF_MS: i64 = 1_000;

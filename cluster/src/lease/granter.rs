@@ -1,0 +1,313 @@
+//! The meta leader's side of the catalogue lease: what it granted, what it was told, and from when on nobody can decide without a
+//! fence any more.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use proffer_engine::keys::Revision;
+use proffer_engine::time::Timestamp;
+
+use super::{Grant, Renew, Report};
+use crate::limits::{CLOCK_OFF_MS, LEASE_FENCES_MAX};
+
+/// Everything it knows is in memory: the next leader begins with nothing, and waits.
+#[derive(Debug)]
+pub(crate) struct Granter {
+    lease_ms: u32,
+    leads: bool,
+    /// When it last began to lead; what others granted before was asked for before that.
+    led_since: Option<Duration>,
+    nodes: BTreeMap<u64, Node>,
+}
+
+/// What is known of one node.
+#[derive(Debug, Default)]
+struct Node {
+    boots: u64,
+    /// The newest revision that it reported.
+    in_force: Revision,
+    /// The fences that were named to it, rising, each with the last grant that did.
+    named: VecDeque<(Revision, Duration)>,
+    /// What its clock showed, and when that came.
+    wall: Option<(Timestamp, Duration)>,
+}
+
+impl Granter {
+    /// One that grants leases of so many milliseconds, once it leads.
+    pub(crate) fn new(lease_ms: u32) -> Self {
+        Granter { lease_ms, leads: false, led_since: None, nodes: BTreeMap::new() }
+    }
+
+    /// It leads from now on, which is after the first entry of its own term was committed.
+    pub(crate) fn lead(&mut self, now: Duration) {
+        *self = Granter { leads: true, led_since: Some(now), ..Granter::new(self.lease_ms) };
+    }
+
+    /// It does not lead any more, and grants nothing. What it granted and heard remains true: whoever leads next knows every fence
+    /// that was committed before, and names it.
+    pub(crate) fn stop(&mut self) {
+        self.leads = false;
+    }
+
+    /// Grants what was asked for, and notes it: only then may the answer go. It must be certain that this was the leader at some
+    /// instant after the question came.
+    pub(crate) fn grant(
+        &mut self,
+        renew: &Renew,
+        (revision, fence): (Revision, Revision),
+        wall: Timestamp,
+        now: Duration,
+    ) -> Option<Grant> {
+        if !self.leads {
+            return None;
+        }
+        let window = self.window();
+        let node = self.hear(renew.report)?;
+        node.wall = Some((renew.wall, now));
+        match node.named.back_mut() {
+            Some((named, at)) if *named >= fence => *at = now,
+            Some(_) | None => node.named.push_back((fence, now)),
+        }
+        while node.named.front().is_some_and(|(_, at)| *at + window <= now) {
+            node.named.pop_front();
+        }
+        if node.named.len() > LEASE_FENCES_MAX {
+            // The oldest two count as one that named less and was granted later.
+            let (named, _) = node.named.pop_front().expect("there are more");
+            node.named.front_mut().expect("there are more").0 = named;
+        }
+        Some(Grant { fence, revision, wall, lease_ms: self.lease_ms })
+    }
+
+    /// A node says what is in force there.
+    pub(crate) fn reported(&mut self, report: Report) {
+        self.hear(report);
+    }
+
+    /// The node of a report, unless it comes from an earlier start than is known.
+    fn hear(&mut self, report: Report) -> Option<&mut Node> {
+        let node = self.nodes.entry(report.node).or_default();
+        if report.boots < node.boots {
+            return None;
+        }
+        if report.boots > node.boots {
+            // What the earlier start reported, and was granted, went with it.
+            *node = Node { boots: report.boots, ..Node::default() };
+        }
+        node.in_force = node.in_force.max(report.in_force);
+        Some(node)
+    }
+
+    /// Until when a node might decide without a fence that is committed, as far as is known now; `None` if none can. `nodes` are all
+    /// that were ever let in. O(nodes).
+    pub(crate) fn may_decide_without(&self, fence: Revision, nodes: &[u64], now: Duration) -> Option<Duration> {
+        let window = self.window();
+        let Some(led_since) = self.led_since else { return Some(Duration::MAX) };
+        let others = nodes.iter().filter(|id| !self.nodes.contains_key(id)).map(|_| led_since);
+        let known = self.nodes.values().filter(|node| node.in_force < fence).map(|node| {
+            let without = node.named.iter().rev().find(|(named, _)| *named < fence);
+            without.map_or(led_since, |(_, at)| (*at).max(led_since))
+        });
+        others.chain(known).max().map(|last| last + window).filter(|until| *until > now)
+    }
+
+    /// The nodes that may hold a lease and have not reported `revision`. O(nodes).
+    pub(crate) fn lacking(&self, revision: Revision, nodes: &[u64], now: Duration) -> Vec<u64> {
+        let window = self.window();
+        let is_new = self.led_since.is_none_or(|since| since + window > now);
+        let strangers = nodes.iter().copied().filter(|id| is_new && !self.nodes.contains_key(id));
+        let holds = |node: &Node| is_new || node.named.back().is_some_and(|(_, at)| *at + window > now);
+        let lags = self.nodes.iter().filter(|(_, node)| node.in_force < revision && holds(node));
+        let mut lacking: Vec<u64> = strangers.chain(lags.map(|(id, _)| *id)).collect();
+        lacking.sort_unstable();
+        lacking
+    }
+
+    /// The nodes that hold a lease of this leader. O(nodes).
+    pub(crate) fn holders(&self, now: Duration) -> Vec<u64> {
+        let window = self.window();
+        let holds = |node: &Node| node.named.back().is_some_and(|(_, at)| *at + window > now);
+        self.nodes.iter().filter(|(_, node)| holds(node)).map(|(id, _)| *id).collect()
+    }
+
+    /// By how many milliseconds the leader's clock is ahead of the others', if that is too much: the median of those that were
+    /// reported lately, its own node's among them, decides. O(nodes · log nodes).
+    pub(crate) fn is_off_by(&self, own_wall: Timestamp, now: Duration) -> Option<i64> {
+        let window = self.window();
+        let reported = self.nodes.values().filter_map(|node| node.wall).filter(|(_, at)| *at + window > now);
+        let ahead = reported.map(|(wall, at)| {
+            let since = i64::try_from(now.saturating_sub(at).as_millis()).unwrap_or(i64::MAX);
+            own_wall.0.saturating_sub(wall.0.saturating_add(since))
+        });
+        let mut ahead: Vec<i64> = ahead.collect();
+        ahead.sort_unstable();
+        // Of an even number both in the middle are as good as each other: the nearer one counts.
+        let (low, high) = (*ahead.get(ahead.len().checked_sub(1)? / 2)?, *ahead.get(ahead.len() / 2)?);
+        let off = if low > 0 { low } else { high.min(0) };
+        (off.abs() > CLOCK_OFF_MS).then_some(off)
+    }
+
+    /// How long after a grant its holder may go on, on a clock that is 5 % fast.
+    fn window(&self) -> Duration {
+        Duration::from_millis(u64::from(self.lease_ms)) * 105 / 100
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn report(node: u64, boots: u64, in_force: u64) -> Report {
+        Report { node, boots, in_force: Revision(in_force) }
+    }
+
+    fn renew(node: u64, in_force: u64, wall: i64) -> Renew {
+        Renew { report: report(node, 1, in_force), wall: Timestamp(wall) }
+    }
+
+    /// A leader since long ago.
+    fn leader() -> Granter {
+        let mut granter = Granter::new(2_000);
+        granter.lead(ms(0));
+        granter
+    }
+
+    fn grant(granter: &mut Granter, node: u64, in_force: u64, fence: u64, now: u64) {
+        let told = (Revision(100), Revision(fence));
+        let granted = granter.grant(&renew(node, in_force, 0), told, Timestamp(5), ms(now));
+        let expected = Grant { fence: Revision(fence), revision: Revision(100), wall: Timestamp(5), lease_ms: 2_000 };
+        assert_eq!(granted, Some(expected));
+    }
+
+    fn without(granter: &Granter, fence: u64, now: u64) -> Option<Duration> {
+        granter.may_decide_without(Revision(fence), &[1, 2], ms(now))
+    }
+
+    #[test]
+    fn nobody_decides_without_a_fence_once_each_has_reported_it() {
+        let mut granter = leader();
+        grant(&mut granter, 1, 3, 3, 10_000);
+        grant(&mut granter, 2, 3, 3, 10_000);
+        assert_eq!(without(&granter, 3, 10_000), None);
+        assert_eq!(without(&granter, 7, 10_000), Some(ms(12_100)));
+        granter.reported(report(1, 1, 7));
+        assert_eq!(without(&granter, 7, 10_001), Some(ms(12_100)), "the other has not");
+        granter.reported(report(2, 1, 8));
+        assert_eq!(without(&granter, 7, 10_001), None);
+    }
+
+    #[test]
+    fn a_node_is_waited_for_since_the_last_grant_that_did_not_name_the_fence() {
+        let mut granter = leader();
+        grant(&mut granter, 1, 9, 3, 10_000);
+        grant(&mut granter, 2, 0, 3, 10_000);
+        grant(&mut granter, 2, 0, 3, 10_300);
+        grant(&mut granter, 2, 0, 7, 10_600);
+        grant(&mut granter, 2, 0, 8, 10_900);
+        assert_eq!(without(&granter, 7, 11_000), Some(ms(12_400)));
+        assert_eq!(without(&granter, 8, 11_000), Some(ms(12_700)));
+        assert_eq!(without(&granter, 9, 11_000), Some(ms(13_000)));
+        assert_eq!(without(&granter, 7, 12_400), None, "though it still renews, and has not reported");
+    }
+
+    #[test]
+    fn a_new_leader_waits_for_what_others_may_have_granted() {
+        let mut granter = leader();
+        grant(&mut granter, 1, 3, 3, 10_000);
+        granter.lead(ms(20_000));
+        assert_eq!(without(&granter, 3, 20_001), Some(ms(22_100)), "nobody has reported to it");
+        granter.reported(report(1, 1, 3));
+        assert_eq!(without(&granter, 3, 20_001), Some(ms(22_100)), "node 2 has not");
+        grant(&mut granter, 2, 0, 3, 20_002);
+        assert_eq!(without(&granter, 3, 20_003), Some(ms(22_100)), "it was named to it, but the answer may be lost");
+        assert_eq!(without(&granter, 3, 22_100), None);
+        assert_eq!(Granter::new(2_000).may_decide_without(Revision(1), &[], ms(1 << 40)), Some(Duration::MAX));
+    }
+
+    #[test]
+    fn a_node_that_the_roster_does_not_name_is_waited_for_if_it_was_granted_a_lease() {
+        let mut granter = leader();
+        grant(&mut granter, 9, 0, 3, 10_000);
+        assert_eq!(granter.may_decide_without(Revision(4), &[], ms(10_000)), Some(ms(12_100)));
+    }
+
+    #[test]
+    fn what_an_earlier_start_of_a_node_reported_says_nothing_of_a_later_one() {
+        let mut granter = leader();
+        grant(&mut granter, 1, 9, 3, 10_000);
+        grant(&mut granter, 2, 9, 3, 10_000);
+        let restarted = Renew { report: report(2, 2, 0), wall: Timestamp(0) };
+        assert!(granter.grant(&restarted, (Revision(3), Revision(3)), Timestamp(0), ms(10_100)).is_some());
+        granter.reported(report(2, 1, 9));
+        assert_eq!(without(&granter, 9, 10_100), Some(ms(12_200)));
+        assert!(granter.grant(&renew(2, 9, 0), (Revision(3), Revision(3)), Timestamp(0), ms(10_200)).is_none());
+    }
+
+    #[test]
+    fn who_does_not_lead_grants_nothing_and_still_knows_what_it_granted() {
+        let mut granter = leader();
+        grant(&mut granter, 1, 9, 3, 10_000);
+        grant(&mut granter, 2, 3, 3, 10_000);
+        granter.stop();
+        assert!(granter.grant(&renew(1, 9, 0), (Revision(3), Revision(3)), Timestamp(0), ms(10_001)).is_none());
+        assert_eq!(without(&granter, 7, 10_001), Some(ms(12_100)));
+        assert_eq!(without(&granter, 7, 12_100), None);
+    }
+
+    #[test]
+    fn more_fences_than_are_kept_make_the_wait_longer_and_never_shorter() {
+        let mut granter = leader();
+        let many = LEASE_FENCES_MAX as u64 + 20;
+        grant(&mut granter, 1, 1_000, 0, 10_000);
+        for fence in 1..=many {
+            grant(&mut granter, 2, 0, fence, 10_000 + fence);
+        }
+        assert!(granter.nodes[&2].named.len() <= LEASE_FENCES_MAX);
+        for fence in 2..=many + 1 {
+            let until = without(&granter, fence, 10_000 + many).unwrap();
+            assert!(until >= ms(12_100 + fence - 1), "{fence}: {until:?}");
+            assert!(until <= ms(12_100 + many), "{fence}: {until:?}");
+        }
+    }
+
+    #[test]
+    fn who_holds_a_lease_and_lacks_a_revision_is_told_apart() {
+        let mut granter = leader();
+        granter.lead(ms(10_000));
+        assert_eq!(granter.lacking(Revision(5), &[1, 2], ms(10_001)), [1, 2], "either may hold an earlier leader's");
+        grant(&mut granter, 1, 5, 0, 11_000);
+        grant(&mut granter, 2, 4, 0, 11_000);
+        assert_eq!(granter.lacking(Revision(5), &[1, 2, 3], ms(12_000)), [2, 3]);
+        assert_eq!(granter.lacking(Revision(5), &[1, 2, 3], ms(12_101)), [2], "the third never asked this leader");
+        assert_eq!(granter.holders(ms(12_101)), [1, 2]);
+        assert_eq!(granter.lacking(Revision(5), &[1, 2, 3], ms(13_100)), [] as [u64; 0], "its lease has run out");
+        assert_eq!(granter.holders(ms(13_100)), [] as [u64; 0]);
+    }
+
+    #[test]
+    fn a_clock_is_off_when_most_others_say_so() {
+        let off = |walls: &[i64], own: i64| {
+            let mut granter = leader();
+            for (node, wall) in (1..).zip(walls) {
+                granter.grant(&renew(node, 0, *wall), (Revision(0), Revision(0)), Timestamp(0), ms(10_000));
+            }
+            granter.is_off_by(Timestamp(own + 100), ms(10_100))
+        };
+        assert_eq!(off(&[], 5), None);
+        assert_eq!(off(&[5_000], 5_000), None);
+        assert_eq!(off(&[5_000, 90_000], 5_000), None, "two cannot tell which of them is wrong");
+        assert_eq!(off(&[5_000, 90_000, 5_900], 5_000), None, "a third agrees");
+        assert_eq!(off(&[5_000, 6_001, 90_000], 5_000), Some(-1_001));
+        assert_eq!(off(&[5_000, 1_000, 1_100], 5_000), Some(3_900));
+        assert_eq!(off(&[5_000, 5_000, 90_000, 90_000], 5_000), None);
+        let mut granter = leader();
+        for node in 1..=3 {
+            granter.grant(&renew(node, 0, 0), (Revision(0), Revision(0)), Timestamp(0), ms(10_000));
+        }
+        assert_eq!(granter.is_off_by(Timestamp(50_000), ms(12_100)), None, "nobody has told it lately");
+    }
+}
