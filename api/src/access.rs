@@ -22,6 +22,26 @@ pub enum Weight {
     Bulk,
 }
 
+/// Which node can answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// Any: what it needs is known everywhere, or fetched.
+    Anywhere,
+    /// The one that leads the shard of the customer whom the call is about.
+    Customer(Repeat),
+}
+
+/// Whether a call may be made once more when it is not known whether it was begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    /// It changes nothing.
+    Read,
+    /// Twice is as good as once.
+    Harmless,
+    /// Only under an idempotency key: without one it would take units twice.
+    Keyed,
+}
+
 /// One route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -35,6 +55,8 @@ pub struct Route {
     pub weight: Weight,
     /// Whether it honours `If-Match`. Others refuse the header: one that is ignored guards nothing.
     pub conditional: bool,
+    /// Where it is answered.
+    pub home: Home,
 }
 
 /// Deciding and answering.
@@ -49,16 +71,21 @@ const LOAD: Access = Access::Roles(&[Role::Channel, Role::Editor, Role::Admin]);
 const ADMIN: Access = Access::Roles(&[Role::Admin]);
 
 const fn route(method: &'static str, path: &'static str, access: Access) -> Route {
-    Route { method, path, access, weight: Weight::Ordinary, conditional: false }
+    Route { method, path, access, weight: Weight::Ordinary, conditional: false, home: Home::Anywhere }
+}
+
+/// A call about one customer.
+const fn customer(method: &'static str, path: &'static str, access: Access, repeat: Repeat) -> Route {
+    Route { home: Home::Customer(repeat), ..route(method, path, access) }
 }
 
 /// An update that honours `If-Match`.
 const fn update(path: &'static str) -> Route {
-    Route { method: "PUT", path, access: WRITE, weight: Weight::Ordinary, conditional: true }
+    Route { conditional: true, ..route("PUT", path, WRITE) }
 }
 
 const fn bulk(method: &'static str, path: &'static str, access: Access) -> Route {
-    Route { method, path, access, weight: Weight::Bulk, conditional: false }
+    Route { weight: Weight::Bulk, ..route(method, path, access) }
 }
 
 macro_rules! table {
@@ -100,15 +127,15 @@ table! {
     route("GET", "/api/v1/settings", READ),
     route("PUT", "/api/v1/settings", ADMIN),
     route("GET", "/api/v1/tags", READ),
-    route("POST", "/api/v1/recommend", CHANNEL),
-    route("POST", "/api/v1/decisions", CHANNEL),
-    route("POST", "/api/v1/respond", CHANNEL),
-    route("POST", "/api/v1/release", CHANNEL),
-    route("POST", "/api/v1/simulate", READ),
-    route("GET", "/api/v1/profiles/{customerId}", CHANNEL),
-    route("PUT", "/api/v1/profiles/{customerId}", CHANNEL),
-    route("DELETE", "/api/v1/profiles/{customerId}", CHANNEL),
-    route("DELETE", "/api/v1/profiles/{customerId}/opt-outs", CHANNEL),
+    customer("POST", "/api/v1/recommend", CHANNEL, Repeat::Keyed),
+    customer("POST", "/api/v1/decisions", CHANNEL, Repeat::Keyed),
+    customer("POST", "/api/v1/respond", CHANNEL, Repeat::Harmless),
+    customer("POST", "/api/v1/release", CHANNEL, Repeat::Harmless),
+    customer("POST", "/api/v1/simulate", READ, Repeat::Read),
+    customer("GET", "/api/v1/profiles/{customerId}", CHANNEL, Repeat::Read),
+    customer("PUT", "/api/v1/profiles/{customerId}", CHANNEL, Repeat::Harmless),
+    customer("DELETE", "/api/v1/profiles/{customerId}", CHANNEL, Repeat::Harmless),
+    customer("DELETE", "/api/v1/profiles/{customerId}/opt-outs", CHANNEL, Repeat::Harmless),
     bulk("POST", "/api/v1/import", LOAD),
     bulk("POST", "/api/v1/import/{kind}", LOAD),
 }

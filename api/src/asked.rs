@@ -1,17 +1,17 @@
 //! A request that has passed the gate: its caller is known and allowed, its catalogue is new enough, its time is limited.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Query;
-use axum::http::{HeaderMap, Uri, header};
+use axum::http::{HeaderMap, Method, Uri, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use proffer_cluster::Handle;
-use proffer_cluster::calls::Identity;
+use proffer_cluster::calls::{Identity, Place};
 use proffer_cluster::view::TenantView;
 use proffer_engine::catalog::{Actor, Command, CommandV1, Op, Role};
-use proffer_engine::keys::TenantId;
+use proffer_engine::keys::{CustomerId, Revision, TenantId};
 use proffer_engine::model::fault::Faults;
 use proffer_engine::model::record::Field;
 use proffer_engine::time::Timestamp;
@@ -20,12 +20,14 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
 use crate::App;
+use crate::forwarding::Unanswered;
+use crate::forwarding::answering::Came;
 use crate::limits::{DISCARD_BYTES_MAX, DISCARD_TIMEOUT};
 use crate::problem::Problem;
 use crate::wire::value;
 
 /// One admitted request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Asked {
     /// The application.
     pub app: Arc<App>,
@@ -43,8 +45,18 @@ pub struct Asked {
     pub headers: HeaderMap,
     /// The whole body, within its limit.
     pub body: Bytes,
-    /// The place of a bulk request, left when this is dropped.
-    pub _room: Option<OwnedSemaphorePermit>,
+    /// Method.
+    pub method: Method,
+    /// Path and query, as they came.
+    pub uri: Uri,
+    /// The catalogue revision that the client asks for at least.
+    pub least_revision: Option<Revision>,
+    /// Another node forwarded it.
+    pub came: Option<Came>,
+    /// The customer it is about, once that is known, and where calls about them were answered then.
+    pub about: OnceLock<(CustomerId, Place)>,
+    /// The place of a bulk request, left when the last of it is dropped.
+    pub _room: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 /// Parameters of a query.
@@ -104,6 +116,14 @@ impl Queried {
     }
 }
 
+/// The catalogue in force of the caller's tenant.
+///
+/// # Errors
+/// The tenant is gone.
+pub fn tenant_view(app: &App, identity: &Identity) -> Result<Arc<TenantView>, Problem> {
+    app.handle.tenant(&identity.tenant).ok_or_else(|| Problem::Forbidden("the tenant is gone".to_owned()))
+}
+
 impl Asked {
     /// The cluster.
     pub fn handle(&self) -> &Handle {
@@ -113,6 +133,29 @@ impl Asked {
     /// The caller's tenant.
     pub fn tenant(&self) -> &TenantId {
         &self.identity.tenant
+    }
+
+    /// Says whom the call is about: another node may lead their shard.
+    ///
+    /// # Errors
+    /// It does, or nobody is known to: the call is not answered here.
+    pub fn at_home(&self, customer: &CustomerId) -> Result<(), Unanswered> {
+        let place = self.app.ways.place(self.tenant(), customer);
+        let _ = self.about.set((customer.clone(), place));
+        match place {
+            Place::Here => Ok(()),
+            Place::At(node) => Err(Unanswered::Elsewhere(node)),
+            Place::Nowhere => Err(Unanswered::NotLed("nobody is known to lead the customer's shard".to_owned())),
+        }
+    }
+
+    /// The same request, of the same caller, under the catalogue of now.
+    ///
+    /// # Errors
+    /// The tenant is gone.
+    pub fn renewed(&self) -> Result<Asked, Problem> {
+        let view = tenant_view(&self.app, &self.identity)?;
+        Ok(Asked { view, about: OnceLock::new(), ..self.clone() })
     }
 
     /// A parameter of the path.

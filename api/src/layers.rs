@@ -14,6 +14,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::App;
+use crate::forwarding::answering::Unfinished;
 use crate::problem::Problem;
 
 /// Names a request in logs and to its client.
@@ -22,8 +23,10 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const CATALOG_REVISION: HeaderName = HeaderName::from_static("x-catalog-revision");
 
 /// The outermost layer.
-pub async fn surround(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub async fn surround(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let id = app.request_ids.take_or_make(request.headers().get(REQUEST_ID));
+    // Another node that answers it is to know it by the same name.
+    request.headers_mut().insert(REQUEST_ID, id.clone());
     let mut answer = pin!(next.run(request));
     let caught = poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(context))) {
         Ok(Poll::Pending) => Poll::Pending,
@@ -35,7 +38,8 @@ pub async fn surround(State(app): State<Arc<App>>, request: Request, next: Next)
         tracing::error!(request_id = ?id, "a handler panicked");
         Problem::Internal.into_response()
     });
-    if response.status().is_server_error() {
+    let is_passed_back = response.extensions().get::<Unfinished>().is_some();
+    if response.status().is_server_error() && !is_passed_back {
         tracing::warn!(request_id = ?id, status = response.status().as_u16(), "failed");
     }
     let headers = response.headers_mut();

@@ -8,12 +8,14 @@
 //! handler; nothing here knows of actors, Raft or files.
 //!
 //! Map: [`access`] is the table of routes and roles, [`routes`] the gate before each handler, [`layers`] what surrounds all
-//! responses, [`starting`] what answers before there is a cluster, `v1` the handlers, [`wire`] readers and writers, [`resolve`] names to keys, [`recommendation`] the signed
+//! responses, [`forwarding`] the way to the node that answers,
+//! [`starting`] what answers before there is a cluster, `v1` the handlers, [`wire`] readers and writers, [`resolve`] names to keys, [`recommendation`] the signed
 //! `recommendationId`, [`problem`] everything that can go wrong, [`limits`] every limit.
 
 pub mod access;
 mod asked;
 pub mod config;
+pub mod forwarding;
 pub mod idempotency;
 pub mod ids;
 mod layers;
@@ -35,11 +37,14 @@ use proffer_cluster::Handle;
 use tokio::sync::Semaphore;
 
 pub use config::Config;
+use forwarding::answering::Answering;
+use forwarding::ways::Ways;
 
 /// What all handlers share.
-#[derive(Debug)]
 pub struct App {
     handle: Handle,
+    /// To the nodes that lead what this one does not.
+    ways: Arc<dyn Ways>,
     config: Config,
     request_ids: ids::RequestIds,
     /// Places for bulk requests.
@@ -48,13 +53,40 @@ pub struct App {
     panics: AtomicU64,
 }
 
-/// The router of a node.
+impl App {
+    fn new(handle: Handle, config: Config) -> Self {
+        let request_ids = ids::RequestIds::new(&*config.entropy);
+        let bulk = Arc::new(Semaphore::new(limits::BULK_REQUESTS_MAX));
+        let ways = Arc::new(handle.clone());
+        App { handle, ways, config, request_ids, bulk, panics: AtomicU64::new(0) }
+    }
+
+    fn into_router(self) -> Router {
+        let app = Arc::new(self);
+        v1::routes().layer(from_fn_with_state(Arc::clone(&app), layers::surround)).with_state(app)
+    }
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// The router of a node. It answers what other nodes forward, too.
 ///
 /// # Panics
 /// If a route has no declared role, or a declared one no handler.
 pub fn router(handle: Handle, config: Config) -> Router {
-    let request_ids = ids::RequestIds::new(&*config.entropy);
-    let bulk = Arc::new(Semaphore::new(limits::BULK_REQUESTS_MAX));
-    let app = Arc::new(App { handle, config, request_ids, bulk, panics: AtomicU64::new(0) });
-    v1::routes().layer(from_fn_with_state(Arc::clone(&app), layers::surround)).with_state(app)
+    let router = App::new(handle.clone(), config).into_router();
+    handle.on_forwarded(Arc::new(Answering::new(router.clone())));
+    router
+}
+
+/// The router of a node that reaches others by `ways` of its own: for tests and simulations.
+///
+/// # Panics
+/// As [`router`].
+pub fn router_with_ways(handle: Handle, ways: Arc<dyn Ways>, config: Config) -> Router {
+    App { ways, ..App::new(handle, config) }.into_router()
 }

@@ -21,6 +21,20 @@ pub const BULK_RETRY_AFTER_MS: u64 = 1_000;
 pub const JSON_DEPTH_MAX: usize = 32;
 /// Time an ordinary request may take, unless configured.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_millis(2_000);
+/// Most times that a call is passed from node to node: to the one that leads, or to one that knows it.
+pub const FORWARDS_MAX: u8 = 2;
+/// Largest call or answer that travels between nodes.
+pub const FORWARDED_BYTES_MAX: usize = 15 * 1024 * 1024;
+/// Largest head of one: all but its body.
+pub const FORWARDED_HEAD_BYTES_MAX: usize = 128 * 1024;
+/// Most headers in one.
+pub const FORWARDED_HEADERS_MAX: usize = 32;
+/// Shortest time between two attempts to find who answers a call.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// So long before its deadline a call is given up for which nobody was found: time to say that nothing was begun.
+pub const LAST_WORD: Duration = Duration::from_millis(20);
+/// When a call that was lost under way is worth another try.
+pub const LOST_RETRY_AFTER_MS: u64 = 100;
 /// Time that a profile which has been written may take to be read back for the answer.
 pub const READ_BACK_TIMEOUT: Duration = Duration::from_millis(200);
 /// When a node that is recovering is worth another try.

@@ -91,6 +91,8 @@ pub enum Problem {
     },
     /// The time for the request ran out.
     Timeout,
+    /// It was answered, with more than one node sends another.
+    AnswerTooLarge,
     /// A fault of this program.
     Internal,
 }
@@ -160,7 +162,7 @@ impl Problem {
             Problem::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
             Problem::Unavailable { .. } | Problem::Timeout => StatusCode::SERVICE_UNAVAILABLE,
             Problem::Partial { cause, .. } => cause.status(),
-            Problem::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Problem::Internal | Problem::AnswerTooLarge => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -184,6 +186,7 @@ impl Problem {
             Problem::Unavailable { .. } => "/problems/unavailable",
             Problem::Partial { .. } => "/problems/partially-applied",
             Problem::Timeout => "/problems/timeout",
+            Problem::AnswerTooLarge => "/problems/answer-too-large",
             Problem::Internal => "/problems/internal",
         }
     }
@@ -208,6 +211,7 @@ impl Problem {
             Problem::Unavailable { .. } => "The node cannot do this now; try again later.",
             Problem::Partial { .. } => "Only a part was applied; repeating the request is harmless.",
             Problem::Timeout => "The time for the request ran out.",
+            Problem::AnswerTooLarge => "The answer is too large to come from another node.",
             Problem::Internal => "The server failed; the fault is in its log.",
         }
     }
@@ -238,6 +242,9 @@ impl Problem {
                 format!("{applied} of {asked} applied: {}", cause.detail())
             }
             Problem::Timeout => "whether it took effect is not known".to_owned(),
+            Problem::AnswerTooLarge => {
+                "it took effect; ask for less, or the node that leads the customer's shard".to_owned()
+            }
             Problem::Internal => "unexpected".to_owned(),
         }
     }
@@ -247,6 +254,7 @@ impl Problem {
         match self {
             Problem::Unavailable { outcome, .. } => *outcome,
             Problem::Partial { applied: 0, cause, .. } => cause.outcome(),
+            Problem::AnswerTooLarge => Outcome::Applied,
             Problem::Timeout | Problem::Internal | Problem::Partial { .. } => Outcome::Unknown,
             Problem::Malformed { .. }
             | Problem::Invalid(_)
@@ -284,6 +292,7 @@ impl Problem {
             | Problem::RevisionMismatch(_)
             | Problem::TooLarge { .. }
             | Problem::UnsupportedMediaType { .. }
+            | Problem::AnswerTooLarge
             | Problem::Internal => None,
         }
     }
@@ -336,6 +345,7 @@ impl Problem {
             | Problem::Busy { .. }
             | Problem::Unavailable { .. }
             | Problem::Timeout
+            | Problem::AnswerTooLarge
             | Problem::Internal => {}
         }
         document

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -22,12 +22,14 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::App;
 use crate::access::{self, Access, ROUTES, Route, Weight};
-use crate::asked::{Asked, Queried, discard, read_body};
+use crate::asked::{Asked, Queried, discard, read_body, tenant_view};
+use crate::forwarding::answering::Came;
+use crate::forwarding::{self, Unanswered};
 use crate::limits::{BODY_BYTES_MAX, BULK_BODY_BYTES_MAX, BULK_REQUESTS_MAX, BULK_RETRY_AFTER_MS, BULK_TIMEOUT};
 use crate::problem::Problem;
 
 /// What a handler answers.
-pub type Answered = Result<Response, Problem>;
+pub type Answered = Result<Response, Unanswered>;
 
 /// Collects routes; each must be declared in [`access::ROUTES`].
 #[derive(Debug)]
@@ -50,7 +52,7 @@ impl Routes {
         mut self,
         method: Method,
         path: &str,
-        handler: impl Fn(Asked) -> F + Clone + Send + Sync + 'static,
+        handler: impl Fn(Arc<Asked>) -> F + Clone + Send + Sync + 'static,
     ) -> Self
     where
         F: Future<Output = Answered> + Send,
@@ -61,10 +63,15 @@ impl Routes {
                           request: Request| {
             let handler = handler.clone();
             async move {
-                let deadline = Instant::now() + time_limit(&app, route.weight);
                 let (parts, mut body) = request.into_parts();
+                let came = parts.extensions.get::<Came>().copied();
+                let deadline = Instant::now() + time_limit(&app, route.weight);
+                let deadline = came.map_or(deadline, |came| came.deadline.min(deadline));
                 let expects = waits_to_be_asked(&parts);
-                let answering = async { handler(pass(app, route, deadline, params, parts, &mut body).await?).await };
+                let answering = async {
+                    let asked = pass(app, route, deadline, came, params, parts, &mut body).await?;
+                    forwarding::answer(asked, route, handler).await
+                };
                 let answered = timeout_at(deadline, answering).await.unwrap_or(Err(Problem::Timeout));
                 discard(expects, &mut body).await;
                 answered.unwrap_or_else(Problem::into_response)
@@ -84,7 +91,7 @@ impl Routes {
         handler: impl Fn(Arc<App>, Queried) -> F + Clone + Send + Sync + 'static,
     ) -> Self
     where
-        F: Future<Output = Answered> + Send,
+        F: Future<Output = Result<Response, Problem>> + Send,
     {
         let route = self.declare(&Method::GET, path);
         assert_eq!(route.access, Access::Open, "{path} is not declared open");
@@ -152,10 +159,15 @@ async fn pass(
     app: Arc<App>,
     route: &'static Route,
     deadline: Instant,
+    came: Option<Came>,
     params: Result<RawPathParams, RawPathParamsRejection>,
     parts: Parts,
     body: &mut Body,
 ) -> Result<Asked, Problem> {
+    if let Some(came) = came {
+        // The node before has let the caller in by this catalogue: one without it might not.
+        app.handle.wait_for_revision(came.least_revision, deadline).await?;
+    }
     let identity = authenticate(&app, &parts.headers)?;
     if !access::allows(route.access, &identity.roles) {
         return Err(Problem::Forbidden(format!("the key {:?} has no role that allows this", identity.name)));
@@ -167,17 +179,34 @@ async fn pass(
     let params = params.map_err(|_| Problem::invalid("/path", "must be UTF-8"))?;
     let path = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let query = Queried::read(&parts.uri)?;
-    if let Some(revision) = least_revision(&parts.headers)? {
+    let least_revision = least_revision(&parts.headers)?;
+    if let Some(revision) = least_revision {
         app.handle.wait_for_revision(revision, deadline).await?;
     }
     let (limit, room) = match route.weight {
         Weight::Ordinary => (BODY_BYTES_MAX, None),
-        Weight::Bulk => (BULK_BODY_BYTES_MAX, Some(bulk_room(&app)?)),
+        Weight::Bulk => (BULK_BODY_BYTES_MAX, Some(Arc::new(bulk_room(&app)?))),
     };
     let body = read_body(&parts.headers, body, limit).await?;
-    let view =
-        app.handle.tenant(&identity.tenant).ok_or_else(|| Problem::Forbidden("the tenant is gone".to_owned()))?;
-    Ok(Asked { app, identity, view, deadline, path, query, headers: parts.headers, body, _room: room })
+    let view = tenant_view(&app, &identity)?;
+    let Parts { method, uri, headers, .. } = parts;
+    let about = OnceLock::new();
+    Ok(Asked {
+        app,
+        identity,
+        view,
+        deadline,
+        path,
+        query,
+        headers,
+        body,
+        method,
+        uri,
+        least_revision,
+        came,
+        about,
+        _room: room,
+    })
 }
 
 fn bulk_room(app: &App) -> Result<OwnedSemaphorePermit, Problem> {
@@ -222,13 +251,11 @@ mod tests {
     use proffer_engine::catalog::{Actor, Command, CommandV1, Op, Role};
     use proffer_engine::keys::TenantId;
     use proffer_engine::time::Timestamp;
-    use std::sync::atomic::{AtomicU64, Ordering};
-    use tokio::sync::Semaphore;
+    use std::sync::atomic::Ordering;
     use tower::ServiceExt;
 
     use super::*;
     use crate::config::Config;
-    use crate::ids::RequestIds;
     use crate::layers;
     use crate::recommendation::{TokenKey, TokenKeys};
 
@@ -265,9 +292,7 @@ mod tests {
         }
         let keys = TokenKeys::new(TokenKey::new(1, &[0; 32]), Vec::new());
         let config = Config { request_timeout, ..Config::new(clock, entropy, Arc::new(InlineOffload), keys) };
-        let request_ids = RequestIds::new(&*config.entropy);
-        let bulk = Arc::new(Semaphore::new(BULK_REQUESTS_MAX));
-        Arc::new(App { handle, config, request_ids, bulk, panics: AtomicU64::new(0) })
+        Arc::new(App::new(handle, config))
     }
 
     async fn call(app: &Arc<App>, routes: Routes) -> Response {

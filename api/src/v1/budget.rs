@@ -1,5 +1,7 @@
 //! `GET /offers/{id}/budget`.
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 use proffer_cluster::calls::AccountReport;
 use proffer_engine::calendar::iso;
@@ -64,7 +66,7 @@ struct Shard {
 }
 
 /// `GET /api/v1/offers/{id}/budget`.
-pub async fn get(asked: Asked) -> Answered {
+pub async fn get(asked: Arc<Asked>) -> Answered {
     asked.query.only(&[])?;
     let catalog = &asked.view.catalog;
     let id = asked.param("id");

@@ -1,5 +1,7 @@
 //! Create, read, update, delete and list: the same for every kind of entity (domain.md §1).
 
+use std::sync::Arc;
+
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use proffer_cluster::calls::Changed;
@@ -30,14 +32,14 @@ pub fn serve(routes: Routes, kind: EntityKind) -> Routes {
         .on(Method::DELETE, &one, move |asked| delete(asked, kind))
 }
 
-async fn create(asked: Asked, kind: EntityKind) -> Answered {
+async fn create(asked: Arc<Asked>, kind: EntityKind) -> Answered {
     asked.query.only(&[])?;
     let body = asked.json()?;
     let id = entity_id(kind.id_prefix(), asked.now(), &*asked.app.config.entropy);
     change(&asked, kind, StatusCode::CREATED, Op::Create { kind, id, body }).await
 }
 
-async fn update(asked: Asked, kind: EntityKind) -> Answered {
+async fn update(asked: Arc<Asked>, kind: EntityKind) -> Answered {
     asked.query.only(&[])?;
     let patch = asked.json()?;
     let id = id_of_write(asked.param("id"), &patch)?;
@@ -45,20 +47,20 @@ async fn update(asked: Asked, kind: EntityKind) -> Answered {
     change(&asked, kind, StatusCode::OK, Op::Update { kind, id, patch, expected }).await
 }
 
-async fn get(asked: Asked, kind: EntityKind) -> Answered {
+async fn get(asked: Arc<Asked>, kind: EntityKind) -> Answered {
     asked.query.only(&[])?;
     let id = asked.param("id");
     let entity = asked.view.catalog.get(kind, id).ok_or_else(|| unknown(kind, id))?;
     Ok(entity_response(StatusCode::OK, &entity))
 }
 
-async fn delete_named(asked: Asked, kind: EntityKind) -> Answered {
+async fn delete_named(asked: Arc<Asked>, kind: EntityKind) -> Answered {
     asked.query.only(&["id", "force"])?;
     let id = asked.query.get("id").ok_or_else(|| Problem::invalid("/query/id", "is required"))?.to_owned();
     delete_one(&asked, kind, id).await
 }
 
-async fn delete(asked: Asked, kind: EntityKind) -> Answered {
+async fn delete(asked: Arc<Asked>, kind: EntityKind) -> Answered {
     asked.query.only(&["force"])?;
     let id = asked.param("id").to_owned();
     delete_one(&asked, kind, id).await
@@ -79,7 +81,7 @@ pub async fn delete_one(asked: &Asked, kind: EntityKind, id: String) -> Answered
     Ok(at_revision(no_content(), changed.revision))
 }
 
-async fn list(asked: Asked, kind: EntityKind) -> Answered {
+async fn list(asked: Arc<Asked>, kind: EntityKind) -> Answered {
     asked.query.only(&["status", "categoryId", "tags", "limit", "cursor"])?;
     page(&asked, kind, asked.query.get("categoryId"))
 }
@@ -97,7 +99,10 @@ pub fn page(asked: &Asked, kind: EntityKind, category: Option<&str>) -> Answered
         None => PAGE_DEFAULT,
         Some(text) => match text.parse() {
             Ok(limit) if (1..=PAGE_MAX).contains(&limit) => limit,
-            _ => return Err(Problem::invalid("/query/limit", format!("must be a whole number from 1 to {PAGE_MAX}"))),
+            _ => {
+                let message = format!("must be a whole number from 1 to {PAGE_MAX}");
+                return Err(Problem::invalid("/query/limit", message).into());
+            }
         },
     };
     let tags = asked.query.get("tags").into_iter().flat_map(|tags| tags.split(',')).map(str::trim);

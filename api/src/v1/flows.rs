@@ -1,5 +1,7 @@
 //! What decision flows can beside being read and written: publish, versions, roll back.
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 use proffer_engine::catalog::{EntityKind, Op};
 use proffer_engine::record;
@@ -27,7 +29,7 @@ record! {
 }
 
 /// `POST /decision-flows/publish {id}`.
-pub async fn publish_named(asked: Asked) -> Answered {
+pub async fn publish_named(asked: Arc<Asked>) -> Answered {
     asked.query.only(&[])?;
     let body: Publish = typed(&asked.json()?)?;
     let id = body.id.0.to_string();
@@ -35,14 +37,14 @@ pub async fn publish_named(asked: Asked) -> Answered {
 }
 
 /// `POST /decision-flows/{id}/publish`.
-pub async fn publish(asked: Asked) -> Answered {
+pub async fn publish(asked: Arc<Asked>) -> Answered {
     asked.query.only(&[])?;
     let id = asked.param("id").to_owned();
     entities::change(&asked, EntityKind::Flow, StatusCode::OK, Op::PublishFlow { id }).await
 }
 
 /// `POST /decision-flows/{id}/rollback {version}`: appends that version as the newest.
-pub async fn roll_back(asked: Asked) -> Answered {
+pub async fn roll_back(asked: Arc<Asked>) -> Answered {
     asked.query.only(&[])?;
     let body: RollBack = typed(&asked.json()?)?;
     let op = Op::RollbackFlow { id: asked.param("id").to_owned(), version: body.version };
@@ -57,7 +59,7 @@ struct Versions<'a> {
 }
 
 /// `GET /decision-flows/{id}/versions`: oldest first; by id or key.
-pub async fn versions(asked: Asked) -> Answered {
+pub async fn versions(asked: Arc<Asked>) -> Answered {
     asked.query.only(&[])?;
     let catalog = &*asked.view.catalog;
     let id = asked.param("id");

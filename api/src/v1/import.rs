@@ -100,7 +100,7 @@ struct ImportedCatalogue {
 }
 
 /// `POST /api/v1/import/{kind}?dryRun=`: NDJSON of one kind.
-pub async fn import(asked: Asked) -> Answered {
+pub async fn import(asked: Arc<Asked>) -> Answered {
     asked.query.only(&["dryRun"])?;
     let dry_run = asked.query.flag("dryRun")?;
     let name = asked.param("kind").to_owned();
@@ -118,7 +118,7 @@ pub async fn import(asked: Asked) -> Answered {
 }
 
 /// `POST /api/v1/import?dryRun=`: an object of lists by kind, which may refer to each other.
-pub async fn import_catalogue(asked: Asked) -> Answered {
+pub async fn import_catalogue(asked: Arc<Asked>) -> Answered {
     asked.query.only(&["dryRun"])?;
     let dry_run = asked.query.flag("dryRun")?;
     let (asked, plan) = apart(asked, |asked| {
@@ -134,9 +134,9 @@ pub async fn import_catalogue(asked: Asked) -> Answered {
 
 /// Runs long work apart from the threads that answer requests.
 async fn apart<T: Send + 'static>(
-    asked: Asked,
+    asked: Arc<Asked>,
     work: impl FnOnce(&Asked) -> Result<T, Problem> + Send + 'static,
-) -> Result<(Asked, T), Problem> {
+) -> Result<(Arc<Asked>, T), Problem> {
     let offload = Arc::clone(&asked.app.config.offload);
     let working = offload::call(&*offload, Lane::Bulk, move || {
         let result = work(&asked);

@@ -8,7 +8,7 @@ use axum::response::Response;
 
 use crate::App;
 use crate::asked::Queried;
-use crate::routes::Answered;
+use crate::problem::Problem;
 use crate::v1::json;
 
 #[derive(serde::Serialize)]
@@ -47,12 +47,12 @@ pub fn alive() -> Response {
 }
 
 /// The process answers.
-pub async fn live(_: Arc<App>, _: Queried) -> Answered {
+pub async fn live(_: Arc<App>, _: Queried) -> Result<Response, Problem> {
     Ok(alive())
 }
 
 /// The node decides: 200, else 503. `?verbose` says why not.
-pub async fn ready(app: Arc<App>, query: Queried) -> Answered {
+pub async fn ready(app: Arc<App>, query: Queried) -> Result<Response, Problem> {
     let status = app.handle.status();
     let (code, word) = match status.ready {
         true => (StatusCode::OK, "ready"),

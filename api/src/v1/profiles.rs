@@ -16,6 +16,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::asked::{Asked, typed};
+use crate::forwarding::Unanswered;
 use crate::limits::{CUSTOMER_ID_BYTES_MAX, READ_BACK_TIMEOUT};
 use crate::problem::Problem;
 use crate::routes::Answered;
@@ -23,16 +24,20 @@ use crate::v1::{json, no_content};
 use crate::wire::profile::PutProfile;
 use crate::wire::value::Json;
 
-fn customer(asked: &Asked) -> Result<CustomerId, Problem> {
+/// The customer of the path, if their shard is led here.
+fn customer(asked: &Asked) -> Result<CustomerId, Unanswered> {
     let id = asked.param("customerId");
-    if (1..=CUSTOMER_ID_BYTES_MAX).contains(&id.len()) {
-        return Ok(CustomerId::new(id));
+    if !(1..=CUSTOMER_ID_BYTES_MAX).contains(&id.len()) {
+        let message = format!("must be 1 to {CUSTOMER_ID_BYTES_MAX} bytes long");
+        return Err(Problem::invalid("/path/customerId", message).into());
     }
-    Err(Problem::invalid("/path/customerId", format!("must be 1 to {CUSTOMER_ID_BYTES_MAX} bytes long")))
+    let customer = CustomerId::new(id);
+    asked.at_home(&customer)?;
+    Ok(customer)
 }
 
 /// `PUT`: the parts given are replaced whole.
-pub async fn put(asked: Asked) -> Answered {
+pub async fn put(asked: Arc<Asked>) -> Answered {
     asked.query.only(&[])?;
     let customer = customer(&asked)?;
     let value = asked.json()?;
@@ -118,7 +123,7 @@ pub const TOO_LARGE: &str = "is larger than 64 KiB as stored";
 const _: () = assert!(ATTRIBUTE_BYTES == 64 * 1024, "the sentence above says so");
 
 /// `GET`.
-pub async fn get(asked: Asked) -> Answered {
+pub async fn get(asked: Arc<Asked>) -> Answered {
     asked.query.only(&[])?;
     read(&asked).await
 }
@@ -131,7 +136,7 @@ async fn read(asked: &Asked) -> Answered {
 }
 
 /// `DELETE`: the profile with everything it owns. Harmless when repeated.
-pub async fn delete(asked: Asked) -> Answered {
+pub async fn delete(asked: Arc<Asked>) -> Answered {
     asked.query.only(&[])?;
     let customer = customer(&asked)?;
     asked.handle().delete_profile(asked.tenant(), &customer, asked.deadline).await?;
@@ -139,7 +144,7 @@ pub async fn delete(asked: Asked) -> Answered {
 }
 
 /// `DELETE …/opt-outs`: the customer may be asked again.
-pub async fn clear_opt_outs(asked: Asked) -> Answered {
+pub async fn clear_opt_outs(asked: Arc<Asked>) -> Answered {
     asked.query.only(&[])?;
     let customer = customer(&asked)?;
     asked.handle().clear_opt_outs(asked.tenant(), &customer, asked.deadline).await?;

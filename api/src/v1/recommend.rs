@@ -15,6 +15,7 @@ use proffer_engine::time::DAY_MS;
 use proffer_engine::value::{Members, Value};
 
 use crate::asked::{Asked, typed};
+use crate::forwarding::Unanswered;
 use crate::idempotency;
 use crate::problem::Problem;
 use crate::recommendation::{Refused, Token, TokenArm, TokenProposition, customer_hash};
@@ -28,27 +29,28 @@ use crate::wire::recommend::Recommend;
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// `POST /api/v1/recommend`.
-pub async fn recommend(asked: Asked) -> Answered {
+pub async fn recommend(asked: Arc<Asked>) -> Answered {
     answer(asked, Slots::Placements, false).await
 }
 
 /// `POST /api/v1/decisions`.
-pub async fn decisions(asked: Asked) -> Answered {
+pub async fn decisions(asked: Arc<Asked>) -> Answered {
     answer(asked, Slots::Activities, false).await
 }
 
 /// `POST /api/v1/simulate`: the same, but nothing is taken or recorded, and the answer cannot be responded to.
-pub async fn simulate(asked: Asked) -> Answered {
+pub async fn simulate(asked: Arc<Asked>) -> Answered {
     answer(asked, Slots::Any, true).await
 }
 
-async fn answer(asked: Asked, slots: Slots, dry_run: bool) -> Answered {
+async fn answer(asked: Arc<Asked>, slots: Slots, dry_run: bool) -> Answered {
     asked.query.only(&["explain", "debug", "trace"])?;
     let value = asked.json()?;
     let mut body = read(&value, slots, &asked)?;
     body.explain |= asked.query.flag("explain")?;
     body.debug |= asked.query.flag("debug")?;
     body.trace |= asked.query.flag("trace")?;
+    asked.at_home(&CustomerId(body.customer_id.0.clone()))?;
     let request = resolve(&body, slots, &asked.view)?;
     let idempotency = match idempotency::header(&asked.headers)? {
         Some(key) if !dry_run => Some(idempotency::call_key("decide", key, &value)),
@@ -104,7 +106,7 @@ fn superseded(asked: &Asked, id: &str, customer: &CustomerId) -> Result<Decision
 }
 
 /// The funnel of each slot as if it were asked for alone, for `debug`.
-async fn slot_funnels(asked: &Asked, request: &Request) -> Result<Vec<Funnel>, Problem> {
+async fn slot_funnels(asked: &Asked, request: &Request) -> Result<Vec<Funnel>, Unanswered> {
     let mut funnels = Vec::with_capacity(request.slots.len());
     for slot in &request.slots {
         let alone = Request { slots: vec![*slot], ..request.clone() };

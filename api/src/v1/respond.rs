@@ -1,5 +1,7 @@
 //! `POST /respond` and `POST /release`.
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 use proffer_cluster::calls::{Call, ReleaseRequest, RespondRequest};
 use proffer_engine::catalog::TenantCatalog;
@@ -34,10 +36,11 @@ struct RespondAnswer {
 }
 
 /// `POST /api/v1/respond`.
-pub async fn respond(asked: Asked) -> Answered {
+pub async fn respond(asked: Arc<Asked>) -> Answered {
     asked.query.only(&[])?;
     let value = asked.json()?;
     let body: Respond = typed(&value)?;
+    asked.at_home(&CustomerId(body.customer_id.0.clone()))?;
     let key = idempotency_key(&asked, &body)?;
     let request = outcome(&asked, &body)?;
     let call =
@@ -306,10 +309,11 @@ fn opt_out(catalog: &TenantCatalog, body: &Respond, shown: &Shown, faults: &mut 
 }
 
 /// `POST /api/v1/release`.
-pub async fn release(asked: Asked) -> Answered {
+pub async fn release(asked: Arc<Asked>) -> Answered {
     asked.query.only(&[])?;
     let body: Release = typed(&asked.json()?)?;
     let customer = CustomerId(body.customer_id.0.clone());
+    asked.at_home(&customer)?;
     let token = open(&asked, &body.recommendation_id, &customer)?;
     let most = token.propositions.len();
     let mut faults = Faults::new();
@@ -321,7 +325,7 @@ pub async fn release(asked: Asked) -> Answered {
         }
     });
     if !faults.is_empty() {
-        return Err(Problem::Invalid(faults.into_vec()));
+        return Err(Problem::Invalid(faults.into_vec()).into());
     }
     let request =
         ReleaseRequest { tenant: asked.tenant().clone(), customer, decision: token.decision, ranks: body.ranks };

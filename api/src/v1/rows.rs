@@ -1,5 +1,7 @@
 //! `POST /schemas/{id}/rows`: NDJSON, one row a line, all of them validated before the first is stored.
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 use proffer_cluster::calls::CustomerRow;
 use proffer_engine::catalog::{EntityKind, TenantCatalog};
@@ -23,7 +25,7 @@ struct Stored {
 }
 
 /// `POST /api/v1/schemas/{id}/rows?dryRun=`. Each row is upserted whole; visible to the next decision on any node once answered.
-pub async fn put(asked: Asked) -> Answered {
+pub async fn put(asked: Arc<Asked>) -> Answered {
     asked.query.only(&["dryRun"])?;
     let dry_run = asked.query.flag("dryRun")?;
     let schema = schema(&asked.view.catalog, asked.param("id"))?;

@@ -11,13 +11,13 @@ use crate::v1::{at_revision, json};
 use crate::wire::value::Json;
 
 /// `GET /settings`.
-pub async fn get(asked: Asked) -> Answered {
+pub async fn get(asked: Arc<Asked>) -> Answered {
     asked.query.only(&[])?;
     Ok(json(StatusCode::OK, &Json(&asked.view.catalog.settings_value())))
 }
 
 /// `PUT /settings`: members given are replaced whole, null resets to the default.
-pub async fn put(asked: Asked) -> Answered {
+pub async fn put(asked: Arc<Asked>) -> Answered {
     asked.query.only(&[])?;
     let patch = asked.json()?;
     let changed = asked.handle().change(asked.command(Op::UpdateSettings { patch }), asked.deadline).await?;
@@ -40,7 +40,7 @@ struct Tag<'a> {
 }
 
 /// `GET /tags`: the tags that offers carry.
-pub async fn tags(asked: Asked) -> Answered {
+pub async fn tags(asked: Arc<Asked>) -> Answered {
     asked.query.only(&[])?;
     let tags = asked.view.catalog.tags().map(|(name, offers)| Tag { name, offers });
     Ok(json(StatusCode::OK, &Tags { items: tags.collect(), next_cursor: None }))

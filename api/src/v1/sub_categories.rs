@@ -1,5 +1,7 @@
 //! `/categories/{id}/sub-categories[/{subId}]`: entities below their parent.
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 use proffer_engine::catalog::{EntityKind, Op};
 use proffer_engine::value::Value;
@@ -31,14 +33,14 @@ fn check_parent(asked: &Asked, parent: &str, id: &str) -> Result<(), Problem> {
 }
 
 /// `GET` all of a category.
-pub async fn list(asked: Asked) -> Answered {
+pub async fn list(asked: Arc<Asked>) -> Answered {
     asked.query.only(&["status", "limit", "cursor"])?;
     let parent = parent(&asked)?;
     page(&asked, KIND, Some(&parent))
 }
 
 /// `GET` one.
-pub async fn get(asked: Asked) -> Answered {
+pub async fn get(asked: Arc<Asked>) -> Answered {
     asked.query.only(&[])?;
     let id = asked.param("subId");
     check_parent(&asked, &parent(&asked)?, id)?;
@@ -47,7 +49,7 @@ pub async fn get(asked: Asked) -> Answered {
 }
 
 /// `POST`: the path names the parent.
-pub async fn create(asked: Asked) -> Answered {
+pub async fn create(asked: Arc<Asked>) -> Answered {
     asked.query.only(&[])?;
     let parent = parent(&asked)?;
     let body = below(&parent, asked.json()?)?;
@@ -56,7 +58,7 @@ pub async fn create(asked: Asked) -> Answered {
 }
 
 /// `PUT`: it stays where it is.
-pub async fn update(asked: Asked) -> Answered {
+pub async fn update(asked: Arc<Asked>) -> Answered {
     asked.query.only(&[])?;
     let parent = parent(&asked)?;
     let patch = below(&parent, asked.json()?)?;
@@ -67,14 +69,14 @@ pub async fn update(asked: Asked) -> Answered {
 }
 
 /// `DELETE /{subId}` or `?id=`.
-pub async fn delete(asked: Asked) -> Answered {
+pub async fn delete(asked: Arc<Asked>) -> Answered {
     asked.query.only(&["id", "force"])?;
     let parent = parent(&asked)?;
     let id = match (asked.param("subId"), asked.query.get("id")) {
         ("", Some(id)) => id.to_owned(),
-        ("", None) => return Err(Problem::invalid("/query/id", "is required")),
+        ("", None) => return Err(Problem::invalid("/query/id", "is required").into()),
         (id, None) => id.to_owned(),
-        (_, Some(_)) => return Err(Problem::invalid("/query/id", "the path names it already")),
+        (_, Some(_)) => return Err(Problem::invalid("/query/id", "the path names it already").into()),
     };
     check_parent(&asked, &parent, &id)?;
     delete_one(&asked, KIND, id).await

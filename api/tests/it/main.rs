@@ -6,6 +6,7 @@ mod access;
 mod arbitrary;
 mod crud;
 mod decide;
+mod forwarding;
 mod imports;
 mod node;
 mod problems;

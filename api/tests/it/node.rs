@@ -4,8 +4,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
+use proffer_api::forwarding::ways::Ways;
 use proffer_api::recommendation::{TokenKey, TokenKeys};
-use proffer_api::{Config, router};
+use proffer_api::{Config, router, router_with_ways};
 use proffer_cluster::log::Durability;
 use proffer_cluster::ports::clock::ManualClock;
 use proffer_cluster::ports::entropy::SeededEntropy;
@@ -31,7 +32,7 @@ pub const NOON: Timestamp = Timestamp(1_780_315_200_000);
 pub struct Node {
     pub router: Router,
     pub clock: Arc<ManualClock>,
-    _handle: Handle,
+    handle: Handle,
 }
 
 /// What came back.
@@ -79,9 +80,14 @@ impl Node {
             let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
             handle.change(command, deadline).await.unwrap();
         }
-        let keys = TokenKeys::new(TokenKey::new(1, &[7; 32]), Vec::new());
-        let config = Config::new(clock.clone(), Arc::new(SeededEntropy::new(5)), Arc::new(InlineOffload), keys);
-        Node { router: router(handle.clone(), config), clock, _handle: handle }
+        Node { router: router(handle.clone(), config(&clock)), clock, handle }
+    }
+
+    /// The same node as one that reaches others by `ways`, and waits for so long.
+    pub fn with_ways(&self, ways: Arc<dyn Ways>, request_timeout: Duration) -> Node {
+        let config = Config { request_timeout, ..config(&self.clock) };
+        let (clock, handle) = (Arc::clone(&self.clock), self.handle.clone());
+        Node { router: router_with_ways(handle.clone(), ways, config), clock, handle }
     }
 
     pub async fn send(&self, request: Request<Body>) -> Reply {
@@ -120,6 +126,11 @@ impl Node {
     pub async fn create(&self, kind: &str, body: &str) -> String {
         self.ok("POST", &format!("/api/v1/{kind}"), body).await["id"].as_str().unwrap().to_owned()
     }
+}
+
+fn config(clock: &Arc<ManualClock>) -> Config {
+    let keys = TokenKeys::new(TokenKey::new(1, &[7; 32]), Vec::new());
+    Config::new(clock.clone(), Arc::new(SeededEntropy::new(5)), Arc::new(InlineOffload), keys)
 }
 
 async fn handle(clock: &Arc<ManualClock>) -> Handle {
