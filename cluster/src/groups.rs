@@ -11,6 +11,7 @@ use proffer_engine::profile::command::Position;
 use proffer_engine::profile::shard::ShardState;
 
 use crate::error::StartError;
+pub(crate) use crate::group::Group;
 use crate::log::GroupId;
 use crate::meta::command::MetaOutcome;
 use crate::meta::leader::Command as MetaEntry;
@@ -25,24 +26,6 @@ use crate::shard::leader::Command as ShardEntry;
 pub(crate) type ProposeShard = Arc<dyn Propose<ShardEntry, Outcome>>;
 /// The meta group's propose port.
 pub(crate) type ProposeMeta = Arc<dyn Propose<MetaEntry, MetaOutcome>>;
-
-/// Which group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Group {
-    /// Catalogue and ledger.
-    Meta,
-    /// A shard.
-    Shard(ShardId),
-}
-
-impl std::fmt::Display for Group {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Group::Meta => f.write_str("meta"),
-            Group::Shard(shard) => write!(f, "shard-{:02}", shard.0),
-        }
-    }
-}
 
 /// Contract: `recover_…` first takes the group out of the hands of a port made before; the state it gives is one that the group was
 /// in, and the port made after it feeds the machine everything that followed, before it leads.

@@ -18,6 +18,7 @@ pub mod calls;
 pub mod config;
 mod directory;
 pub mod error;
+pub mod group;
 mod groups;
 pub mod handle;
 pub mod identity;

@@ -99,6 +99,16 @@ pub const ACTOR_DEATHS_WITHIN_MS: u64 = 60_000;
 pub const ACTOR_BACK_OFF_MS: u64 = 50;
 /// Longest wait for what is under way at shutdown, in milliseconds.
 pub const DRAIN_MS_MAX: u64 = 10_000;
+/// Most nodes of a cluster.
+pub const NODES_MAX: usize = 256;
+/// Removed nodes whose disks are remembered, so that they are not let in again.
+pub const REMOVED_NODES_MAX: usize = 1_024;
+/// Shards whose members are changed at the same time (architecture.md §3).
+pub const SHARDS_MOVING_MAX: usize = 2;
+/// Shards whose leader alone is changed in one round of the planner.
+pub const LEADERS_MOVED_PER_ROUND: usize = 16;
+/// Longest name of a zone.
+pub const ZONE_BYTES_MAX: usize = 64;
 /// Most shards of a cluster.
 pub const SHARDS_MAX: u16 = 256;
 /// How often the sides of a budget that do not fit together are read again.

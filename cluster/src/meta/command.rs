@@ -1,5 +1,7 @@
 //! The log entries of the meta group.
 
+use std::collections::BTreeSet;
+
 use bincode::{Decode, Encode};
 use proffer_engine::budget::escrow::EscrowReport;
 use proffer_engine::budget::ledger::Terms;
@@ -7,6 +9,9 @@ use proffer_engine::catalog;
 use proffer_engine::keys::ShardId;
 use proffer_engine::profile::command::{AccountId, EscrowMessage, Leader};
 use proffer_engine::time::Timestamp;
+
+use crate::group::Group;
+use crate::meta::roster::{Configured, NodeInfo, NodeStanding};
 
 /// A stored command of the meta group, by format version.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -44,6 +49,33 @@ pub enum MetaOp {
     },
     /// End the periods that are over.
     EndPeriods,
+    /// Admit a node, or learn of another start of one.
+    Enroll(NodeInfo),
+    /// Set what a group's members should be.
+    Retarget {
+        /// Of which group.
+        group: Group,
+        /// Nodes whose replicas vote.
+        voters: BTreeSet<u64>,
+        /// Nodes whose replicas are sent everything and do not vote.
+        learners: BTreeSet<u64>,
+        /// The node that should lead.
+        leader: Option<u64>,
+    },
+    /// Book what a group's members are.
+    Configured(Configured),
+    /// Set what is meant to become of a node.
+    SetStanding {
+        /// Which node.
+        node: u64,
+        /// What.
+        standing: NodeStanding,
+    },
+    /// Forget a node that was removed and holds nothing any more.
+    Forget {
+        /// Which node.
+        node: u64,
+    },
 }
 
 /// What a cluster is created with.
@@ -66,6 +98,15 @@ pub enum MetaOutcome {
     Told(Vec<(ShardId, EscrowMessage)>),
     /// Another leader's entry: nothing happened.
     WrongLeader,
+    /// Of an enrolment.
+    Enrolled {
+        /// The node's id.
+        node: u64,
+        /// The id of its replica of the meta group.
+        replica: u64,
+    },
+    /// Of a change to the roster that is not allowed: nothing happened.
+    Barred(String),
 }
 
 /// See [`MetaOutcome::Changed`].
@@ -83,9 +124,11 @@ pub struct Change {
 mod tests {
     use proffer_engine::codec;
     use proffer_engine::keys::CapKey;
+    use proffer_engine::profile::command::Position;
     use proffer_engine::time::Span;
 
     use super::*;
+    use crate::meta::roster::Members;
 
     #[test]
     fn commands_keep_their_bytes() {
@@ -103,7 +146,17 @@ mod tests {
             version: 6,
             soft: Some(7),
         };
-        let golden: [(MetaOp, &[u8]); 4] = [
+        let members = Members { voters: [2].into(), learners: [3].into() };
+        let at = Position { leader: Leader { term: 4, replica: 5 }, index: 6 };
+        let group = Group::Shard(ShardId(1));
+        let info = NodeInfo {
+            disk: 1,
+            boots: 2,
+            peer_address: "a:1".to_owned(),
+            http_address: "b:2".to_owned(),
+            zone: "z".to_owned(),
+        };
+        let golden: [(MetaOp, &[u8]); 9] = [
             (
                 MetaOp::Found(Founding { secret: [9; 16], shards: 16 }),
                 &[0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 16],
@@ -117,6 +170,14 @@ mod tests {
                 &[3, 5, 1, 1, 2, 3, 10, 1, 2, 3, 4, 0, 5, 6, 1, 7],
             ),
             (MetaOp::EndPeriods, &[4]),
+            (MetaOp::Enroll(info), &[5, 1, 2, 3, b'a', b':', b'1', 3, b'b', b':', b'2', 1, b'z']),
+            (
+                MetaOp::Retarget { group, voters: [1, 2].into(), learners: [3].into(), leader: Some(2) },
+                &[6, 1, 1, 2, 1, 2, 1, 3, 1, 2],
+            ),
+            (MetaOp::Configured(Configured { group, members, at, targets: 7 }), &[7, 1, 1, 1, 2, 1, 3, 4, 5, 6, 7]),
+            (MetaOp::SetStanding { node: 3, standing: NodeStanding::Draining }, &[8, 3, 1]),
+            (MetaOp::Forget { node: 3 }, &[9, 3]),
         ];
         for (op, bytes) in golden {
             let leader = Leader { term: 7, replica: 3 };

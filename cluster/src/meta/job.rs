@@ -77,7 +77,9 @@ pub(super) fn told_of(outcome: &MetaOutcome) -> &[(ShardId, EscrowMessage)] {
     match outcome {
         MetaOutcome::Changed(change) => &change.told,
         MetaOutcome::Told(told) => told,
-        MetaOutcome::Refused(_) | MetaOutcome::WrongLeader => &[],
+        MetaOutcome::Refused(_) | MetaOutcome::WrongLeader | MetaOutcome::Enrolled { .. } | MetaOutcome::Barred(_) => {
+            &[]
+        }
     }
 }
 

@@ -350,7 +350,18 @@ impl MetaLeader {
                     self.openings.follow(&tenant, number, catalog, offer, self.state.ledger());
                 }
             }
-            (MetaOp::Found(_) | MetaOp::Change(_) | MetaOp::Settle { .. } | MetaOp::EndPeriods, _) => {}
+            (
+                MetaOp::Found(_)
+                | MetaOp::Change(_)
+                | MetaOp::Settle { .. }
+                | MetaOp::EndPeriods
+                | MetaOp::Enroll(_)
+                | MetaOp::Retarget { .. }
+                | MetaOp::Configured(_)
+                | MetaOp::SetStanding { .. }
+                | MetaOp::Forget { .. },
+                _,
+            ) => {}
         }
     }
 
@@ -537,14 +548,21 @@ impl MetaLeader {
             },
             (Part::Settle(shard), MetaOutcome::Told(told)) => self.tell(told, Some(shard)),
             (Part::Open { job: None } | Part::Own, MetaOutcome::Told(told)) => self.tell(told, None),
-            (Part::Change { job, index }, MetaOutcome::Told(_) | MetaOutcome::WrongLeader) => {
+            (
+                Part::Change { job, index },
+                MetaOutcome::Told(_) | MetaOutcome::WrongLeader | MetaOutcome::Enrolled { .. } | MetaOutcome::Barred(_),
+            ) => {
                 if let Some(job) = self.jobs.get_mut(&job) {
                     job.answers[index] = Some(Err(Error::Unknown));
                 }
             }
             (
                 Part::Open { .. } | Part::Settle(_) | Part::Own,
-                MetaOutcome::Changed(_) | MetaOutcome::Refused(_) | MetaOutcome::WrongLeader,
+                MetaOutcome::Changed(_)
+                | MetaOutcome::Refused(_)
+                | MetaOutcome::WrongLeader
+                | MetaOutcome::Enrolled { .. }
+                | MetaOutcome::Barred(_),
             ) => {}
         }
     }

@@ -1,4 +1,4 @@
-//! The meta group: catalogue and ledger as one state machine, and the turn of its leader.
+//! The meta group: catalogue, ledger and roster as one state machine, and the turn of its leader.
 
 pub(crate) mod ask;
 pub mod command;
@@ -7,5 +7,7 @@ pub(crate) mod door;
 pub(crate) mod job;
 pub(crate) mod leader;
 mod openings;
+pub mod planner;
+pub mod roster;
 pub mod state;
 mod stored;

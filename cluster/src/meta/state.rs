@@ -1,6 +1,7 @@
 //! What the meta group replicates: catalogue and ledger, a pure state machine.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proffer_engine::budget::ledger::{Account, AccountState, Ledger, Terms};
 use proffer_engine::budget::periods::terms_of;
@@ -13,6 +14,7 @@ use proffer_engine::time::{Span, Timestamp};
 
 use crate::meta::command::{Change, Founding, MetaCommand, MetaCommandV1, MetaOp, MetaOutcome};
 use crate::meta::job::is_exclusion;
+use crate::meta::roster::Roster;
 
 /// Catalogue and ledger. Two states that applied the same entries encode to the same bytes.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +27,8 @@ pub struct MetaState {
     fence: Revision,
     catalog: Catalog,
     ledger: Ledger,
+    /// Shared with who looks at it; each change makes another.
+    roster: Arc<Roster>,
     /// Tenants by number, in the order they were made.
     numbers: BTreeMap<TenantId, u32>,
     /// Global caps whose accounts are kept, by offer. Derived from the catalogue, kept to see which are gone.
@@ -48,6 +52,14 @@ pub(crate) fn touched_offers(catalog: &TenantCatalog, effect: &[Touched]) -> Vec
         }
     }
     offers
+}
+
+/// The outcome of a change to the roster that has nothing more to say.
+fn told_or_barred(done: Result<(), String>) -> MetaOutcome {
+    match done {
+        Ok(()) => MetaOutcome::Told(Vec::new()),
+        Err(reason) => MetaOutcome::Barred(reason),
+    }
 }
 
 impl MetaState {
@@ -84,6 +96,11 @@ impl MetaState {
     /// The accounts of global caps.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// Who is where.
+    pub fn roster(&self) -> &Arc<Roster> {
+        &self.roster
     }
 
     /// A tenant's number, never reused.
@@ -132,7 +149,32 @@ impl MetaState {
                 }
                 MetaOutcome::Told(told)
             }
+            MetaOp::Enroll(info) => {
+                let (shards, index) = (self.shards(), position.index);
+                match self.arrange(|roster| roster.enroll(info, shards, index)) {
+                    Ok((node, replica)) => MetaOutcome::Enrolled { node, replica },
+                    Err(reason) => MetaOutcome::Barred(reason),
+                }
+            }
+            MetaOp::Retarget { group, voters, learners, leader } => told_or_barred(
+                self.arrange(|roster| roster.retarget(*group, voters, learners, *leader, position.index)),
+            ),
+            MetaOp::Configured(report) => told_or_barred(self.arrange(|roster| roster.configure(report))),
+            MetaOp::SetStanding { node, standing } => {
+                told_or_barred(self.arrange(|roster| roster.set_standing(*node, *standing)))
+            }
+            MetaOp::Forget { node } => told_or_barred(self.arrange(|roster| roster.forget(*node))),
         }
+    }
+
+    /// Changes the roster wholly or not at all. One that is the same afterwards stays the very same.
+    fn arrange<T>(&mut self, change: impl FnOnce(&mut Roster) -> Result<T, String>) -> Result<T, String> {
+        let mut roster = Roster::clone(&self.roster);
+        let done = change(&mut roster)?;
+        if roster != *self.roster {
+            self.roster = Arc::new(roster);
+        }
+        Ok(done)
     }
 
     /// What `shard` is to be told of all accounts: for a shard that says it knows less.
@@ -147,6 +189,7 @@ impl MetaState {
         (revision, fence): (Revision, Revision),
         numbers: BTreeMap<TenantId, u32>,
         ledger: Ledger,
+        roster: Roster,
         catalog: Catalog,
     ) -> Self {
         let mut global = BTreeMap::new();
@@ -159,7 +202,7 @@ impl MetaState {
                 }
             }
         }
-        MetaState { founding, log_time, revision, fence, catalog, ledger, numbers, global }
+        MetaState { founding, log_time, revision, fence, catalog, ledger, roster: Arc::new(roster), numbers, global }
     }
 
     fn change(&mut self, revision: Revision, command: &catalog::Command) -> MetaOutcome {

@@ -1,4 +1,4 @@
-//! The meta group's state as bytes: a head, the ledger's accounts in pieces of bounded size, then the catalogue's records.
+//! The meta group's state as bytes: a head, the roster and the ledger's accounts in pieces of bounded size, then the catalogue's records.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,7 @@ use proffer_engine::profile::command::AccountId;
 use proffer_engine::time::Timestamp;
 
 use crate::meta::command::Founding;
+use crate::meta::roster::Roster;
 use crate::meta::state::MetaState;
 
 /// What is small, by format version, and how many accounts come after it.
@@ -28,6 +29,9 @@ enum StoredHead {
         fence: Revision,
         numbers: BTreeMap<TenantId, u32>,
         accounts: u64,
+        /// Highest id that the roster has given, and its parts.
+        last_id: u64,
+        parts: u64,
     },
 }
 
@@ -49,8 +53,11 @@ impl MetaState {
             fence: self.fence(),
             numbers,
             accounts: self.ledger().accounts().len() as u64,
+            last_id: self.roster().last_id(),
+            parts: self.roster().len(),
         };
         std::iter::once(codec::encode_stored("meta state", &head))
+            .chain(self.roster().encode_pieces())
             .chain(pieces_of(self.ledger()))
             .chain(self.catalog().records())
     }
@@ -61,14 +68,11 @@ impl MetaState {
     /// If they are no such pieces.
     pub fn decode_chunks(mut pieces: impl Iterator<Item = Vec<u8>>) -> Result<Self, DecodeError> {
         let head = pieces.next().unwrap_or_default();
-        let (founding, log_time, revision, fence, numbers, accounts) = match codec::decode("meta state", &head)? {
-            StoredHead::V1 | StoredHead::V2 => {
-                return Err(DecodeError::new("meta state", "format versions 1 and 2 are not read".to_owned()));
-            }
-            StoredHead::V3 { founding, log_time, revision, fence, numbers, accounts } => {
-                (founding, log_time, revision, fence, numbers, accounts)
-            }
+        let head = codec::decode("meta state", &head)?;
+        let StoredHead::V3 { founding, log_time, revision, fence, numbers, accounts, last_id, parts } = head else {
+            return Err(DecodeError::new("meta state", "format versions 1 and 2 are not read".to_owned()));
         };
+        let roster = Roster::decode_pieces(parts, last_id, &mut pieces)?;
         let mut ledger = Ledger::default();
         while (ledger.accounts().len() as u64) < accounts {
             let StoredAccounts::V1(piece) = codec::decode("ledger", &pieces.next().unwrap_or_default())?;
@@ -81,7 +85,7 @@ impl MetaState {
             }
         }
         let catalog = Catalog::from_records(pieces)?;
-        Ok(MetaState::restored(founding, log_time, (revision, fence), numbers, ledger, catalog))
+        Ok(MetaState::restored(founding, log_time, (revision, fence), numbers, ledger, roster, catalog))
     }
 }
 
@@ -135,7 +139,15 @@ mod tests {
             ledger.see(shard, report, now).unwrap();
         }
         let founding = Some(Founding { secret: [1; 16], shards });
-        MetaState::restored(founding, now, (Revision(9), Revision(0)), BTreeMap::new(), ledger, Catalog::new())
+        MetaState::restored(
+            founding,
+            now,
+            (Revision(9), Revision(0)),
+            BTreeMap::new(),
+            ledger,
+            Roster::default(),
+            Catalog::new(),
+        )
     }
 
     #[test]
@@ -169,10 +181,12 @@ mod tests {
             fence: Revision(8),
             numbers: BTreeMap::from([(TenantId::new("t"), 1)]),
             accounts: 2,
+            last_id: 4,
+            parts: 3,
         };
         let mut bytes = vec![2, 1];
         bytes.extend([7; 16]);
-        bytes.extend([251, 44, 1, 10, 9, 8, 1, 1, b't', 1, 2]);
+        bytes.extend([251, 44, 1, 10, 9, 8, 1, 1, b't', 1, 2, 4, 3]);
         assert_eq!(codec::encode(&head), bytes);
         assert_eq!(codec::decode::<StoredHead>("meta state", &bytes).unwrap(), head);
         for unread in [0, 1, 3] {

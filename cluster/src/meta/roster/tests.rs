@@ -1,0 +1,191 @@
+//! What entries do to the roster, and its bytes.
+
+use proffer_engine::codec;
+use proffer_engine::keys::ShardId;
+use proffer_engine::profile::command::Leader;
+
+use super::*;
+
+/// What a node on this disk says at this start.
+pub(in crate::meta) fn says(disk: u128, boots: u64) -> NodeInfo {
+    let (peer_address, http_address) = (format!("n{disk}:7000"), format!("n{disk}:8000"));
+    NodeInfo { disk, boots, peer_address, http_address, zone: String::new() }
+}
+
+/// A roster of a node, found in entry 2.
+pub(in crate::meta) fn founded(shards: u16) -> Roster {
+    let mut roster = Roster::default();
+    assert_eq!(roster.enroll(&says(101, 1), shards, 2), Ok((1, 1)));
+    roster
+}
+
+/// What a group's leader would report once the group is as it is meant to be.
+pub(in crate::meta) fn as_meant(roster: &Roster, group: Group, index: u64) -> Configured {
+    let record = roster.group(group).unwrap();
+    let at = Position { leader: Leader { term: 1, replica: 1 }, index };
+    Configured { group, members: record.meant().clone(), at, targets: record.targets }
+}
+
+const SHARD: Group = Group::Shard(ShardId(0));
+
+fn set<const N: usize>(nodes: [u64; N]) -> BTreeSet<u64> {
+    nodes.into()
+}
+
+#[test]
+fn the_first_node_founds_with_a_replica_of_each_group() {
+    let roster = founded(3);
+    assert_eq!(roster.replicas_of(1).map(|(replica, _)| replica).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert_eq!(roster.replica_on(Group::Shard(ShardId(2)), 1), Some(4));
+    assert_eq!(roster.group(SHARD).unwrap().now.voters, set([2]));
+    assert_eq!(roster.group(SHARD).unwrap().leader, Some(1));
+    assert!(Roster::default().enroll(&says(1, 1), 0, 1).unwrap_err().contains("not founded"));
+}
+
+#[test]
+fn a_later_node_gets_ids_of_its_entry_and_a_learner_of_the_catalogue() {
+    let mut roster = founded(3);
+    assert_eq!(roster.enroll(&says(102, 1), 3, 9), Ok((9 * 65_536, 9 * 65_536 + 1)));
+    assert_eq!(roster.enroll(&says(103, 1), 3, 9), Ok((9 * 65_536 + 2, 9 * 65_536 + 3)));
+    let target = roster.group(Group::Meta).unwrap().target.clone().unwrap();
+    assert_eq!((target.voters, target.learners), (set([1]), set([9 * 65_536 + 1, 9 * 65_536 + 3])));
+    assert!(!roster.has_left(9 * 65_536 + 1) && roster.has_left(9 * 65_536) && !roster.has_left(9 * 65_536 + 4));
+}
+
+#[test]
+fn a_disk_is_the_same_node_while_its_starts_count_up() {
+    let mut roster = founded(1);
+    let joined = roster.enroll(&says(102, 3), 1, 5);
+    let before = roster.clone();
+    assert_eq!(roster.enroll(&says(102, 3), 1, 6), joined);
+    assert_eq!(roster, before, "said twice");
+    let moved = NodeInfo { peer_address: "elsewhere:7000".to_owned(), zone: "z".to_owned(), ..says(102, 4) };
+    assert_eq!(roster.enroll(&moved, 1, 7), joined);
+    assert_eq!(roster.node(joined.clone().unwrap().0).unwrap().info, moved);
+    assert!(roster.knows_start(102, 4) && !roster.knows_start(102, 3));
+    assert!(roster.enroll(&says(102, 3), 1, 8).unwrap_err().contains("older copy"));
+    assert!(roster.enroll(&says(102, 4), 1, 8).unwrap_err().contains("copied"));
+}
+
+#[test]
+fn addresses_that_are_none_are_barred() {
+    let mut roster = founded(1);
+    for wrong in ["", "nowhere", ":1", "a:0", "a:70000", "a b:1", &format!("{}:1", "a".repeat(255))] {
+        let info = NodeInfo { peer_address: wrong.to_owned(), ..says(7, 1) };
+        assert!(roster.enroll(&info, 1, 9).unwrap_err().contains("peer address"), "{wrong}");
+        let info = NodeInfo { http_address: wrong.to_owned(), ..says(7, 1) };
+        assert!(roster.enroll(&info, 1, 9).unwrap_err().contains("http address"), "{wrong}");
+    }
+    let info = NodeInfo { zone: "a\nb".to_owned(), ..says(7, 1) };
+    assert!(roster.enroll(&info, 1, 9).unwrap_err().contains("zone"));
+    assert_eq!(roster, founded(1));
+    let alone = NodeInfo { peer_address: String::new(), http_address: String::new(), ..says(101, 2) };
+    assert_eq!(roster.enroll(&alone, 1, 9), Ok((1, 1)), "one that is alone need not be reached");
+}
+
+#[test]
+fn a_target_places_replicas_and_the_leaders_report_ends_it() {
+    let mut roster = founded(1);
+    let (node, _) = roster.enroll(&says(102, 1), 1, 5).unwrap();
+    assert!(roster.retarget(SHARD, &set([1]), &set([77]), None, 6).unwrap_err().contains("no node 77"));
+    assert!(roster.retarget(SHARD, &set([]), &set([1]), None, 6).is_err());
+    assert!(roster.retarget(SHARD, &set([1]), &set([1]), None, 6).is_err());
+    assert!(roster.retarget(Group::Shard(ShardId(9)), &set([1]), &set([]), None, 6).is_err());
+    assert!(roster.retarget(SHARD, &set([1]), &set([node]), Some(node), 6).unwrap_err().contains("no voter"));
+    roster.retarget(SHARD, &set([1, node]), &set([]), Some(node), 7).unwrap();
+    let placed = roster.replica_on(SHARD, node).unwrap();
+    assert_eq!(placed, 7 * 65_536);
+    assert_eq!(roster.group(SHARD).unwrap().target.as_ref().unwrap().voters, set([2, placed]));
+    roster.configure(&as_meant(&roster, SHARD, 4)).unwrap();
+    let record = roster.group(SHARD).unwrap();
+    assert_eq!((record.target.as_ref(), &record.now.voters), (None, &set([2, placed])));
+    assert!(roster.configure(&as_meant(&roster, SHARD, 4)).is_err(), "said already");
+    assert!(roster.configure(&as_meant(&roster, SHARD, 3)).is_err(), "older");
+    roster.retarget(SHARD, &set([1, node]), &set([]), None, 8).unwrap();
+    assert_eq!(roster.group(SHARD).unwrap().target, None, "it is so already");
+}
+
+#[test]
+fn replicas_leave_only_when_a_leader_that_knew_of_the_newest_target_says_so() {
+    let mut roster = founded(1);
+    let (node, _) = roster.enroll(&says(102, 1), 1, 5).unwrap();
+    roster.retarget(SHARD, &set([1]), &set([node]), None, 6).unwrap();
+    let old = as_meant(&roster, SHARD, 4);
+    let placed = roster.replica_on(SHARD, node).unwrap();
+    roster.retarget(SHARD, &set([1]), &set([]), None, 7).unwrap();
+    assert_eq!(roster.group(SHARD).unwrap().target, None);
+    roster.configure(&old).unwrap();
+    assert_eq!(roster.node_of(placed), Some(node), "the leader had not heard that it should go");
+    roster.retarget(SHARD, &set([1]), &set([]), None, 8).unwrap();
+    roster.configure(&as_meant(&roster, SHARD, 5)).unwrap();
+    assert!(roster.has_left(placed));
+    roster.retarget(SHARD, &set([1]), &set([node]), None, 9).unwrap();
+    roster.retarget(SHARD, &set([1]), &set([]), None, 10).unwrap();
+    let same = as_meant(&roster, SHARD, 5);
+    roster.configure(&same).unwrap();
+    assert_eq!(roster.replicas_of(node).count(), 1, "nothing was changed, but the leader knows that nothing is to be");
+}
+
+#[test]
+fn a_removed_node_is_forgotten_when_it_holds_nothing_and_never_comes_back() {
+    let mut roster = founded(1);
+    let (node, replica) = roster.enroll(&says(102, 1), 1, 5).unwrap();
+    roster.configure(&as_meant(&roster, Group::Meta, 4)).unwrap();
+    assert!(roster.forget(node).unwrap_err().contains("not being removed"));
+    roster.set_standing(node, NodeStanding::Draining).unwrap();
+    roster.set_standing(node, NodeStanding::Removing).unwrap();
+    assert!(roster.set_standing(node, NodeStanding::Up).is_err());
+    assert!(roster.forget(node).unwrap_err().contains("holds replica"));
+    roster.retarget(Group::Meta, &set([1]), &set([]), None, 6).unwrap();
+    assert!(roster.forget(node).is_err(), "the group's leader has not said that it is out");
+    roster.configure(&as_meant(&roster, Group::Meta, 5)).unwrap();
+    assert!(roster.has_left(replica));
+    assert!(roster.enroll(&says(102, 2), 1, 6).unwrap_err().contains("is being removed"));
+    roster.forget(node).unwrap();
+    assert_eq!((roster.node(node), roster.removed().collect::<Vec<_>>()), (None, vec![(node, 102)]));
+    assert!(roster.enroll(&says(102, 2), 1, 9).unwrap_err().contains("which was removed"));
+    assert!(roster.enroll(&says(103, 1), 1, 9).is_ok());
+}
+
+#[test]
+fn parts_that_are_cut_short_or_come_twice_are_no_roster() {
+    let mut roster = founded(256);
+    for disk in 1_000..1_250 {
+        let zone = "a zone with a long name".to_owned();
+        let host = "h".repeat(240);
+        let info =
+            NodeInfo { peer_address: format!("{host}:7"), http_address: format!("{host}:8"), zone, ..says(disk, 1) };
+        roster.enroll(&info, 256, 9).unwrap();
+    }
+    let pieces: Vec<_> = roster.encode_pieces().collect();
+    let decode = |pieces: Vec<Vec<u8>>| Roster::decode_pieces(roster.len(), roster.last_id(), &mut pieces.into_iter());
+    assert_eq!(decode(pieces.clone()).unwrap(), roster);
+    assert!(decode(Vec::new()).is_err());
+    let other = founded(1).encode_pieces().next().unwrap();
+    assert!(Roster::decode_pieces(9, 2, &mut [other.clone(), other].into_iter()).is_err());
+}
+
+#[test]
+fn golden_bytes() {
+    let mut roster = founded(1);
+    let alone = NodeInfo { disk: 5, boots: 7, zone: "z".to_owned(), ..NodeInfo::default() };
+    roster.nodes.insert(1, NodeRecord { info: alone, standing: NodeStanding::Draining });
+    let meta = roster.groups.get_mut(&Group::Meta).unwrap();
+    meta.target = Some(Members { voters: set([1]), learners: set([6]) });
+    (meta.targets, meta.heard) = (2, 1);
+    meta.at = Some(Position { leader: Leader { term: 3, replica: 1 }, index: 4 });
+    roster.removed.insert(8, 9);
+    let pieces: Vec<_> = roster.encode_pieces().collect();
+    let expected = [
+        &[0, 6][..],
+        &[0, 1, 5, 7, 0, 0, 1, b'z', 1],
+        &[1, 1, 0, 1],
+        &[1, 2, 1, 0, 1],
+        &[2, 0, 1, 1, 0, 1, 3, 1, 4, 1, 1, 1, 1, 6, 2, 1, 0],
+        &[2, 1, 0, 1, 2, 0, 0, 0, 0, 0, 1, 1],
+        &[3, 8, 9],
+    ];
+    assert_eq!(pieces, [expected.concat()]);
+    assert_eq!(Roster::decode_pieces(6, roster.last_id(), &mut pieces.into_iter()).unwrap(), roster);
+    assert_eq!(codec::encode(&NodeStanding::Removing), [2]);
+}
