@@ -1,6 +1,6 @@
 //! The composition root: real adapters under the cluster, the HTTP interface on top.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -12,6 +12,8 @@ use proffer_api::recommendation::{TokenKey, TokenKeys};
 use proffer_api::starting::Starting;
 use proffer_cluster as cluster;
 use proffer_cluster::Handle;
+use proffer_cluster::calls::Changed;
+use proffer_cluster::config::Begin;
 use proffer_cluster::ports::clock::Clock;
 use proffer_cluster::ports::disk::Disk;
 use proffer_cluster::ports::memory_disk::MemoryDisk;
@@ -27,23 +29,48 @@ use crate::adapters::entropy::SystemEntropy;
 use crate::adapters::fatal::AbortProcess;
 use crate::adapters::network::TcpNetwork;
 use crate::adapters::offload::Threads;
-use crate::limits::{ADMIT_MAX, DRAIN_MAX};
+use crate::limits::{ADMIT_MAX, ADMIT_PAUSE, DRAIN_MAX};
 use crate::listen::{Server, serve};
 
 /// The key that `--dev` sets.
 pub const DEV_KEY: &str = "proffer-dev-key";
 /// The tenant that a new node starts with.
 pub const DEV_TENANT: &str = "default";
+/// Shards of a new cluster, unless asked for otherwise.
+pub const DEFAULT_SHARDS: u16 = 16;
 
 /// What a node is made of.
 #[derive(Debug)]
 pub struct Composition {
     /// Address of the HTTP interface.
     pub listen: SocketAddr,
+    /// Address for other nodes.
+    pub peer: SocketAddr,
+    /// Name or IP address under which others reach this machine; without one, the addresses above.
+    pub advertise: Option<String>,
+    /// How an empty store begins.
+    pub begin: Begin,
+    /// Nodes of one zone fail together.
+    pub zone: String,
     /// Where state is kept.
     pub storage: Storage,
     /// Who is let in at first.
     pub access: Access,
+}
+
+impl Composition {
+    /// A node of its own on `listen`, for whoever tries it out: it founds a cluster in memory that nobody is told of.
+    pub fn alone(listen: SocketAddr) -> Self {
+        Composition {
+            listen,
+            peer: SocketAddr::new(listen.ip(), 0),
+            advertise: None,
+            begin: Begin::Bootstrap { shards: DEFAULT_SHARDS },
+            zone: String::new(),
+            storage: Storage::Ephemeral,
+            access: Access::Dev,
+        }
+    }
 }
 
 /// Where state is kept.
@@ -62,6 +89,8 @@ pub enum Access {
     Dev,
     /// Who knows this secret.
     AdminKey(String),
+    /// Whoever the cluster that is joined lets in.
+    Kept,
 }
 
 /// What answers at a node's address: first that it is recovering, then the node.
@@ -107,18 +136,18 @@ pub struct Node {
 const TOKEN_KEY_CONTEXT: &[u8] = b"proffer recommendation id v1";
 
 impl Node {
-    /// Starts a node and returns once it decides. Its probes answer from the first.
+    /// Starts a node and returns once it decides, or is one of a cluster that does not yet. Its probes answer from the first.
     ///
     /// # Errors
     /// When the address is taken, the directory is in use or cannot be recovered, or a part does not start.
     pub async fn start(composition: Composition) -> anyhow::Result<Node> {
-        let Composition { listen, storage, access } = composition;
+        let listen = composition.listen;
         let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
         let address = listener.local_addr()?;
         let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
         let front = Front::new(Starting::new(&*entropy));
         let server = serve(listener, front.clone().into_router());
-        match recover(storage, access, clock, entropy).await {
+        match recover(composition, address, clock, entropy).await {
             Ok((handle, router)) => {
                 front.open(router);
                 Ok(Node { address, handle, server })
@@ -153,18 +182,22 @@ impl Node {
 
 /// Brings the cluster's part of this node up, and what answers for it.
 async fn recover(
-    storage: Storage,
-    access: Access,
+    composition: Composition,
+    address: SocketAddr,
     clock: Arc<SystemClock>,
     entropy: Arc<SystemEntropy>,
 ) -> anyhow::Result<(Handle, Router)> {
+    let Composition { peer, advertise, begin, zone, storage, access, .. } = composition;
     let disk: Arc<dyn Disk> = match storage {
         Storage::Directory(path) => {
             Arc::new(FileDisk::open(&path).with_context(|| format!("cannot use {}", path.display()))?)
         }
         Storage::Ephemeral => Arc::new(MemoryDisk::default()),
     };
-    let network = TcpNetwork::listen("127.0.0.1:0").await.context("cannot listen for other nodes")?;
+    let told = peer.to_string();
+    let network = TcpNetwork::listen(&told).await;
+    let network = network.with_context(|| format!("cannot listen for other nodes on {told}: give --peer ADDR"))?;
+    let peer = SocketAddr::new(peer.ip(), network.port()?);
     let offload = Arc::new(Threads::start(tokio::runtime::Handle::current())?);
     let ports = cluster::Ports {
         disk,
@@ -174,7 +207,14 @@ async fn recover(
         network: Arc::new(network),
         fatal: Arc::new(AbortProcess),
     };
-    let handle = cluster::start(cluster::Config::default(), ports).await?;
+    let config = cluster::Config {
+        begin,
+        peer_address: advertised(peer, advertise.as_deref()),
+        http_address: advertised(address, advertise.as_deref()),
+        zone,
+        ..cluster::Config::default()
+    };
+    let handle = cluster::start(config, ports).await?;
     admit(&handle, clock.as_ref(), &access).await?;
     let signing = Sha256::new().chain_update(TOKEN_KEY_CONTEXT).chain_update(handle.secret()).finalize().into();
     let token_keys = TokenKeys::new(TokenKey::new(1, &signing), Vec::new());
@@ -182,18 +222,52 @@ async fn recover(
     Ok((handle, router))
 }
 
-/// Makes the first tenant, and the first key what `access` says.
+/// Where others reach what listens at `bound`.
+fn advertised(bound: SocketAddr, advertise: Option<&str>) -> String {
+    match advertise {
+        Some(host) if host.contains(':') && !host.starts_with('[') => format!("[{host}]:{}", bound.port()),
+        Some(host) => format!("{host}:{}", bound.port()),
+        None if bound.ip().is_unspecified() => {
+            let local: IpAddr = if bound.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+            SocketAddr::new(local, bound.port()).to_string()
+        }
+        None => bound.to_string(),
+    }
+}
+
+/// Makes the first tenant, and the first key what `access` says. A node of a cluster that cannot be written to now goes on
+/// without: then no key is new.
 async fn admit(handle: &Handle, clock: &dyn Clock, access: &Access) -> anyhow::Result<()> {
     let deadline = tokio::time::Instant::now() + ADMIT_MAX;
+    loop {
+        match try_to_admit(handle, clock, access, deadline).await {
+            Ok(()) => return Ok(()),
+            Err(error) if !error.retryable() => return Err(error.into()),
+            Err(error) if tokio::time::Instant::now() + ADMIT_PAUSE >= deadline => {
+                tracing::warn!(%error, "the catalogue cannot be written now: who is let in stays as it is");
+                return Ok(());
+            }
+            Err(_) => tokio::time::sleep(ADMIT_PAUSE).await,
+        }
+    }
+}
+
+async fn try_to_admit(
+    handle: &Handle,
+    clock: &dyn Clock,
+    access: &Access,
+    deadline: tokio::time::Instant,
+) -> Result<(), cluster::Error> {
     let tenant = TenantId::new(DEV_TENANT);
     let (id, secret, roles) = match access {
         Access::Dev => ("dev", DEV_KEY, Role::ALL.to_vec()),
         Access::AdminKey(secret) => ("admin", secret.as_str(), Role::ALL.to_vec()),
+        Access::Kept => return Ok(()),
     };
     let actor = Actor { name: "start".to_owned(), admin: true };
     let command = |op| Command::V1(CommandV1 { tenant: tenant.clone(), actor: actor.clone(), at: clock.wall(), op });
     if handle.tenant(&tenant).is_none() {
-        handle.change(command(Op::CreateTenant), deadline).await?;
+        accept_known(handle.change(command(Op::CreateTenant), deadline).await)?;
     }
     let hash: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
     if handle.verify_api_key(&hash).is_none() {
@@ -202,9 +276,18 @@ async fn admit(handle: &Handle, clock: &dyn Clock, access: &Access) -> anyhow::R
     }
     // A key of an earlier mode lets nobody in any more.
     let other = if id == "dev" { "admin" } else { "dev" };
-    match handle.change(command(Op::RevokeApiKey { id: other.to_owned() }), deadline).await {
-        Ok(_) | Err(cluster::Error::Refused(Refusal::NotFound(_))) => Ok(()),
-        Err(error) => Err(error.into()),
+    let known = |view: Arc<cluster::TenantView>| view.catalog.api_keys().any(|key| key.id == other);
+    if handle.tenant(&tenant).is_some_and(known) {
+        accept_known(handle.change(command(Op::RevokeApiKey { id: other.to_owned() }), deadline).await)?;
+    }
+    Ok(())
+}
+
+/// Another node may have done the same in the meantime.
+fn accept_known(changed: Result<Changed, cluster::Error>) -> Result<(), cluster::Error> {
+    match changed {
+        Ok(_) | Err(cluster::Error::Refused(Refusal::NotFound(_) | Refusal::Conflict { .. })) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
@@ -215,6 +298,19 @@ mod tests {
     use axum::routing::get;
 
     use super::*;
+
+    #[test]
+    fn others_are_told_an_address_that_leads_here() {
+        for (bound, advertise, told) in [
+            ("10.0.0.7:7070", None, "10.0.0.7:7070"),
+            ("0.0.0.0:7070", None, "127.0.0.1:7070"),
+            ("[::]:7070", None, "[::1]:7070"),
+            ("0.0.0.0:7070", Some("node-1.internal"), "node-1.internal:7070"),
+            ("[::]:7070", Some("fd00::7"), "[fd00::7]:7070"),
+        ] {
+            assert_eq!(advertised(bound.parse().unwrap(), advertise), told, "{bound} {advertise:?}");
+        }
+    }
 
     #[tokio::test]
     async fn probes_answer_before_the_node_and_the_node_from_then_on() {

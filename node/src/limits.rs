@@ -13,6 +13,8 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Longest wait for the first tenant and key to be written.
 pub const ADMIT_MAX: Duration = Duration::from_secs(10);
+/// Pause before that is tried again.
+pub const ADMIT_PAUSE: Duration = Duration::from_millis(100);
 /// Requests a second that `bench` can be asked for.
 pub const BENCH_RATE_MAX: u64 = 1_000_000;
 /// Offers of a node that it starts.

@@ -23,6 +23,14 @@ impl TcpNetwork {
         Ok(TcpNetwork { listener: TcpListener::bind(address).await? })
     }
 
+    /// The port that it listens on.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn port(&self) -> io::Result<u16> {
+        Ok(self.listener.local_addr()?.port())
+    }
+
     /// Where it listens: the port that was given, if any was asked for.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::cli::{serve, table};
 use crate::client::{Client, Target};
-use crate::compose::{Access, Composition, DEV_KEY, DEV_TENANT, Node, Storage};
+use crate::compose::{Composition, DEV_KEY, DEV_TENANT, Node};
 use crate::demo::{coffee, open_bandit};
 
 /// Arguments of `proffer demo`.
@@ -51,8 +51,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
         Some(file) => Some(read_members(&file)?),
         None => None,
     };
-    let composition = Composition { listen: args.listen, storage: Storage::Ephemeral, access: Access::Dev };
-    let node = Node::start(composition).await?;
+    let node = Node::start(Composition::alone(args.listen)).await?;
     serve::announce(&node, true)?;
     let url = format!("http://{}", node.address());
     let client = Client::new(Target { url: url.clone(), key: DEV_KEY.to_owned(), tenant: DEV_TENANT.to_owned() })?;

@@ -6,7 +6,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 
-use crate::compose::{Access, Composition, DEV_KEY, Node, Storage};
+use proffer_cluster::config::Begin;
+use proffer_cluster::limits::SHARDS_MAX;
+
+use crate::compose::{Access, Composition, DEFAULT_SHARDS, DEV_KEY, Node, Storage};
 
 /// Arguments of `proffer serve`.
 #[derive(Debug, clap::Args)]
@@ -14,6 +17,24 @@ pub struct ServeArgs {
     /// Address of the HTTP interface; port 0 picks a free one.
     #[arg(long, default_value = "127.0.0.1:7070")]
     pub listen: SocketAddr,
+    /// Address for other nodes; by default the port 100 above that of --listen.
+    #[arg(long, value_name = "ADDR")]
+    pub peer: Option<SocketAddr>,
+    /// Name or IP address under which other nodes reach this machine, if it listens on all of its addresses.
+    #[arg(long, value_name = "HOST")]
+    pub advertise: Option<String>,
+    /// Found a new cluster if there is no data yet; --dev implies it.
+    #[arg(long, conflicts_with = "join")]
+    pub bootstrap: bool,
+    /// Enter the cluster of one of these nodes if there is no data yet: their addresses for other nodes, separated by commas.
+    #[arg(long, value_name = "PEER_ADDR", value_delimiter = ',')]
+    pub join: Vec<String>,
+    /// Shards of a new cluster, fixed for ever [default: 16].
+    #[arg(long, value_name = "N", conflicts_with = "join", value_parser = clap::value_parser!(u16).range(1..=i64::from(SHARDS_MAX)))]
+    pub shards: Option<u16>,
+    /// Zone of this node: those of one zone fail together, and replicas are spread over zones.
+    #[arg(long, value_name = "ZONE", default_value = "")]
+    pub zone: String,
     /// Directory of this node's log and snapshots; made if missing, used by one node at a time.
     #[arg(long, default_value = "proffer-data", conflicts_with = "ephemeral")]
     pub data: PathBuf,
@@ -23,11 +44,13 @@ pub struct ServeArgs {
     /// Open to everyone who knows the well-known key. Never on a reachable network.
     #[arg(long)]
     pub dev: bool,
-    /// File with the secret of tenant `default`'s administrator key, at least 32 characters; needed without --dev.
+    /// File with the secret of tenant `default`'s administrator key, at least 32 characters; needed without --dev or --join.
     #[arg(long, env = "PROFFER_ADMIN_KEY_FILE", value_name = "FILE")]
     pub admin_key_file: Option<PathBuf>,
 }
 
+/// A node's port for others lies so far above that of its HTTP interface.
+const PEER_PORT_OFFSET: u16 = 100;
 /// Shortest secret accepted for an administrator key.
 const ADMIN_KEY_CHARS_MIN: usize = 32;
 
@@ -47,10 +70,66 @@ impl ServeArgs {
                 }
                 Ok(Access::AdminKey(secret.to_owned()))
             }
+            (None, false) if !self.join.is_empty() => Ok(Access::Kept),
             (None, false) => bail!(
                 "a node does not start open: give --admin-key-file FILE (or PROFFER_ADMIN_KEY_FILE), or --dev to try it out"
             ),
         }
+    }
+
+    fn begin(&self) -> anyhow::Result<Begin> {
+        if !self.join.is_empty() {
+            return Ok(Begin::Join(self.join.clone()));
+        }
+        if self.bootstrap || self.dev {
+            return Ok(Begin::Bootstrap { shards: self.shards.unwrap_or(DEFAULT_SHARDS) });
+        }
+        if self.shards.is_some() {
+            bail!("the number of shards is fixed when a cluster is founded: give --shards with --bootstrap");
+        }
+        if self.is_empty()? {
+            let place = if self.ephemeral { "memory".to_owned() } else { self.data.display().to_string() };
+            bail!(
+                "there is no data in {place}: give --bootstrap to found a cluster of this node, or --join PEER_ADDR to enter the cluster of that node"
+            );
+        }
+        Ok(Begin::Neither)
+    }
+
+    fn is_empty(&self) -> anyhow::Result<bool> {
+        if self.ephemeral {
+            return Ok(true);
+        }
+        match std::fs::read_dir(&self.data) {
+            Ok(mut entries) => Ok(entries.next().is_none()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", self.data.display())),
+        }
+    }
+
+    /// The port 100 above, on the same address; with port 0 any free one.
+    fn peer(&self) -> anyhow::Result<SocketAddr> {
+        let port = match (self.peer, self.listen.port()) {
+            (Some(peer), _) => return Ok(peer),
+            (None, 0) => 0,
+            (None, port) => {
+                let port = port.checked_add(PEER_PORT_OFFSET);
+                port.context("there is no port 100 above that of --listen: give --peer ADDR")?
+            }
+        };
+        Ok(SocketAddr::new(self.listen.ip(), port))
+    }
+
+    fn composition(&self) -> anyhow::Result<Composition> {
+        Ok(Composition {
+            listen: self.listen,
+            peer: self.peer()?,
+            advertise: self.advertise.clone(),
+            access: self.access()?,
+            begin: self.begin()?,
+            zone: self.zone.clone(),
+            storage: self.storage(),
+        })
     }
 
     fn storage(&self) -> Storage {
@@ -63,8 +142,12 @@ impl ServeArgs {
 /// # Errors
 /// When the configuration is refused, the data directory cannot be recovered or the address is taken.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
-    let access = args.access()?;
-    let node = Node::start(Composition { listen: args.listen, storage: args.storage(), access }).await?;
+    let composition = args.composition()?;
+    let is_local = composition.peer.ip().is_unspecified() && composition.advertise.is_none();
+    if is_local && !args.join.is_empty() {
+        bail!("the cluster cannot reach a node at {}: give --advertise HOST", composition.peer);
+    }
+    let node = Node::start(composition).await?;
     announce(&node, args.dev)?;
     stop_signal().await?;
     eprintln!("stopping: no new calls, finishing those under way");
@@ -94,11 +177,63 @@ pub async fn stop_signal() -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+
+    fn parse(line: &str) -> anyhow::Result<ServeArgs> {
+        Ok(Line::try_parse_from(["serve"].into_iter().chain(line.split_whitespace()))?.serve)
+    }
+
     fn access(dev: bool, admin_key_file: Option<PathBuf>) -> anyhow::Result<Access> {
-        let listen = ([127, 0, 0, 1], 0).into();
-        ServeArgs { listen, data: PathBuf::new(), ephemeral: true, dev, admin_key_file }.access()
+        ServeArgs { dev, admin_key_file, ..parse("--ephemeral").unwrap() }.access()
+    }
+
+    fn begin(line: &str) -> Result<Begin, String> {
+        parse(line).and_then(|args| args.begin()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_cluster_is_founded_or_joined_and_never_by_accident() {
+        let (empty, full) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(full.path().join("identity"), "").unwrap();
+        let (empty, full) = (empty.path().display(), full.path().display());
+        assert_eq!(begin("--bootstrap"), Ok(Begin::Bootstrap { shards: 16 }));
+        assert_eq!(begin("--dev --shards 4"), Ok(Begin::Bootstrap { shards: 4 }));
+        let join = |addresses: &[&str]| Ok(Begin::Join(addresses.iter().map(ToString::to_string).collect()));
+        assert_eq!(begin("--dev --join a:1,b:2 --join c:3"), join(&["a:1", "b:2", "c:3"]));
+        assert_eq!(begin(&format!("--data {full}")), Ok(Begin::Neither));
+        for line in [format!("--data {empty}"), format!("--data {empty}/not-there"), "--ephemeral".to_owned()] {
+            let said = begin(&line).unwrap_err();
+            assert!(said.contains("--bootstrap") && said.contains("--join PEER_ADDR"), "{said}");
+        }
+        assert!(begin(&format!("--data {full} --shards 4")).unwrap_err().contains("--bootstrap"));
+        for line in ["--bootstrap --join a:1", "--join a:1 --shards 4", "--bootstrap --shards 0", "--dev --shards 257"]
+        {
+            assert!(begin(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_port_for_other_nodes_lies_a_hundred_above() {
+        let peer = |line: &str| parse(line).and_then(|args| args.peer()).map(|peer| peer.to_string());
+        assert_eq!(peer("").unwrap(), "127.0.0.1:7170");
+        assert_eq!(peer("--listen 0.0.0.0:80").unwrap(), "0.0.0.0:180");
+        assert_eq!(peer("--listen 127.0.0.1:0").unwrap(), "127.0.0.1:0");
+        assert_eq!(peer("--peer 10.0.0.1:9").unwrap(), "10.0.0.1:9");
+        assert!(peer("--listen 127.0.0.1:65500").unwrap_err().to_string().contains("--peer"));
+    }
+
+    #[test]
+    fn a_node_that_joins_needs_no_key_of_its_own() {
+        assert!(matches!(parse("--join a:1").unwrap().access(), Ok(Access::Kept)));
+        assert!(matches!(parse("--join a:1 --dev").unwrap().access(), Ok(Access::Dev)));
     }
 
     #[test]
