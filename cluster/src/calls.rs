@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bincode::{Decode, Encode};
 use proffer_engine::catalog::Role;
 use proffer_engine::decide::decision::Decision;
 use proffer_engine::keys::{
@@ -15,6 +16,7 @@ use proffer_engine::time::{Span, Timestamp};
 use proffer_engine::value::Value;
 use tokio::time::Instant;
 
+use crate::group::Group;
 use crate::ports::propose::Pending;
 use crate::view::TenantView;
 
@@ -270,4 +272,35 @@ pub struct Status {
     pub revision: Revision,
     /// How many shards there are.
     pub shards: u16,
+}
+
+/// What an operator asks of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Operation {
+    /// A node gives up its leaderships, then its replicas, if there is an elsewhere.
+    Drain {
+        /// Which.
+        node: u64,
+    },
+    /// A node that is being drained holds replicas and leads again.
+    Undrain {
+        /// Which.
+        node: u64,
+    },
+    /// A node goes for good.
+    Remove {
+        /// Which.
+        node: u64,
+        /// Shards may have fewer replicas than now.
+        reduce_redundancy: bool,
+    },
+    /// A node leads a group from now on, as long as it is fit to.
+    Transfer {
+        /// Which group.
+        group: Group,
+        /// Which node.
+        node: u64,
+    },
+    /// Leaderships are levelled again, those too that were transferred.
+    Rebalance,
 }

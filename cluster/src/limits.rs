@@ -107,6 +107,14 @@ pub const REMOVED_NODES_MAX: usize = 1_024;
 pub const SHARDS_MOVING_MAX: usize = 2;
 /// Shards whose leader alone is changed in one round of the planner.
 pub const LEADERS_MOVED_PER_ROUND: usize = 16;
+/// How often the placement is looked at, in milliseconds.
+pub const PLANNER_ROUND_MS: u64 = 200;
+/// A node that was not heard for so long is gone, as far as an operator who removes it is concerned, in milliseconds.
+pub const NODE_GONE_MS: u64 = 2_000;
+/// What a node holds that was not heard for so long is replaced while there is a quorum, in milliseconds (architecture.md §3).
+pub const REPLACE_AFTER_MS: u64 = 600_000;
+/// The most that one look adds to how long a node was not heard: a process that was stopped itself does not count that.
+pub const SILENCE_STEP_MS_MAX: u64 = 1_000;
 /// Longest name of a zone.
 pub const ZONE_BYTES_MAX: usize = 64;
 /// Most shards of a cluster.

@@ -18,7 +18,9 @@ use crate::limits::START_IN_TROUBLE_MS;
 use crate::log::{Log, LogOptions, LogPorts};
 use crate::meta::command::Founding;
 use crate::meta::door::MetaDoor;
+use crate::meta::keeper::Whereabouts;
 use crate::meta::leader::Surroundings as MetaSurroundings;
+use crate::meta::roster::NodeInfo;
 use crate::ports::clock::Clock;
 use crate::ports::disk::Disk;
 use crate::ports::entropy::Entropy;
@@ -110,7 +112,14 @@ pub async fn start(config: Config, ports: Ports) -> Result<Handle, StartError> {
         timing: Timing::FAST,
         building: Arc::default(),
     });
-    assemble(config, ports, Arc::new(groups), founding).await
+    let info = NodeInfo {
+        disk: identity.disk_id,
+        boots: identity.boots,
+        peer_address: config.peer_address.clone(),
+        http_address: config.http_address.clone(),
+        zone: config.zone.clone(),
+    };
+    assemble(config, ports, Arc::new(groups), founding, Whereabouts::of(info)).await
 }
 
 /// Starts a node over its groups.
@@ -119,6 +128,7 @@ pub(crate) async fn assemble(
     ports: Ports,
     groups: Arc<dyn Groups>,
     founding: Founding,
+    whereabouts: Whereabouts,
 ) -> Result<Handle, StartError> {
     if let Begin::Bootstrap { shards } = config.begin
         && founding.shards != shards
@@ -157,6 +167,7 @@ pub(crate) async fn assemble(
             views: Arc::clone(&views),
             clock: ports.clock,
             founding,
+            whereabouts,
         },
         shards: around,
         drained: drained_sender,

@@ -11,12 +11,24 @@ use proffer_engine::time::Span;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::calls::Changed;
+use crate::calls::{Changed, Operation};
 use crate::error::Error;
 use crate::limits::ENTRY_OVERHEAD_BYTES;
+use crate::meta::roster::{Configured, NodeInfo};
 
 /// Where an answer goes.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// What was done, or the words of a refusal: asking again changes nothing about it.
+pub(crate) type Verdict<T> = Result<T, String>;
+
+/// A node that was admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Enrolled {
+    pub(crate) node: u64,
+    /// Its replica of the meta group.
+    pub(crate) replica: u64,
+}
 
 /// One call to the meta group.
 pub(crate) enum MetaAsk {
@@ -26,6 +38,12 @@ pub(crate) enum MetaAsk {
     Budget { tenant: TenantId, offer: OfferKey, reply: Reply<Vec<LedgerRow>> },
     /// By how much the limits of these accounts are exceeded.
     Over { accounts: Vec<AccountId>, reply: Reply<u64> },
+    /// Admit a node, or learn of another start of one.
+    Enroll { info: NodeInfo, reply: Reply<Verdict<Enrolled>> },
+    /// A group's leader reports its members.
+    Configured(Configured),
+    /// What an operator wants. The answer is what it comes to, in words.
+    Operate { operation: Operation, reply: Reply<Verdict<String>> },
 }
 
 impl MetaAsk {
@@ -35,7 +53,8 @@ impl MetaAsk {
             MetaAsk::Change { commands, .. } => {
                 commands.iter().map(|command| codec::encode(command).len() + ENTRY_OVERHEAD_BYTES).sum()
             }
-            MetaAsk::Budget { .. } | MetaAsk::Over { .. } => 0,
+            MetaAsk::Configured(report) => codec::encode(report).len(),
+            MetaAsk::Budget { .. } | MetaAsk::Over { .. } | MetaAsk::Enroll { .. } | MetaAsk::Operate { .. } => 0,
         }
     }
 }

@@ -61,6 +61,8 @@ pub enum MetaOp {
         learners: BTreeSet<u64>,
         /// The node that should lead.
         leader: Option<u64>,
+        /// An operator chose that node.
+        pinned: bool,
     },
     /// Book what a group's members are.
     Configured(Configured),
@@ -172,8 +174,8 @@ mod tests {
             (MetaOp::EndPeriods, &[4]),
             (MetaOp::Enroll(info), &[5, 1, 2, 3, b'a', b':', b'1', 3, b'b', b':', b'2', 1, b'z']),
             (
-                MetaOp::Retarget { group, voters: [1, 2].into(), learners: [3].into(), leader: Some(2) },
-                &[6, 1, 1, 2, 1, 2, 1, 3, 1, 2],
+                MetaOp::Retarget { group, voters: [1, 2].into(), learners: [3].into(), leader: Some(2), pinned: true },
+                &[6, 1, 1, 2, 1, 2, 1, 3, 1, 2, 1],
             ),
             (MetaOp::Configured(Configured { group, members, at, targets: 7 }), &[7, 1, 1, 1, 2, 1, 3, 4, 5, 6, 7]),
             (MetaOp::SetStanding { node: 3, standing: NodeStanding::Draining }, &[8, 3, 1]),

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::meta::ask::Reply;
 use crate::meta::command::MetaOutcome;
 use crate::meta::door::Room;
+use crate::meta::keeper::Errand;
 
 /// What one entry may still take.
 pub(super) struct Space {
@@ -32,9 +33,17 @@ impl Space {
 
 /// Who waits for a command of the entry under way.
 pub(super) enum Part {
-    Change { job: u64, index: usize },
-    Open { job: Option<u64> },
+    Change {
+        job: u64,
+        index: usize,
+    },
+    Open {
+        job: Option<u64>,
+    },
     Settle(ShardId),
+    Roster(Errand),
+    /// This node's own enrolment.
+    OwnStart,
     Own,
 }
 

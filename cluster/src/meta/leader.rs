@@ -28,6 +28,7 @@ use crate::meta::command::{Founding, MetaCommand, MetaCommandV1, MetaOp, MetaOut
 use crate::meta::compile::{Compile, Compiled};
 use crate::meta::door::{Admitted, MetaDoor};
 use crate::meta::job::{Acknowledgement, Duties, Job, Part, Space, is_exclusion, told_of};
+use crate::meta::keeper::{Errand, Keeper, Whereabouts};
 use crate::meta::openings::{Openings, to_open};
 use crate::meta::state::{MetaState, touched_offers};
 use crate::ports::clock::Clock;
@@ -48,6 +49,8 @@ pub(crate) struct Surroundings {
     pub(crate) clock: Arc<dyn Clock>,
     /// What the cluster is created with, if it is not yet.
     pub(crate) founding: Founding,
+    /// Who this node is, and whom it hears.
+    pub(crate) whereabouts: Whereabouts,
 }
 
 /// The meta group's state machine and its leader.
@@ -68,6 +71,7 @@ pub(crate) struct MetaLeader {
     open: VecDeque<u64>,
     next_job: u64,
     openings: Openings,
+    keeper: Keeper,
     /// What has changed since the last compile was begun.
     stale: BTreeMap<TenantId, Vec<Touched>>,
     compiling: bool,
@@ -86,6 +90,7 @@ impl MetaLeader {
         let stale = state.numbers().map(|(tenant, _)| (tenant.clone(), vec![Touched::Everything])).collect();
         let unheard = state.ledger().accounts().map(|(id, _)| id).collect();
         MetaLeader {
+            keeper: Keeper::new(around.whereabouts.clone(), state.roster()),
             around,
             tried: state.catalog().clone(),
             tried_for: 0,
@@ -116,6 +121,7 @@ impl MetaLeader {
             self.unheard.extend(told_of(&outcome).iter().map(|(_, message)| message.account));
             outcomes.push(outcome);
         }
+        self.keeper.publish(self.state.roster());
         self.applied = position;
         let ours = self.in_flight.len() == commands.len()
             && self.in_flight.iter().zip(commands).all(|((tried, _), command)| Arc::ptr_eq(tried, command));
@@ -139,6 +145,7 @@ impl MetaLeader {
         self.stale = state.numbers().map(|(tenant, _)| (tenant.clone(), vec![Touched::Everything])).collect();
         self.unheard = state.ledger().accounts().map(|(id, _)| id).collect();
         self.openings = Openings::of(&state);
+        self.keeper.publish(state.roster());
         (self.tried, self.tried_for) = (state.catalog().clone(), 0);
         (self.state, self.applied) = (state, applied);
     }
@@ -152,6 +159,7 @@ impl MetaLeader {
                 // Everything that was committed is applied: that is what changes are tried on, and what has to be in force.
                 (self.tried, self.tried_for) = (self.state.catalog().clone(), 0);
                 self.caught_up = true;
+                self.keeper.lead();
                 self.around.views.expect(self.state.revision());
             }
             Some(_) => {}
@@ -168,6 +176,7 @@ impl MetaLeader {
                 job.answers[index] = Some(Err(error.clone()));
             }
         }
+        self.keeper.hand_back(&error);
         self.urgent.clear();
         self.open.clear();
     }
@@ -193,7 +202,7 @@ impl MetaLeader {
 
     /// Whether it wants another turn though nothing is under way: a turn tries no more than an entry's worth.
     pub(crate) fn wants_a_turn(&self) -> bool {
-        self.leader.is_some() && self.in_flight.is_empty() && !(self.urgent.is_empty() && self.open.is_empty())
+        self.leader.is_some() && self.in_flight.is_empty() && self.has_unproposed()
     }
 
     fn form_entry(&mut self, leader: Leader) {
@@ -220,6 +229,7 @@ impl MetaLeader {
             }
         }
         self.form_own(now, leader, &mut space);
+        self.form_roster(now, leader, &mut space);
         while space.is_left()
             && let Some(job) = self.open.pop_front()
         {
@@ -231,7 +241,11 @@ impl MetaLeader {
 
     /// Whether something waits to be proposed.
     pub(crate) fn has_work(&self) -> bool {
-        !self.urgent.is_empty() || !self.open.is_empty() || !self.around.door.is_empty()
+        self.has_unproposed() || !self.around.door.is_empty()
+    }
+
+    fn has_unproposed(&self) -> bool {
+        !self.urgent.is_empty() || !self.open.is_empty() || self.keeper.has_asks()
     }
 
     /// Whether nothing is under way.
@@ -324,7 +338,8 @@ impl MetaLeader {
             self.quiet_until.max(Instant::now() + Duration::from_millis(ms.unsigned_abs()))
         });
         let round = has_accounts.then(|| self.last_round + Duration::from_millis(LEDGER_ROUND_MS));
-        due.into_iter().chain(round).chain(founding).min()
+        let plan = self.keeper.next_round(self.state.roster()).map(|round| self.quiet_until.max(round));
+        due.into_iter().chain(round).chain(founding).chain(plan).min()
     }
 
     fn now(&self) -> Timestamp {
@@ -399,6 +414,27 @@ impl MetaLeader {
             drop(accounts);
             if ended && !is_quiet {
                 self.form(MetaOp::EndPeriods, Part::Own, now, leader, space);
+            }
+        }
+    }
+
+    /// What is to be said of nodes, replicas and groups: what was asked, then what the planner wants.
+    fn form_roster(&mut self, now: Timestamp, leader: Leader, space: &mut Space) {
+        let roster = Arc::clone(self.state.roster());
+        let is_quiet = Instant::now() < self.quiet_until;
+        if let Some(op) = self.keeper.own_enrolment(&roster).filter(|_| !is_quiet) {
+            self.form(op, Part::OwnStart, now, leader, space);
+        }
+        while space.is_left()
+            && let Some(commands) = self.keeper.next_asked(&roster)
+        {
+            for (op, errand) in commands {
+                self.form(op, Part::Roster(errand), now, leader, space);
+            }
+        }
+        if !is_quiet && space.is_left() {
+            for op in self.keeper.plan(&roster, Instant::now()) {
+                self.form(op, Part::Roster(Errand::Own), now, leader, space);
             }
         }
     }
@@ -506,6 +542,9 @@ impl MetaLeader {
                 let over = accounts.iter().filter_map(|id| ledger.account(*id)).map(|account| account.over_by());
                 let _ = reply.send(Ok(over.sum()));
             }
+            MetaAsk::Enroll { info, reply } => self.keeper.enroll(info, reply, room),
+            MetaAsk::Configured(report) => self.keeper.report(report, room),
+            MetaAsk::Operate { operation, reply } => self.keeper.operate(operation, reply, room),
         }
     }
 
@@ -546,8 +585,10 @@ impl MetaLeader {
                 Some(job) => job.duties.told.extend(told),
                 None => self.tell(told, None),
             },
+            (Part::Roster(errand), outcome) => self.keeper.settle(errand, outcome),
+            (Part::OwnStart, MetaOutcome::Barred(words)) => self.keeper.barred(&words),
             (Part::Settle(shard), MetaOutcome::Told(told)) => self.tell(told, Some(shard)),
-            (Part::Open { job: None } | Part::Own, MetaOutcome::Told(told)) => self.tell(told, None),
+            (Part::Open { job: None } | Part::Own | Part::OwnStart, MetaOutcome::Told(told)) => self.tell(told, None),
             (
                 Part::Change { job, index },
                 MetaOutcome::Told(_) | MetaOutcome::WrongLeader | MetaOutcome::Enrolled { .. } | MetaOutcome::Barred(_),
@@ -557,7 +598,7 @@ impl MetaLeader {
                 }
             }
             (
-                Part::Open { .. } | Part::Settle(_) | Part::Own,
+                Part::Open { .. } | Part::Settle(_) | Part::Own | Part::OwnStart,
                 MetaOutcome::Changed(_)
                 | MetaOutcome::Refused(_)
                 | MetaOutcome::WrongLeader
@@ -605,11 +646,15 @@ impl MetaLeader {
 
     /// Begins a command again that the log did not take.
     fn retry(&mut self, command: &MetaCommand, part: Part) {
-        let (MetaCommand::V1(MetaCommandV1 { op: MetaOp::Change(command), .. }), Part::Change { job: id, index }) =
-            (command, part)
-        else {
-            // Shards report again, periods fall due again.
-            return;
+        let MetaCommand::V1(MetaCommandV1 { op, .. }) = command;
+        let (command, id, index) = match (op, part) {
+            (MetaOp::Change(command), Part::Change { job, index }) => (command, job, index),
+            (_, Part::Roster(errand)) => {
+                errand.fail(&Error::NotLed { reason: "the catalogue".to_owned() });
+                return;
+            }
+            // Shards report again, periods fall due again, and so does this node's own start.
+            (_, Part::Change { .. } | Part::Open { .. } | Part::Settle(_) | Part::Own | Part::OwnStart) => return,
         };
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.tries = job.tries.saturating_add(1);
@@ -627,10 +672,14 @@ impl MetaLeader {
 
     fn fail_all(&mut self, parts: Vec<(Command, Part)>, error: &Error) {
         for (_, part) in parts {
-            if let Part::Change { job, index } = part
-                && let Some(job) = self.jobs.get_mut(&job)
-            {
-                job.answers[index] = Some(Err(error.clone()));
+            match part {
+                Part::Change { job, index } => {
+                    if let Some(job) = self.jobs.get_mut(&job) {
+                        job.answers[index] = Some(Err(error.clone()));
+                    }
+                }
+                Part::Roster(errand) => errand.fail(error),
+                Part::Open { .. } | Part::Settle(_) | Part::Own | Part::OwnStart => {}
             }
         }
     }

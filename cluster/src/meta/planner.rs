@@ -56,17 +56,18 @@ pub fn next(roster: &Roster, silent: &BTreeSet<u64>) -> Vec<MetaOp> {
             }
             room -= 1;
         }
-        ops.push(retarget(group, placed));
+        ops.push(retarget(roster, group, placed));
     }
     // Who leads is levelled once everybody is in place; only who should not lead at all goes before.
     let led = led_otherwise.into_iter().filter(|(is_led_by_unfit, ..)| *is_led_by_unfit || !is_moving && open == 0);
-    ops.extend(led.take(LEADERS_MOVED_PER_ROUND).map(|(_, group, placed)| retarget(group, placed)));
+    ops.extend(led.take(LEADERS_MOVED_PER_ROUND).map(|(_, group, placed)| retarget(roster, group, placed)));
     ops
 }
 
-fn retarget(group: Group, placed: &Placed) -> MetaOp {
+fn retarget(roster: &Roster, group: Group, placed: &Placed) -> MetaOp {
     let Placed { voters, learners, leader } = placed.clone();
-    MetaOp::Retarget { group, voters, learners, leader }
+    let pinned = roster.group(group).is_some_and(|record| record.pinned && record.leader == leader);
+    MetaOp::Retarget { group, voters, learners, leader, pinned }
 }
 
 /// What everything comes to in the end, if no node changes meanwhile.
@@ -138,6 +139,11 @@ fn shards(roster: &Roster, silent: &BTreeSet<u64>) -> Wanted {
         .collect();
     let mut plan = placement::plan(&seats, &now);
     let is_fit = |node: &u64| takes(roster, silent, *node);
+    for (group, record) in roster.groups().filter(|(_, record)| record.pinned) {
+        let Group::Shard(shard) = group else { continue };
+        let Some(placed) = plan.get_mut(&u64::from(shard.0)) else { continue };
+        placed.leader = record.leader.filter(|leader| placed.voters.contains(leader)).or(placed.leader);
+    }
     lead_by_fit(&mut plan, is_fit, |node| silent.contains(node));
     plan.into_iter()
         .filter_map(|(number, placed)| Some((Group::Shard(ShardId(u16::try_from(number).ok()?)), placed)))
@@ -273,6 +279,41 @@ pub fn check_removal(
     check_quorums(&before, is_alive, words)?;
     check_quorums(&after, |voter| is_alive(voter) && voter != node, words)?;
     Ok(format!("node {node} is removed, with {held} replicas"))
+}
+
+/// Whether a node may be made a group's leader. `gone`: nodes that are not heard at present.
+///
+/// # Errors
+/// Why not.
+pub fn check_transfer(roster: &Roster, group: Group, node: u64, gone: &BTreeSet<u64>) -> Result<(), String> {
+    let record = roster.group(group).ok_or_else(|| format!("there is no {group}"))?;
+    roster.node(node).ok_or_else(|| format!("there is no node {node}"))?;
+    if !takes(roster, gone, node) {
+        return Err(format!("node {node} is not fit to lead: it is drained, removed or not heard"));
+    }
+    let votes = |members: &Members| roster.nodes_of(&members.voters).contains(&node);
+    if votes(&record.now) && votes(record.meant()) {
+        Ok(())
+    } else {
+        Err(format!("node {node} has no voter of {group}"))
+    }
+}
+
+/// What there is to do until all is even, in words for an operator.
+pub fn outlook(roster: &Roster, silent: &BTreeSet<u64>) -> String {
+    let mut free = roster.clone();
+    free.unpin();
+    let (mut moving, mut led) = (0, 0);
+    for (group, placed) in wanted(&free, silent).into_iter().filter(|(group, _)| *group != Group::Meta) {
+        let Some(record) = roster.group(group) else { continue };
+        let is = on_nodes(roster, &record.now);
+        moving += usize::from((&is.voters, &is.learners) != (&placed.voters, &placed.learners));
+        led += usize::from(record.leader != placed.leader);
+    }
+    match (moving, led) {
+        (0, 0) => "everything is even".to_owned(),
+        (moving, led) => format!("replicas of {moving} shards move, and the leaderships of {led}"),
+    }
 }
 
 /// Somebody has to be there besides.

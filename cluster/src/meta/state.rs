@@ -156,8 +156,8 @@ impl MetaState {
                     Err(reason) => MetaOutcome::Barred(reason),
                 }
             }
-            MetaOp::Retarget { group, voters, learners, leader } => told_or_barred(
-                self.arrange(|roster| roster.retarget(*group, voters, learners, *leader, position.index)),
+            MetaOp::Retarget { group, voters, learners, leader, pinned } => told_or_barred(
+                self.arrange(|roster| roster.retarget(*group, voters, learners, (*leader, *pinned), position.index)),
             ),
             MetaOp::Configured(report) => told_or_barred(self.arrange(|roster| roster.configure(report))),
             MetaOp::SetStanding { node, standing } => {

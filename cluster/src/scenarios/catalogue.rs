@@ -17,7 +17,9 @@ use crate::limits::{ENTRY_COMMANDS_MAX, OWN_RETRY_MS};
 use crate::meta::ask::MetaAsk;
 use crate::meta::command::{Founding, MetaCommand, MetaCommandV1, MetaOp, MetaOutcome};
 use crate::meta::door::MetaDoor;
+use crate::meta::keeper::Whereabouts;
 use crate::meta::leader::{Command, MetaLeader, Surroundings};
+use crate::meta::roster::NodeInfo;
 use crate::meta::state::MetaState;
 use crate::ports::propose::{Committed, Proposed, Reason};
 use crate::shard::door::ShardDoor;
@@ -48,6 +50,7 @@ impl Bench {
             views: Arc::new(Views::new()),
             clock: Arc::new(TokioClock::new()),
             founding,
+            whereabouts: Whereabouts::of(NodeInfo { disk: 1, boots: 1, ..NodeInfo::default() }),
         };
         let mut leader = MetaLeader::new(around, state, founded);
         leader.follow(Some(LED));

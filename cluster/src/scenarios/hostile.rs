@@ -20,7 +20,9 @@ use crate::error::{Error, StartError};
 use crate::groups::{Group, Groups, ProposeMeta, ProposeShard};
 use crate::handle::Handle;
 use crate::meta::command::{Founding, MetaOutcome};
+use crate::meta::keeper::Whereabouts;
 use crate::meta::leader::Command as MetaEntry;
+use crate::meta::roster::NodeInfo;
 use crate::meta::state::MetaState;
 use crate::ports::entropy::{Entropy, SeededEntropy};
 use crate::ports::memory_disk::MemoryDisk;
@@ -106,7 +108,8 @@ async fn founded(seed: u64) -> (Arc<HostileGroups>, Handle) {
     let (ports, _) = ports(Arc::new(MemoryDisk::new()), seed);
     let config = Config::founding(&format!("hostile-{seed}"), 4);
     let founding = Founding { secret: [7; 16], shards: 4 };
-    let handle = assemble(config, ports, Arc::clone(&groups) as _, founding).await.unwrap();
+    let whereabouts = Whereabouts::of(NodeInfo { disk: 1, boots: 1, ..NodeInfo::default() });
+    let handle = assemble(config, ports, Arc::clone(&groups) as _, founding, whereabouts).await.unwrap();
     let commands = [
         command(Op::CreateTenant),
         offer("global", 90, vec![global_cap(GLOBAL_LIMIT)]),

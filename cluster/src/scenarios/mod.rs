@@ -5,6 +5,7 @@ mod deaths;
 mod disks;
 mod hostile;
 mod node;
+mod roster;
 mod soft;
 mod turns;
 mod world;

@@ -55,10 +55,10 @@ impl World {
                 self.roster.forget(node).unwrap();
                 continue;
             }
-            let MetaOp::Retarget { group, voters, learners, leader } = op else {
+            let MetaOp::Retarget { group, voters, learners, leader, pinned } = op else {
                 panic!("{op:?} is not for the planner");
             };
-            self.roster.retarget(group, &voters, &learners, leader, self.index).unwrap();
+            self.roster.retarget(group, &voters, &learners, (leader, pinned), self.index).unwrap();
         }
         assert!(self.open() <= SHARDS_MOVING_MAX);
         let waiting: Vec<Group> = self

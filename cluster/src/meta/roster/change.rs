@@ -88,7 +88,7 @@ impl Roster {
         group: Group,
         voters: &BTreeSet<u64>,
         learners: &BTreeSet<u64>,
-        leader: Option<u64>,
+        (leader, pinned): (Option<u64>, bool),
         index: u64,
     ) -> Result<(), String> {
         if !self.groups.contains_key(&group) {
@@ -106,7 +106,7 @@ impl Roster {
         let mut replicas = |nodes: &BTreeSet<u64>| nodes.iter().map(|node| self.place(group, *node, index)).collect();
         let target = Members { voters: replicas(voters), learners: replicas(learners) };
         let record = self.groups.get_mut(&group).expect("looked up above");
-        record.leader = leader;
+        (record.leader, record.pinned) = (leader, pinned && leader.is_some());
         record.aim(target);
         Ok(())
     }
@@ -143,6 +143,11 @@ impl Roster {
             self.replicas.retain(|replica, of| of.group != *group || is_kept(*replica));
         }
         Ok(())
+    }
+
+    /// Lets every group be led as is even.
+    pub(in crate::meta) fn unpin(&mut self) {
+        self.groups.values_mut().for_each(|record| record.pinned = false);
     }
 
     /// Sets what is meant to become of a node. One that is being removed goes.

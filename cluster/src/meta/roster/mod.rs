@@ -95,6 +95,8 @@ pub struct GroupRecord {
     pub heard: u64,
     /// The node that should lead.
     pub leader: Option<u64>,
+    /// An operator chose that node: it is not levelled away.
+    pub pinned: bool,
 }
 
 impl GroupRecord {

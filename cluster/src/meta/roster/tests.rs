@@ -87,12 +87,12 @@ fn addresses_that_are_none_are_barred() {
 fn a_target_places_replicas_and_the_leaders_report_ends_it() {
     let mut roster = founded(1);
     let (node, _) = roster.enroll(&says(102, 1), 1, 5).unwrap();
-    assert!(roster.retarget(SHARD, &set([1]), &set([77]), None, 6).unwrap_err().contains("no node 77"));
-    assert!(roster.retarget(SHARD, &set([]), &set([1]), None, 6).is_err());
-    assert!(roster.retarget(SHARD, &set([1]), &set([1]), None, 6).is_err());
-    assert!(roster.retarget(Group::Shard(ShardId(9)), &set([1]), &set([]), None, 6).is_err());
-    assert!(roster.retarget(SHARD, &set([1]), &set([node]), Some(node), 6).unwrap_err().contains("no voter"));
-    roster.retarget(SHARD, &set([1, node]), &set([]), Some(node), 7).unwrap();
+    assert!(roster.retarget(SHARD, &set([1]), &set([77]), (None, false), 6).unwrap_err().contains("no node 77"));
+    assert!(roster.retarget(SHARD, &set([]), &set([1]), (None, false), 6).is_err());
+    assert!(roster.retarget(SHARD, &set([1]), &set([1]), (None, false), 6).is_err());
+    assert!(roster.retarget(Group::Shard(ShardId(9)), &set([1]), &set([]), (None, false), 6).is_err());
+    assert!(roster.retarget(SHARD, &set([1]), &set([node]), (Some(node), false), 6).unwrap_err().contains("no voter"));
+    roster.retarget(SHARD, &set([1, node]), &set([]), (Some(node), false), 7).unwrap();
     let placed = roster.replica_on(SHARD, node).unwrap();
     assert_eq!(placed, 7 * 65_536);
     assert_eq!(roster.group(SHARD).unwrap().target.as_ref().unwrap().voters, set([2, placed]));
@@ -101,7 +101,7 @@ fn a_target_places_replicas_and_the_leaders_report_ends_it() {
     assert_eq!((record.target.as_ref(), &record.now.voters), (None, &set([2, placed])));
     assert!(roster.configure(&as_meant(&roster, SHARD, 4)).is_err(), "said already");
     assert!(roster.configure(&as_meant(&roster, SHARD, 3)).is_err(), "older");
-    roster.retarget(SHARD, &set([1, node]), &set([]), None, 8).unwrap();
+    roster.retarget(SHARD, &set([1, node]), &set([]), (None, false), 8).unwrap();
     assert_eq!(roster.group(SHARD).unwrap().target, None, "it is so already");
 }
 
@@ -109,18 +109,18 @@ fn a_target_places_replicas_and_the_leaders_report_ends_it() {
 fn replicas_leave_only_when_a_leader_that_knew_of_the_newest_target_says_so() {
     let mut roster = founded(1);
     let (node, _) = roster.enroll(&says(102, 1), 1, 5).unwrap();
-    roster.retarget(SHARD, &set([1]), &set([node]), None, 6).unwrap();
+    roster.retarget(SHARD, &set([1]), &set([node]), (None, false), 6).unwrap();
     let old = as_meant(&roster, SHARD, 4);
     let placed = roster.replica_on(SHARD, node).unwrap();
-    roster.retarget(SHARD, &set([1]), &set([]), None, 7).unwrap();
+    roster.retarget(SHARD, &set([1]), &set([]), (None, false), 7).unwrap();
     assert_eq!(roster.group(SHARD).unwrap().target, None);
     roster.configure(&old).unwrap();
     assert_eq!(roster.node_of(placed), Some(node), "the leader had not heard that it should go");
-    roster.retarget(SHARD, &set([1]), &set([]), None, 8).unwrap();
+    roster.retarget(SHARD, &set([1]), &set([]), (None, false), 8).unwrap();
     roster.configure(&as_meant(&roster, SHARD, 5)).unwrap();
     assert!(roster.has_left(placed));
-    roster.retarget(SHARD, &set([1]), &set([node]), None, 9).unwrap();
-    roster.retarget(SHARD, &set([1]), &set([]), None, 10).unwrap();
+    roster.retarget(SHARD, &set([1]), &set([node]), (None, false), 9).unwrap();
+    roster.retarget(SHARD, &set([1]), &set([]), (None, false), 10).unwrap();
     let same = as_meant(&roster, SHARD, 5);
     roster.configure(&same).unwrap();
     assert_eq!(roster.replicas_of(node).count(), 1, "nothing was changed, but the leader knows that nothing is to be");
@@ -136,7 +136,7 @@ fn a_removed_node_is_forgotten_when_it_holds_nothing_and_never_comes_back() {
     roster.set_standing(node, NodeStanding::Removing).unwrap();
     assert!(roster.set_standing(node, NodeStanding::Up).is_err());
     assert!(roster.forget(node).unwrap_err().contains("holds replica"));
-    roster.retarget(Group::Meta, &set([1]), &set([]), None, 6).unwrap();
+    roster.retarget(Group::Meta, &set([1]), &set([]), (None, false), 6).unwrap();
     assert!(roster.forget(node).is_err(), "the group's leader has not said that it is out");
     roster.configure(&as_meant(&roster, Group::Meta, 5)).unwrap();
     assert!(roster.has_left(replica));
@@ -174,6 +174,7 @@ fn golden_bytes() {
     meta.target = Some(Members { voters: set([1]), learners: set([6]) });
     (meta.targets, meta.heard) = (2, 1);
     meta.at = Some(Position { leader: Leader { term: 3, replica: 1 }, index: 4 });
+    roster.groups.get_mut(&SHARD).unwrap().pinned = true;
     roster.removed.insert(8, 9);
     let pieces: Vec<_> = roster.encode_pieces().collect();
     let expected = [
@@ -181,8 +182,8 @@ fn golden_bytes() {
         &[0, 1, 5, 7, 0, 0, 1, b'z', 1],
         &[1, 1, 0, 1],
         &[1, 2, 1, 0, 1],
-        &[2, 0, 1, 1, 0, 1, 3, 1, 4, 1, 1, 1, 1, 6, 2, 1, 0],
-        &[2, 1, 0, 1, 2, 0, 0, 0, 0, 0, 1, 1],
+        &[2, 0, 1, 1, 0, 1, 3, 1, 4, 1, 1, 1, 1, 6, 2, 1, 0, 0],
+        &[2, 1, 0, 1, 2, 0, 0, 0, 0, 0, 1, 1, 1],
         &[3, 8, 9],
     ];
     assert_eq!(pieces, [expected.concat()]);
