@@ -25,6 +25,7 @@ use crate::groups::{Group, Groups};
 use crate::limits::{BUDGET_READS_MAX, EXCLUDED_TRIES, PLACE_LOOK_MS, RETRY_AFTER_START_MS};
 use crate::meta::ask::MetaAsk;
 use crate::meta::door::MetaDoor;
+use crate::meta::roster::Roster;
 use crate::ports::offload::{self, Offload};
 use crate::post::Post;
 use crate::routing::Router;
@@ -48,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) offload: Arc<dyn Offload>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) post: Post,
+    pub(crate) roster: watch::Receiver<Arc<Roster>>,
     /// No call is admitted any more.
     pub(crate) closing: AtomicBool,
     /// Tells the supervisor to drain, and says when that is done.
@@ -384,7 +386,7 @@ impl Handle {
         self.inner.router.shard(tenant, customer)
     }
 
-    fn open(&self) -> Result<(), Error> {
+    pub(crate) fn open(&self) -> Result<(), Error> {
         if self.inner.closing.load(Ordering::Acquire) {
             return Err(Error::Unavailable {
                 reason: "the node is shutting down".to_owned(),

@@ -27,6 +27,7 @@ mod lease;
 pub mod limits;
 pub mod log;
 pub mod meta;
+mod operations;
 pub mod peers;
 pub mod placement;
 pub mod ports;

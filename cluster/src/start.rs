@@ -156,6 +156,7 @@ pub(crate) async fn assemble(
         recovered.push(Recovered::Shard(shard.clone(), state, applied));
     }
     let (drained_sender, drained) = watch::channel(false);
+    let roster = whereabouts.roster.subscribe();
     let start = RootStart {
         node: config.node,
         groups,
@@ -208,6 +209,7 @@ pub(crate) async fn assemble(
         groups: trouble,
         offload,
         directory,
+        roster,
         post,
         closing,
         drain,

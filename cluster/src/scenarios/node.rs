@@ -10,7 +10,7 @@ use proffer_engine::value::Value;
 use tokio::time::Instant;
 
 use super::world::*;
-use crate::calls::{Call, CallKey, ProfileWrite};
+use crate::calls::{Call, CallKey, Operation, ProfileWrite};
 use crate::config::Config;
 use crate::error::Error;
 use crate::handle::Handle;
@@ -276,4 +276,20 @@ async fn few_units_are_found_whichever_shard_is_asked() {
         sold += decide(&handle, asked).await.unwrap().decision.propositions.len();
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_knows_of_itself_and_of_each_of_its_starts() {
+    let (disk, handle) = with_tenant("roster", 2).await;
+    let first = handle.roster();
+    assert_eq!(first.node(1).unwrap().info.boots, 1);
+    assert_eq!(first.replicas_of(1).count(), 3);
+    let refused = handle.operate(Operation::Drain { node: 1 }, soon()).await.unwrap().unwrap_err();
+    assert!(refused.contains("only one"), "{refused}");
+    handle.shutdown().await;
+    let handle = node(&disk, 2, "roster-again").await;
+    while handle.roster().node(1).is_none_or(|record| record.info.boots < 2) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(handle.roster().replicas().collect::<Vec<_>>(), first.replicas().collect::<Vec<_>>());
 }
