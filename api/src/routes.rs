@@ -168,6 +168,7 @@ async fn pass(
         // The node before has let the caller in by this catalogue: one without it might not.
         app.handle.wait_for_revision(came.least_revision, deadline).await?;
     }
+    app.handle.leased(deadline).await?;
     let identity = authenticate(&app, &parts.headers)?;
     if !access::allows(route.access, &identity.roles) {
         return Err(Problem::Forbidden(format!("the key {:?} has no role that allows this", identity.name)));
@@ -220,7 +221,7 @@ fn bulk_room(app: &App) -> Result<OwnedSemaphorePermit, Problem> {
 fn authenticate(app: &App, headers: &HeaderMap) -> Result<Arc<Identity>, Problem> {
     let key = headers.get("x-api-key").ok_or(Problem::Unauthenticated)?;
     let hash: [u8; 32] = Sha256::digest(key.as_bytes()).into();
-    let identity = app.handle.verify_api_key(&hash).ok_or(Problem::Unauthenticated)?;
+    let identity = app.handle.verify_api_key(&hash)?.ok_or(Problem::Unauthenticated)?;
     match headers.get("x-tenant-id") {
         Some(tenant) if tenant.as_bytes() != identity.tenant.0.as_bytes() => {
             Err(Problem::Forbidden("the key belongs to another tenant than X-Tenant-Id".to_owned()))

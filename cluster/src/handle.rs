@@ -22,6 +22,7 @@ use crate::calls::{
 use crate::directory::Directory;
 use crate::error::Error;
 use crate::groups::{Group, Groups};
+use crate::lease::Tenure;
 use crate::limits::{BUDGET_READS_MAX, EXCLUDED_TRIES, PLACE_LOOK_MS, RETRY_AFTER_START_MS};
 use crate::meta::ask::MetaAsk;
 use crate::meta::door::MetaDoor;
@@ -43,6 +44,7 @@ pub struct Handle {
 pub(crate) struct Inner {
     pub(crate) router: Router,
     pub(crate) views: Arc<Views>,
+    pub(crate) tenure: Arc<Tenure>,
     pub(crate) shards: Vec<Arc<ShardDoor>>,
     pub(crate) meta: Arc<MetaDoor>,
     pub(crate) groups: Arc<dyn Groups>,
@@ -83,9 +85,28 @@ impl Handle {
         self.inner.router.secret()
     }
 
+    /// Returns while this node may decide and authenticate: nothing of what was excluded or revoked before this was called is in force
+    /// here any more. Waits a little for a catalogue lease that has run out.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if there is none.
+    pub async fn leased(&self, deadline: Instant) -> Result<(), Error> {
+        self.inner.tenure.held(deadline).await
+    }
+
+    /// For how long the node has had no catalogue lease, if it has none.
+    pub fn unleased_for(&self) -> Option<Duration> {
+        self.inner.tenure.lost_for()
+    }
+
     /// Who holds the API key whose secret has this SHA-256.
-    pub fn verify_api_key(&self, hash: &[u8; 32]) -> Option<Arc<Identity>> {
-        self.inner.views.identity(hash)
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] without a catalogue lease: a key that is found here may have been revoked.
+    pub fn verify_api_key(&self, hash: &[u8; 32]) -> Result<Option<Arc<Identity>>, Error> {
+        // In this order: what was revoked before it is looked up is not in what is looked up.
+        let (is_held, identity) = (self.inner.tenure.is_held(), self.inner.views.identity(hash));
+        if is_held { Ok(identity) } else { Err(self.inner.tenure.refusal()) }
     }
 
     /// Newest catalogue revision that is wholly in force on this node.
@@ -133,18 +154,22 @@ impl Handle {
     /// # Errors
     /// See [`Error`]; [`Error::Unknown`] if the deadline passed while its units were being taken.
     pub async fn decide(&self, mut request: Request, mut call: Call) -> Result<Decided, Error> {
+        self.leased(call.deadline).await?;
         self.known(&request.tenant)?;
         let shard = self.shard_of(&request.tenant, &request.customer);
         if call.dry_run {
             let lane = Lane::Request(request.tenant.clone());
             let ask = |reply| Ask::Read(ReadAsk::Inputs { request, reply });
-            return self.ask(shard, call.deadline, lane, ask).await.map(Inputs::try_out);
+            let decided = self.ask(shard, call.deadline, lane, ask).await.map(Inputs::try_out)?;
+            return self.leased(call.deadline).await.map(|()| decided);
         }
         let mut tries = 0;
         loop {
             let lane = Lane::Request(request.tenant.clone());
             let ask = |reply| Ask::Decide(Box::new(DecideAsk::new(request, call, reply)));
             let mut raw = self.ask(shard, call.deadline, lane, ask).await?;
+            // A node that was stopped meanwhile may not know what has been excluded since; and what was taken is taken.
+            self.leased(call.deadline).await.map_err(Error::in_doubt)?;
             match raw.request.take() {
                 Some(again) if tries < EXCLUDED_TRIES && self.excludes(&again.tenant, &raw.decided) => {
                     // Excluded since it was decided: decided again, and what was taken for it is given back. A key leads to
@@ -171,6 +196,7 @@ impl Handle {
     /// # Errors
     /// See [`Error`].
     pub async fn respond(&self, request: RespondRequest, call: Call) -> Result<Responded, Error> {
+        self.leased(call.deadline).await?;
         self.known(&request.tenant)?;
         if call.idempotency.is_none() {
             return Err(Error::Invalid("an outcome needs an idempotency key".to_owned()));
@@ -294,6 +320,23 @@ impl Handle {
         }
     }
 
+    /// Waits until revision `revision` is in force on every node that may decide.
+    ///
+    /// # Errors
+    /// [`Error::NotLed`] if the catalogue is not led here, [`Error::Unavailable`] past the deadline.
+    pub async fn wait_everywhere(&self, revision: Revision, deadline: Instant) -> Result<(), Error> {
+        self.open()?;
+        let (reply, answer) = oneshot::channel();
+        self.inner.meta.send(MetaAsk::Everywhere { revision, reply })?;
+        match timeout_at(deadline, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(Error::Unavailable {
+                reason: format!("catalogue revision {revision} is not in force on every node yet"),
+                retry_after_ms: RETRY_AFTER_START_MS,
+            }),
+        }
+    }
+
     /// Whether any profile has an impression or outcome of the offer: asks all shards. O(profiles), on copies outside the shards'
     /// turns.
     ///
@@ -359,6 +402,9 @@ impl Handle {
             if !shard.is_up() {
                 reasons.push(format!("shard {index} is not recovered"));
             }
+        }
+        if !self.inner.tenure.is_held() {
+            reasons.push(self.inner.tenure.refusal().to_string());
         }
         reasons.extend(self.inner.groups.trouble());
         for (tenant, revision) in &self.inner.views.load().broken {

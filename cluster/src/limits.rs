@@ -213,3 +213,11 @@ pub const LEASE_WAIT_MS: u64 = 250;
 pub const LEASE_FENCES_MAX: usize = 16;
 /// A meta leader whose clock is further from the median of those reported to it hands over, in milliseconds.
 pub const CLOCK_OFF_MS: i64 = 1_000;
+/// Renewals and reports that may wait for the meta group's leader: what is dropped is said again.
+pub const LEASE_ASKS_MAX: usize = 4_096;
+/// Longest wait for the answer to a renewal before another is asked for, in milliseconds.
+pub const LEASE_ANSWER_MS: u64 = 600;
+/// How often it is looked whether a revision is in force everywhere, beside when a node reports, in milliseconds.
+pub const LEASE_LOOK_MS: u64 = 100;
+/// How often it is said at most that the leader's clock is wrong, in milliseconds.
+pub const CLOCK_WARNING_MS: u64 = 60_000;

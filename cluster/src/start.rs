@@ -14,6 +14,7 @@ use crate::error::StartError;
 use crate::groups::{Groups, NoPeers, RaftGroups};
 use crate::handle::{Handle, Inner};
 use crate::identity::{self, Identity};
+use crate::lease::{LocalGrantor, Tenure};
 use crate::limits::START_IN_TROUBLE_MS;
 use crate::log::{Log, LogOptions, LogPorts};
 use crate::meta::command::Founding;
@@ -122,6 +123,9 @@ pub async fn start(config: Config, ports: Ports) -> Result<Handle, StartError> {
     assemble(config, ports, Arc::new(groups), founding, Whereabouts::of(info)).await
 }
 
+/// The node that founds a cluster.
+const FOUNDER: u64 = 1;
+
 /// Starts a node over its groups.
 pub(crate) async fn assemble(
     config: Config,
@@ -140,13 +144,14 @@ pub(crate) async fn assemble(
     let offload = Arc::clone(&ports.offload);
     let router = Router::new(founding.secret, founding.shards);
     let (views, meta) = (Arc::new(Views::new()), Arc::new(MetaDoor::default()));
+    let tenure = Arc::new(Tenure::new(Arc::clone(&ports.clock), Arc::clone(&views)));
     let doors: Vec<_> = (0..founding.shards).map(|_| Arc::new(ShardDoor::new())).collect();
     let around = doors.iter().enumerate().map(|(index, door)| ShardSurroundings {
         shard: ShardId(u16::try_from(index).expect("counted by a u16")),
         door: Arc::clone(door),
         views: Arc::clone(&views),
         meta: Arc::clone(&meta),
-        clock: Arc::clone(&ports.clock),
+        clock: Arc::clone(tenure.clock()) as _,
         entropy: Arc::clone(&ports.entropy),
     });
     let around: Vec<_> = around.collect();
@@ -157,6 +162,7 @@ pub(crate) async fn assemble(
     }
     let (drained_sender, drained) = watch::channel(false);
     let roster = whereabouts.roster.subscribe();
+    let boots = whereabouts.info.boots;
     let start = RootStart {
         node: config.node,
         groups,
@@ -167,6 +173,7 @@ pub(crate) async fn assemble(
             shards: doors.clone(),
             views: Arc::clone(&views),
             clock: ports.clock,
+            tenure: Arc::clone(&tenure),
             founding,
             whereabouts,
         },
@@ -179,6 +186,16 @@ pub(crate) async fn assemble(
         // An error means that every handle is gone: then nobody can ask for anything any more.
         let _ = draining.wait_for(|draining| *draining).await;
         let _ = supervisor.cast(RootMsg::Drain);
+    });
+    let (kept, grantor) = (Arc::clone(&tenure), Arc::new(LocalGrantor(Arc::clone(&meta))));
+    let mut over = drained.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            biased;
+            // An error means that the supervisor is gone, and so is the node.
+            _ = over.wait_for(|drained| *drained) => {}
+            () = kept.keep(FOUNDER, boots, grantor) => {}
+        }
     });
     let closing = AtomicBool::new(false);
     // What was acknowledged decides before anybody is let in, however long that takes: an actor that cannot be recovered ends the
@@ -208,6 +225,7 @@ pub(crate) async fn assemble(
         meta,
         groups: trouble,
         offload,
+        tenure,
         directory,
         roster,
         post,

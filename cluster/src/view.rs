@@ -41,7 +41,7 @@ pub(crate) struct InForce {
 #[derive(Debug)]
 pub(crate) struct Views {
     in_force: ArcSwap<InForce>,
-    /// The revision that was committed when this node last began to lead the catalogue.
+    /// The revision that was committed when this node was first granted a lease.
     expected: watch::Sender<Option<Revision>>,
     // Waiters for a revision need a wake-up, which an atomic pointer does not give.
     revision: watch::Sender<Revision>,
@@ -76,17 +76,37 @@ impl Views {
         *self.revision.borrow()
     }
 
-    /// The catalogue is known up to this revision.
+    /// The same, for who looks often.
+    pub(crate) fn load_revision(&self) -> Revision {
+        self.in_force.load().revision
+    }
+
+    /// The catalogue goes at least up to this revision. Only what is said first counts: from then on it is kept up with.
     pub(crate) fn expect(&self, revision: Revision) {
-        self.expected.send_replace(Some(revision));
+        self.expected.send_if_modified(|expected| {
+            let is_first = expected.is_none();
+            expected.get_or_insert(revision);
+            is_first
+        });
+    }
+
+    /// Returns once it is known how far the catalogue goes.
+    pub(crate) async fn known(&self) -> Revision {
+        let mut expected = self.expected.subscribe();
+        // The sender lives as long as `self`.
+        expected.wait_for(Option::is_some).await.map_or(Revision(0), |known| known.unwrap_or_default())
     }
 
     /// Returns once everything that was committed when it became known is in force.
     pub(crate) async fn settled(&self) {
-        let mut expected = self.expected.subscribe();
-        // The senders live as long as `self`.
-        let revision = expected.wait_for(Option::is_some).await.map_or(Revision(0), |known| known.unwrap_or_default());
+        let revision = self.known().await;
         let _ = self.watch().wait_for(|newest| *newest >= revision).await;
+    }
+
+    /// Whether a state of this revision is worth compiling: it is not one of the old ones that a start is fed, and not older than what
+    /// is in force.
+    pub(crate) fn wants(&self, revision: Revision) -> bool {
+        self.expected.borrow().is_some_and(|expected| revision >= expected) && revision >= self.revision()
     }
 
     /// Tells of each newer revision in force.

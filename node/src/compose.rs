@@ -270,7 +270,8 @@ async fn try_to_admit(
         accept_known(handle.change(command(Op::CreateTenant), deadline).await)?;
     }
     let hash: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
-    if handle.verify_api_key(&hash).is_none() {
+    handle.leased(deadline).await?;
+    if handle.verify_api_key(&hash)?.is_none() {
         let name = id.to_owned();
         handle.change(command(Op::PutApiKey { id: id.to_owned(), hash, roles, name }), deadline).await?;
     }

@@ -1,4 +1,5 @@
-//! The last steps of a change, once its snapshot decides: shards learn their totals, refuse older decisions, give back.
+//! The last steps of a change, once its snapshot decides: shards learn their totals, refuse older decisions, give back; and no node
+//! decides without an exclusion any more.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::shard::ask::{Ask, Lane, Reply, WriteAsk};
 /// Does what is left to do, then answers. It does not give up: a change that is in force is never answered before its duties
 /// are done, however long a shard takes; the caller's own deadline ends the waiting there.
 pub(super) async fn acknowledge(around: Surroundings, ready: Acknowledgement) {
-    let Acknowledgement { mut answers, reply, duties, room } = ready;
+    let Acknowledgement { mut answers, reply, duties, room, fenced } = ready;
     let mut ops: BTreeMap<ShardId, Vec<ShardOp>> = BTreeMap::new();
     let mut messages: BTreeMap<ShardId, Vec<EscrowMessage>> = BTreeMap::new();
     for (shard, message) in duties.told {
@@ -43,6 +44,12 @@ pub(super) async fn acknowledge(around: Surroundings, ready: Acknowledgement) {
     let over_by = give_back(&around, duties.over).await;
     for changed in answers.iter_mut().flatten() {
         changed.over_by = over_by;
+    }
+    if let Some(fenced) = fenced
+        && fenced.await.is_err()
+    {
+        // Whoever knew what had been granted is gone: nobody can say that the exclusion holds everywhere.
+        return;
     }
     // The caller may have stopped waiting.
     let _ = reply.send(Ok(answers));

@@ -28,6 +28,8 @@ pub(crate) enum MetaMsg {
     Proposed(Proposed<MetaOutcome>),
     /// This replica leads, or does not.
     Leads(Option<Leader>),
+    /// The round has ended that confirms the leader, or does not.
+    Confirmed(bool),
     /// A compile has ended.
     Compiled(Box<Compiled>),
     /// The alarm rang.
@@ -126,9 +128,13 @@ impl Actor for MetaActor {
                 }
             }
         });
+        let (views, waker) = (Arc::clone(&around.views), myself.clone());
+        tasks.spawn(async move {
+            // Once it is known how far the catalogue goes, what is recovered may be worth compiling.
+            views.known().await;
+            let _ = waker.cast(MetaMsg::Work);
+        });
         let leader = MetaLeader::new(around.clone(), state, applied);
-        // What is recovered is compiled before anything is asked of it.
-        let _ = myself.cast(MetaMsg::Work);
         Ok(MetaBody { leader, around, propose, offload, fatal, tasks, alarm: Alarm::default(), summoned: false })
     }
 
@@ -152,6 +158,7 @@ impl Actor for MetaActor {
                 body.follow(leader, &myself);
             }
             MetaMsg::Leads(leader) => body.follow(leader, &myself),
+            MetaMsg::Confirmed(is_leader) => body.leader.confirmed(is_leader),
             MetaMsg::Compiled(compiled) => body.leader.compiled(*compiled),
             MetaMsg::Ring => body.alarm.rang(),
             MetaMsg::Share(reply) => {
@@ -217,6 +224,14 @@ impl MetaBody {
         }
         for ready in self.leader.acknowledgements() {
             self.tasks.spawn(acknowledge(self.around.clone(), ready));
+        }
+        // Last, so that whoever waits for the leases from this turn on is looked at.
+        if self.leader.see_to_leases() {
+            let (propose, myself) = (Arc::clone(&self.propose), myself.clone());
+            self.tasks.spawn(async move {
+                let is_leader = propose.confirm().await;
+                let _ = myself.cast(MetaMsg::Confirmed(is_leader));
+            });
         }
         let ring = myself.clone();
         self.alarm.set(self.leader.next_timer(), move || drop(ring.cast(MetaMsg::Ring)));

@@ -20,12 +20,20 @@ pub(crate) struct ClusterClock {
     /// When the grant was asked for that says so: an older one that comes late says nothing.
     asked_at: Mutex<Option<Duration>>,
     leads: AtomicBool,
+    /// 0: it is not.
+    off_ms: AtomicI64,
 }
 
 impl ClusterClock {
     /// Shows what `own` does.
     pub(crate) fn new(own: Arc<dyn Clock>) -> Self {
-        ClusterClock { own, ahead: AtomicI64::new(NONE), asked_at: Mutex::default(), leads: AtomicBool::new(false) }
+        ClusterClock {
+            own,
+            ahead: AtomicI64::new(NONE),
+            asked_at: Mutex::default(),
+            leads: AtomicBool::new(false),
+            off_ms: AtomicI64::new(0),
+        }
     }
 
     /// A grant has come that was asked for at `asked_at`. One that was under way for longer than it holds says too little of what
@@ -45,6 +53,18 @@ impl ClusterClock {
     /// The meta group is led here, or is not.
     pub(crate) fn lead(&self, leads: bool) {
         self.leads.store(leads, Ordering::SeqCst);
+        self.is_off_by(None);
+    }
+
+    /// By how many milliseconds the own clock is ahead of most others', if that is so much that the meta group must not be led here.
+    pub(crate) fn is_off_by(&self, off_ms: Option<i64>) {
+        self.off_ms.store(off_ms.unwrap_or(0), Ordering::SeqCst);
+    }
+
+    /// Whether the own clock is so wrong that the meta group must not be led here, though it is; by how many milliseconds.
+    #[expect(dead_code, reason = "a node that is alone has nobody to hand over to")]
+    pub(crate) fn off_by(&self) -> Option<i64> {
+        Some(self.off_ms.load(Ordering::SeqCst)).filter(|off_ms| *off_ms != 0)
     }
 }
 

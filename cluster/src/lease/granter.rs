@@ -123,13 +123,6 @@ impl Granter {
         lacking
     }
 
-    /// The nodes that hold a lease of this leader. O(nodes).
-    pub(crate) fn holders(&self, now: Duration) -> Vec<u64> {
-        let window = self.window();
-        let holds = |node: &Node| node.named.back().is_some_and(|(_, at)| *at + window > now);
-        self.nodes.iter().filter(|(_, node)| holds(node)).map(|(id, _)| *id).collect()
-    }
-
     /// By how many milliseconds the leader's clock is ahead of the others', if that is too much: the median of those that were
     /// reported lately, its own node's among them, decides. O(nodes · log nodes).
     pub(crate) fn is_off_by(&self, own_wall: Timestamp, now: Duration) -> Option<i64> {
@@ -283,9 +276,7 @@ mod tests {
         grant(&mut granter, 2, 4, 0, 11_000);
         assert_eq!(granter.lacking(Revision(5), &[1, 2, 3], ms(12_000)), [2, 3]);
         assert_eq!(granter.lacking(Revision(5), &[1, 2, 3], ms(12_101)), [2], "the third never asked this leader");
-        assert_eq!(granter.holders(ms(12_101)), [1, 2]);
         assert_eq!(granter.lacking(Revision(5), &[1, 2, 3], ms(13_100)), [] as [u64; 0], "its lease has run out");
-        assert_eq!(granter.holders(ms(13_100)), [] as [u64; 0]);
     }
 
     #[test]

@@ -2,13 +2,15 @@
 //! new its catalogue has to be.
 //!
 //! `holder` is every node's side, `granter` the leader's; both are pure, time comes in. `cluster_clock` tells the time that grants
-//! carry.
+//! carry. `tenure` keeps a node's lease renewed; `local` is the way to a granter on the same node.
 
 mod cluster_clock;
 mod granter;
 mod holder;
+mod local;
 #[cfg(test)]
 mod schedules;
+mod tenure;
 
 use bincode::{Decode, Encode};
 use proffer_engine::keys::Revision;
@@ -19,6 +21,8 @@ use crate::ports::propose::Pending;
 pub(crate) use cluster_clock::ClusterClock;
 pub(crate) use granter::Granter;
 pub(crate) use holder::Lease;
+pub(crate) use local::LocalGrantor;
+pub(crate) use tenure::Tenure;
 
 /// A node asks for a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proffer_engine::budget::ledger::Totals;
 use proffer_engine::catalog::Command;
 use proffer_engine::codec;
-use proffer_engine::keys::{OfferKey, ShardId, TenantId};
+use proffer_engine::keys::{OfferKey, Revision, ShardId, TenantId};
 use proffer_engine::profile::command::AccountId;
 use proffer_engine::time::Span;
 use tokio::sync::oneshot;
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::calls::{Changed, Operation};
 use crate::error::Error;
+use crate::lease::{Grant, Renew, Report};
 use crate::limits::ENTRY_OVERHEAD_BYTES;
 use crate::meta::roster::{Configured, NodeInfo};
 
@@ -44,6 +45,16 @@ pub(crate) enum MetaAsk {
     Configured(Configured),
     /// What an operator wants. The answer is what it comes to, in words.
     Operate { operation: Operation, reply: Reply<Verdict<String>> },
+    /// Answered when every node that holds a catalogue lease has put this revision in force.
+    Everywhere { revision: Revision, reply: Reply<()> },
+}
+
+/// What nodes say for the sake of their catalogue leases. It never waits for the log.
+pub(crate) enum LeaseAsk {
+    /// A lease is asked for.
+    Renew { renew: Renew, reply: oneshot::Sender<Grant> },
+    /// A node says what is in force there.
+    Report(Report),
 }
 
 impl MetaAsk {
@@ -54,7 +65,11 @@ impl MetaAsk {
                 commands.iter().map(|command| codec::encode(command).len() + ENTRY_OVERHEAD_BYTES).sum()
             }
             MetaAsk::Configured(report) => codec::encode(report).len(),
-            MetaAsk::Budget { .. } | MetaAsk::Over { .. } | MetaAsk::Enroll { .. } | MetaAsk::Operate { .. } => 0,
+            MetaAsk::Budget { .. }
+            | MetaAsk::Over { .. }
+            | MetaAsk::Everywhere { .. }
+            | MetaAsk::Enroll { .. }
+            | MetaAsk::Operate { .. } => 0,
         }
     }
 }

@@ -10,13 +10,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::bell::{Bell, Waker};
 use crate::error::Error;
-use crate::limits::{ESCROW_MESSAGES_MAX, META_OPEN_BYTES_MAX, META_OPEN_MAX, RETRY_AFTER_BUSY_MS};
-use crate::meta::ask::MetaAsk;
+use crate::limits::{ESCROW_MESSAGES_MAX, LEASE_ASKS_MAX, META_OPEN_BYTES_MAX, META_OPEN_MAX, RETRY_AFTER_BUSY_MS};
+use crate::meta::ask::{LeaseAsk, MetaAsk};
 
 /// The meta group's gate and queue. It outlives the actor behind it.
 pub(crate) struct MetaDoor {
     waiting: Mutex<Waiting>,
     bell: Bell,
+    /// Rings for what concerns leases: it is heard also while an entry is under way.
+    lease_bell: Bell,
     /// Calls and bytes that may be open: admitted, and not answered.
     places: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
@@ -28,6 +30,7 @@ struct Waiting {
     reporting: VecDeque<ShardId>,
     reports: BTreeMap<ShardId, BTreeMap<AccountId, EscrowReport>>,
     calls: VecDeque<Admitted>,
+    leases: VecDeque<LeaseAsk>,
 }
 
 /// What a call occupies until it is answered.
@@ -47,6 +50,7 @@ impl Default for MetaDoor {
         MetaDoor {
             waiting: Mutex::default(),
             bell: Bell::default(),
+            lease_bell: Bell::default(),
             places: Arc::new(Semaphore::new(META_OPEN_MAX)),
             bytes: Arc::new(Semaphore::new(META_OPEN_BYTES_MAX)),
         }
@@ -60,12 +64,16 @@ impl MetaDoor {
 
     /// A recovered actor stands behind the door from now on.
     pub(crate) fn open(&self, waker: Waker) {
+        self.lease_bell.open(Arc::clone(&waker));
         self.bell.open(waker);
     }
 
     /// The actor is gone.
     pub(crate) fn close(&self) {
         self.bell.close();
+        self.lease_bell.close();
+        // Whoever asked asks again, at whoever leads then.
+        self.lock().leases.clear();
     }
 
     /// Admits a call. O(its bytes).
@@ -83,6 +91,29 @@ impl MetaDoor {
         self.lock().calls.push_back(Admitted { ask, room: Room { _place: place, _bytes: bytes } });
         self.bell.ring();
         Ok(())
+    }
+
+    /// A node has something to say for the sake of its lease. What finds nobody, or no room, is dropped: it is said again.
+    pub(crate) fn ask_lease(&self, ask: LeaseAsk) {
+        if !self.is_up() {
+            return;
+        }
+        let mut waiting = self.lock();
+        if waiting.leases.len() < LEASE_ASKS_MAX {
+            waiting.leases.push_back(ask);
+        }
+        drop(waiting);
+        self.lease_bell.ring();
+    }
+
+    /// What nodes have said for the sake of their leases; when there is nothing more, the next word rings.
+    pub(crate) fn next_lease_ask(&self) -> Option<LeaseAsk> {
+        loop {
+            let next = self.lock().leases.pop_front();
+            if next.is_some() || !self.lease_bell.rest(|| !self.lock().leases.is_empty()) {
+                return next;
+            }
+        }
     }
 
     /// A shard's totals and wishes: never refused, and not answered here: the shard is told in a notice. A later report of an

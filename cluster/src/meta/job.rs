@@ -6,6 +6,7 @@ use proffer_engine::catalog::{self, CommandV1, EntityKind, Op};
 use proffer_engine::keys::{Revision, ShardId, TenantId};
 use proffer_engine::profile::command::{AccountId, EscrowMessage};
 use proffer_engine::value::Value;
+use tokio::sync::oneshot;
 
 use crate::calls::Changed;
 use crate::error::Error;
@@ -79,6 +80,8 @@ pub(crate) struct Acknowledgement {
     pub(crate) reply: Reply<Vec<Result<Changed, Error>>>,
     pub(crate) duties: Duties,
     pub(crate) room: Room,
+    /// Of an exclusion: comes when no node can decide without it any more.
+    pub(crate) fenced: Option<oneshot::Receiver<()>>,
 }
 
 /// The totals that an applied command has for shards.
@@ -92,16 +95,17 @@ pub(super) fn told_of(outcome: &MetaOutcome) -> &[(ShardId, EscrowMessage)] {
     }
 }
 
-/// Whether a change may exclude an offer: then no shard may take under an older catalogue once it is acknowledged.
+/// Whether a change may exclude an offer, or take a key or its roles away: then no node may decide or let anybody in under an older
+/// catalogue, and no shard take, once it is acknowledged.
 pub(super) fn is_exclusion(command: &catalog::Command) -> bool {
     let catalog::Command::V1(CommandV1 { op, .. }) = command;
     match op {
         Op::Update { kind: EntityKind::Offer, patch, .. } => {
             patch.as_map().and_then(|members| members.get("emergencyExcluded")) == Some(&Value::Bool(true))
         }
+        // Putting a key that exists may leave it fewer roles.
+        Op::PutApiKey { .. } | Op::RevokeApiKey { .. } => true,
         Op::CreateTenant
-        | Op::PutApiKey { .. }
-        | Op::RevokeApiKey { .. }
         | Op::Create { .. }
         | Op::Update { .. }
         | Op::Delete { .. }

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::calls::Changed;
 use crate::error::Error;
+use crate::lease::Tenure;
 use crate::limits::{
     ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, ENTRY_OVERHEAD_BYTES, ESCROW_MESSAGES_MAX, LEDGER_ROUND_MS, OWN_RETRY_MS,
     PROPOSE_TRIES, RETRY_AFTER_START_MS,
@@ -29,6 +30,7 @@ use crate::meta::compile::{Compile, Compiled};
 use crate::meta::door::{Admitted, MetaDoor};
 use crate::meta::job::{Acknowledgement, Duties, Job, Part, Space, is_exclusion, told_of};
 use crate::meta::keeper::{Errand, Keeper, Whereabouts};
+use crate::meta::leasing::{Leasing, Sight};
 use crate::meta::openings::{Openings, to_open};
 use crate::meta::state::{MetaState, touched_offers};
 use crate::ports::clock::Clock;
@@ -46,7 +48,10 @@ pub(crate) struct Surroundings {
     pub(crate) door: Arc<MetaDoor>,
     pub(crate) shards: Vec<Arc<ShardDoor>>,
     pub(crate) views: Arc<Views>,
+    /// The node's own: cluster time, while it leads.
     pub(crate) clock: Arc<dyn Clock>,
+    /// The node's lease: where the catalogue is led, cluster time is the own clock's.
+    pub(crate) tenure: Arc<Tenure>,
     /// What the cluster is created with, if it is not yet.
     pub(crate) founding: Founding,
     /// Who this node is, and whom it hears.
@@ -75,8 +80,9 @@ pub(crate) struct MetaLeader {
     /// What has changed since the last compile was begun.
     stale: BTreeMap<TenantId, Vec<Touched>>,
     compiling: bool,
-    /// What was committed before this start is applied.
+    /// What was committed before this start is applied, as far as is known.
     caught_up: bool,
+    leasing: Leasing,
     /// Accounts of which a shard may not have heard what it was last granted: told again every round until it reports.
     unheard: BTreeSet<AccountId>,
     last_round: Instant,
@@ -106,6 +112,7 @@ impl MetaLeader {
             stale,
             compiling: false,
             caught_up: false,
+            leasing: Leasing::new(),
             unheard,
             last_round: Instant::now(),
             quiet_until: Instant::now(),
@@ -152,19 +159,44 @@ impl MetaLeader {
 
     /// This replica leads, or does not.
     pub(crate) fn follow(&mut self, leader: Option<Leader>) {
-        let led = self.leader.is_some();
-        self.leader = leader;
-        match leader {
-            Some(_) if !led => {
-                // Everything that was committed is applied: that is what changes are tried on, and what has to be in force.
-                (self.tried, self.tried_for) = (self.state.catalog().clone(), 0);
-                self.caught_up = true;
-                self.keeper.lead();
-                self.around.views.expect(self.state.revision());
-            }
-            Some(_) => {}
-            None => self.hand_back(),
+        let before = std::mem::replace(&mut self.leader, leader);
+        if before == leader {
+            return;
         }
+        self.around.tenure.clock().lead(leader.is_some());
+        match leader {
+            Some(_) => {
+                // An entry of its own term is applied. Between two terms, another may have led.
+                self.leasing.lead(self.around.clock.boottime());
+                if before.is_none() {
+                    // Everything that was committed is applied: that is what changes are tried on.
+                    (self.tried, self.tried_for) = (self.state.catalog().clone(), 0);
+                    self.keeper.lead();
+                }
+            }
+            None => {
+                self.leasing.stop();
+                self.hand_back();
+            }
+        }
+    }
+
+    /// Hears what nodes say for the sake of their leases, and tells those who wait for that. `true`: the leader is to be confirmed, and
+    /// [`MetaLeader::confirmed`] to be told.
+    pub(crate) fn see_to_leases(&mut self) -> bool {
+        while let Some(ask) = self.around.door.next_lease_ask() {
+            self.leasing.hear(ask, self.state.roster());
+        }
+        self.leasing.settle(&Sight { state: &self.state, clock: &*self.around.clock });
+        self.leasing.begin_round()
+    }
+
+    /// Whether this was the leader still when it had been asked to be confirmed.
+    pub(crate) fn confirmed(&mut self, is_leader: bool) {
+        let sight = Sight { state: &self.state, clock: &*self.around.clock };
+        self.leasing.confirmed(is_leader, &sight);
+        let off = self.leasing.clock_off(&sight);
+        self.around.tenure.clock().is_off_by(off);
     }
 
     /// Answers what waits to be proposed: another leads, and what was asked of this one must not be done once it leads again. What was
@@ -289,6 +321,7 @@ impl MetaLeader {
     /// What to compile next, if nothing is being compiled and something is stale.
     pub(crate) fn next_compile(&mut self) -> Option<Compile> {
         // While old entries are fed, every one would make a catalogue that nobody asks.
+        self.caught_up |= self.around.views.wants(self.state.revision());
         if self.compiling || self.stale.is_empty() || !self.caught_up {
             return None;
         }
@@ -320,13 +353,21 @@ impl MetaLeader {
                 let stuck = duties.tenants.iter().any(|tenant| broken.contains_key(tenant));
                 let known =
                     |answer: Result<Changed, Error>| if stuck { answer.and(Err(Error::Unknown)) } else { answer };
-                Acknowledgement { answers: answers.into_iter().flatten().map(known).collect(), reply, duties, room }
+                let answers = answers.into_iter().flatten().map(known).collect();
+                // Its exclusions are applied: the newest fence is theirs, or a later one.
+                let fenced = duties.fence.then(|| self.leasing.fenced(self.state.fence()));
+                Acknowledgement { answers, reply, duties, room, fenced }
             })
             .collect()
     }
 
     /// When time alone makes something to do.
     pub(crate) fn next_timer(&self) -> Option<Instant> {
+        let lapse = self.leasing.next_timer(&Sight { state: &self.state, clock: &*self.around.clock });
+        lapse.into_iter().chain(self.next_due()).min()
+    }
+
+    fn next_due(&self) -> Option<Instant> {
         if self.leader.is_none() || !self.in_flight.is_empty() {
             // Nothing can be begun: the answer, or the next leader, is a reason to look again.
             return None;
@@ -545,6 +586,7 @@ impl MetaLeader {
             MetaAsk::Enroll { info, reply } => self.keeper.enroll(info, reply, room),
             MetaAsk::Configured(report) => self.keeper.report(report, room),
             MetaAsk::Operate { operation, reply } => self.keeper.operate(operation, reply, room),
+            MetaAsk::Everywhere { revision, reply } => self.leasing.everywhere(revision, reply, room),
         }
     }
 

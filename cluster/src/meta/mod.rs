@@ -8,6 +8,7 @@ pub(crate) mod hearing;
 pub(crate) mod job;
 pub(crate) mod keeper;
 pub(crate) mod leader;
+mod leasing;
 mod openings;
 pub mod planner;
 pub mod roster;

@@ -23,7 +23,7 @@ pub struct MetaState {
     log_time: Timestamp,
     /// Index of the last entry that changed the catalogue.
     revision: Revision,
-    /// Revision of the last emergency exclusion.
+    /// Revision of the last emergency exclusion, or change of a key.
     fence: Revision,
     catalog: Catalog,
     ledger: Ledger,
@@ -83,7 +83,7 @@ impl MetaState {
         self.revision
     }
 
-    /// Revision of the last emergency exclusion: no node decides under an older one (docs/adr/0013). 0 if there was none.
+    /// Revision of the last emergency exclusion or change of a key: no node decides under an older one (docs/adr/0013). 0 if there was none.
     pub fn fence(&self) -> Revision {
         self.fence
     }

@@ -50,7 +50,8 @@ pub enum Reason {
 /// * [`Propose::leader`] names this replica while it leads, and nobody otherwise: who leads elsewhere is not for the state machine
 ///   to know. A proposal under another leader than the current one is never `Applied`, though an entry written before the leader
 ///   changed may still be applied under its own;
-/// * [`Propose::may_read`] is looked at before the state is read for an answer that takes nothing.
+/// * [`Propose::may_read`] is looked at before the state is read for an answer that takes nothing;
+/// * [`Propose::confirm`] says `true` only if no other replica was elected before it was called.
 ///
 /// Adapters: `raft` (replicas on several nodes, or on one), `propose::memory`, `propose::hostile` (seeded faults).
 pub trait Propose<C, R>: Send + Sync + 'static {
@@ -65,6 +66,10 @@ pub trait Propose<C, R>: Send + Sync + 'static {
 
     /// Whether this replica's state, while it leads, is certain to be the newest.
     fn may_read(&self) -> bool;
+
+    /// Whether this replica leads, and was still the leader after this was called: a quorum is asked, and no clock. May say `false`
+    /// of one that leads.
+    fn confirm(&self) -> Pending<'_, bool>;
 }
 
 /// The state machine under a group's log, as an adapter sees it.

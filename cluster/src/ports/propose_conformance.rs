@@ -56,6 +56,7 @@ where
     many_callers_see_one_order(&make).await;
     a_wrong_leader_writes_nothing(&make).await;
     a_machine_that_is_gone_is_never_fed_again(&make).await;
+    who_leads_can_be_confirmed(&make).await;
 }
 
 /// A leader that nobody is.
@@ -147,4 +148,20 @@ where
         assert!(!matches!(proposed, Proposed::Applied(_)), "{proposed:?}");
     }
     assert!(book.entries().is_empty());
+}
+
+async fn who_leads_can_be_confirmed<P, F>(make: &impl Fn(Arc<Ledgerbook>) -> F)
+where
+    P: Propose<u64, u64>,
+    F: Future<Output = Arc<P>>,
+{
+    let group = make(Arc::default()).await;
+    let mut leader = group.leader();
+    leader.wait_for(Option::is_some).await.expect("the group lives");
+    for _ in 0..20 {
+        if group.confirm().await {
+            return;
+        }
+    }
+    panic!("it leads, and nobody confirms it");
 }

@@ -132,6 +132,15 @@ where
     fn may_read(&self) -> bool {
         true
     }
+
+    fn confirm(&self) -> Pending<'_, bool> {
+        Box::pin(async {
+            let faults = *self.faults.lock().expect("no holder panics");
+            let is_heard = !self.strikes(faults.refused);
+            self.delay(faults.delay_ms_max).await;
+            is_heard && self.inner.confirm().await
+        })
+    }
 }
 
 #[cfg(test)]

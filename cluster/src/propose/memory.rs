@@ -88,6 +88,10 @@ where
     fn may_read(&self) -> bool {
         true
     }
+
+    fn confirm(&self) -> Pending<'_, bool> {
+        Box::pin(async { self.leader.borrow().is_some() })
+    }
 }
 
 #[cfg(test)]

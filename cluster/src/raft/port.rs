@@ -57,4 +57,8 @@ impl<C: Send + Sync + 'static, R: Send + 'static> Propose<C, R> for Port<C, R> {
     fn may_read(&self) -> bool {
         self.replica.holds_lease()
     }
+
+    fn confirm(&self) -> Pending<'_, bool> {
+        Box::pin(self.replica.confirm())
+    }
 }

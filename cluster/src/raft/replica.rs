@@ -10,7 +10,7 @@ use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal};
 use openraft::impls::ProgressResponder;
-use openraft::{Config, Raft, RaftMetrics, ServerState, SnapshotPolicy, StepDownPolicy};
+use openraft::{Config, Raft, RaftMetrics, ReadPolicy, ServerState, SnapshotPolicy, StepDownPolicy};
 use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
 use proffer_engine::profile::command::{Leader, Position};
@@ -265,6 +265,13 @@ impl Replica {
         let metrics = metrics.borrow_watched();
         let lease_ms = self.ports.timing.election_min_ms * 9 / 10;
         self.lease_left(&metrics, lease_ms).is_some() && !self.is_leaving.load(Ordering::SeqCst)
+    }
+
+    /// Whether this replica leads, and a quorum said so after this was called.
+    pub(crate) async fn confirm(&self) -> bool {
+        let Some(raft) = self.raft.get() else { return false };
+        let is_confirmed = raft.get_read_linearizer(ReadPolicy::ReadIndex).await.is_ok();
+        is_confirmed && self.leader.borrow().is_some()
     }
 
     /// Ends it. Returns once it writes nothing any more.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proffer_engine::catalog::{self, CommandV1, Op};
+use proffer_engine::keys::Revision;
 use proffer_engine::profile::command::{Leader, Position};
 use proffer_engine::time::Timestamp;
 use proffer_engine::value::Value;
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 use super::world::*;
 use crate::calls::Changed;
 use crate::error::Error;
+use crate::lease::Tenure;
 use crate::limits::{ENTRY_COMMANDS_MAX, OWN_RETRY_MS};
 use crate::meta::ask::MetaAsk;
 use crate::meta::command::{Founding, MetaCommand, MetaCommandV1, MetaOp, MetaOutcome};
@@ -44,11 +46,14 @@ impl Bench {
         state.apply(founded, &MetaCommand::V1(MetaCommandV1 { now: Timestamp(NOON), leader: LED, op }));
         let door = Arc::new(MetaDoor::default());
         door.open(Arc::new(|| {}));
+        let (views, clock) = (Arc::new(Views::new()), Arc::new(TokioClock::new()));
+        views.expect(Revision(0));
         let around = Surroundings {
             door: Arc::clone(&door),
             shards: vec![Arc::new(ShardDoor::new())],
-            views: Arc::new(Views::new()),
-            clock: Arc::new(TokioClock::new()),
+            tenure: Arc::new(Tenure::new(Arc::clone(&clock) as _, Arc::clone(&views))),
+            views,
+            clock,
             founding,
             whereabouts: Whereabouts::of(NodeInfo { disk: 1, boots: 1, ..NodeInfo::default() }),
         };

@@ -4,6 +4,7 @@ mod catalogue;
 mod deaths;
 mod disks;
 mod hostile;
+mod lease;
 mod node;
 mod roster;
 mod soft;

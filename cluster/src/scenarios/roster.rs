@@ -12,6 +12,7 @@ use super::world::TokioClock;
 use crate::calls::Operation;
 use crate::error::Error;
 use crate::group::Group;
+use crate::lease::Tenure;
 use crate::meta::ask::{Enrolled, MetaAsk, Verdict};
 use crate::meta::command::{Founding, MetaOutcome};
 use crate::meta::door::MetaDoor;
@@ -49,11 +50,13 @@ impl Bench {
         door.open(Arc::new(|| {}));
         let whereabouts = Whereabouts::of(info);
         let (hearing, roster) = (Arc::clone(&whereabouts.hearing), whereabouts.roster.subscribe());
+        let (views, clock) = (Arc::new(Views::new()), Arc::new(TokioClock::new()));
         let around = Surroundings {
             door: Arc::clone(&door),
             shards: (0..SHARDS).map(|_| Arc::new(ShardDoor::new())).collect(),
-            views: Arc::new(Views::new()),
-            clock: Arc::new(TokioClock::new()),
+            tenure: Arc::new(Tenure::new(Arc::clone(&clock) as _, Arc::clone(&views))),
+            views,
+            clock,
             founding: Founding { secret: [1; 16], shards: SHARDS },
             whereabouts,
         };

@@ -106,6 +106,22 @@ async fn a_leader_cut_off_stops_leading_before_another_does() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn only_a_leader_that_a_quorum_hears_is_confirmed() {
+    let group = Group::of(3, 6).await;
+    let leader = group.led_by(|_| true).await;
+    for id in 1..=3 {
+        assert_eq!(group.replica(id).confirm().await, id == leader.replica);
+    }
+    let others = (1..=3).filter(|id| *id != leader.replica);
+    others.for_each(|other| group.wires.cut(leader.replica, other));
+    assert_eq!(*group.replica(leader.replica).leads().borrow(), Some(leader), "it believes to lead still");
+    assert!(!group.replica(leader.replica).confirm().await);
+    group.wires.heal();
+    let leader = group.led_by(|_| true).await;
+    assert!(group.replica(leader.replica).confirm().await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_leader_wrote_alone_is_unknown_when_another_writes_over_it() {
     let group = Group::of(3, 5).await;
     let old = group.led_by(|_| true).await;
