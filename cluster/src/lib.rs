@@ -4,7 +4,7 @@
 //! front door.
 //!
 //! Map: `handle`, `bulk` and `calls` are what the api sees; `shard` and `meta` are the turns of the two kinds of group, `transfer` the
-//! units between them; `actors` runs them; `groups`, `raft` and `propose` are the ways into a log; `log` and `snapshots` keep it;
+//! units between them, `lease` how new the catalogue is that decides; `actors` runs them; `groups`, `raft` and `propose` are the ways into a log; `log` and `snapshots` keep it;
 //! `peers` is how nodes talk.
 //!
 //! Invariants: nothing here opens a socket or a file but through [`ports`]; only `actors` names ractor; state changes only in

@@ -90,6 +90,11 @@ impl Node {
         Node { router: router_with_ways(handle.clone(), ways, config), clock, handle }
     }
 
+    /// Ends what is behind the router.
+    pub async fn stop(&self) {
+        self.handle.shutdown().await;
+    }
+
     pub async fn send(&self, request: Request<Body>) -> Reply {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();

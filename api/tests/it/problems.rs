@@ -1,5 +1,7 @@
 //! Every way to fail yields a problem document.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use proffer_engine::catalog::Role;
@@ -47,6 +49,22 @@ async fn a_missing_or_unknown_key_is_unauthenticated() {
         let reply = node.send(request(key)).await;
         assert_problem(&reply, StatusCode::UNAUTHORIZED, "unauthenticated");
         assert!(reply.header("www-authenticate").starts_with("ApiKey"));
+    }
+}
+
+#[tokio::test]
+async fn without_a_catalogue_lease_nobody_is_let_in_nor_sent_away_for_good() {
+    let node = Node::start().await;
+    node.stop().await;
+    // Nobody renews it any more, and it runs out.
+    node.clock.advance(Duration::from_secs(10));
+    for key in [key_of(Role::Admin), "wrong".to_owned()] {
+        let request = Request::builder().uri("/api/v1/offers").header("X-API-Key", key);
+        let reply = node.send(request.body(Body::empty()).unwrap()).await;
+        assert_problem(&reply, StatusCode::SERVICE_UNAVAILABLE, "unavailable");
+        assert!(reply.json()["detail"].as_str().unwrap().contains("no catalogue lease"), "{reply:?}");
+        assert_eq!(reply.json()["outcome"], "notApplied");
+        assert_eq!(reply.header("retry-after"), "1");
     }
 }
 
