@@ -1,7 +1,7 @@
 //! Wakes an actor once for all that waits at its door. It outlives the actor: what waits is not lost when that is restarted.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 /// Wakes the actor.
 pub(crate) type Waker = Arc<dyn Fn() + Send + Sync>;
@@ -11,6 +11,8 @@ pub(crate) type Waker = Arc<dyn Fn() + Send + Sync>;
 pub(crate) struct Bell {
     // Locked to look at it only, never while it is called.
     waker: Mutex<Option<Waker>>,
+    /// Whom to wake while there is no actor.
+    courier: OnceLock<Waker>,
     up: AtomicBool,
     /// The actor has been woken and has not come to rest yet.
     woken: AtomicBool,
@@ -34,15 +36,28 @@ impl Bell {
     pub(crate) fn close(&self) {
         self.up.store(false, Ordering::SeqCst);
         *self.lock() = None;
+        self.send_courier();
+    }
+
+    /// Who is woken from now on while no actor stands behind the door. Only the first is taken.
+    pub(crate) fn when_closed(&self, courier: Waker) {
+        // One courier serves a node for as long as it runs.
+        let _ = self.courier.set(courier);
+    }
+
+    fn send_courier(&self) {
+        if let Some(courier) = self.courier.get() {
+            courier();
+        }
     }
 
     /// Something waits now: call it after that can be seen.
     pub(crate) fn ring(&self) {
         let waker = self.lock().clone();
-        if let Some(waker) = waker
-            && !self.woken.swap(true, Ordering::SeqCst)
-        {
-            waker();
+        match waker {
+            Some(waker) if !self.woken.swap(true, Ordering::SeqCst) => waker(),
+            Some(_) => {}
+            None => self.send_courier(),
         }
     }
 

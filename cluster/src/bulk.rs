@@ -1,21 +1,18 @@
 //! Writes of many profiles at once: split by shard, each shard's share chunk by chunk behind its own door, waiting its turn.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use proffer_engine::codec;
 use proffer_engine::keys::{CustomerId, SchemaKey, ShardId, TenantId};
 use proffer_engine::profile::command::{PutProfile, PutRow, ShardOp};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::calls::{CustomerRow, ProfileWrite};
 use crate::error::Error;
-use crate::handle::{Handle, answered};
+use crate::handle::Handle;
 use crate::limits::{BULK_WAIT_MS, ENTRY_BYTES_MAX};
-use crate::shard::ask::{Ask, Lane, Reply, WriteAsk};
-use crate::shard::door::{Refused, ShardDoor};
+use crate::post::{Answer, Post, ToShard};
 
 impl Handle {
     /// Replaces many profiles of one tenant, in bulk. Later ones of the same customer win.
@@ -80,8 +77,8 @@ impl Handle {
         }
         let mut tasks = Vec::new();
         for (shard, ops) in by_shard {
-            let door = Arc::clone(&self.inner.shards[usize::from(shard.0)]);
-            tasks.push(tokio::spawn(write_chunks(door, tenant.clone(), ops, deadline)));
+            let post = self.inner.post.clone();
+            tasks.push(tokio::spawn(write_chunks(post, shard, tenant.clone(), ops, deadline)));
         }
         let mut whole = Written::default();
         for task in tasks {
@@ -139,7 +136,8 @@ impl Written {
 
 /// Sends one shard's share of a bulk write, waiting its turn while the shard is busy.
 async fn write_chunks(
-    door: Arc<ShardDoor>,
+    post: Post,
+    shard: ShardId,
     tenant: TenantId,
     ops: Vec<(usize, ShardOp)>,
     deadline: Instant,
@@ -161,14 +159,12 @@ async fn write_chunks(
             chunk.push(op);
         }
         let result = loop {
-            let (reply, answer) = oneshot::channel();
-            let ask = Ask::Write(WriteAsk { ops: chunk, deadline: Some(deadline), reply: Reply::new(reply) });
-            match door.send(Lane::Bulk(tenant.clone()), ask) {
-                Ok(()) => break answered(deadline, answer).await,
-                Err(refused) => match *refused {
-                    Refused { error: Error::Overloaded { .. }, ask: Ask::Write(write) } => chunk = write.ops,
-                    Refused { error, .. } => break Err(error),
-                },
+            let ask = ToShard::Write { tenant: tenant.clone(), ops: chunk.clone() };
+            match post.shard(shard, ask, deadline).await {
+                Ok(Answer::Applied(applied)) => break Ok(usize::try_from(applied).unwrap_or(usize::MAX)),
+                Ok(_) => break Err(Error::Unknown),
+                Err(Error::Overloaded { .. }) => {}
+                Err(error) => break Err(error),
             }
             if Instant::now() >= deadline {
                 break Err(Error::Expired);

@@ -17,6 +17,7 @@ use proffer_engine::value::Value;
 use tokio::time::Instant;
 
 use crate::group::Group;
+use crate::meta::roster::NodeStanding;
 use crate::ports::propose::Pending;
 use crate::view::TenantView;
 
@@ -47,6 +48,59 @@ impl Call {
     pub fn until(deadline: Instant) -> Self {
         Call { deadline, idempotency: None, supersedes: None, dry_run: false }
     }
+}
+
+/// The cluster as a node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterReport {
+    /// Its id.
+    pub cluster: u128,
+    /// The node that says so.
+    pub node: u64,
+    /// The node that leads the catalogue.
+    pub meta_leader: Option<u64>,
+    /// All nodes, by id.
+    pub nodes: Vec<NodeReport>,
+    /// The meta group, then the shards by number.
+    pub groups: Vec<GroupReport>,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeReport {
+    /// Its id.
+    pub node: u64,
+    /// Where other nodes reach it.
+    pub peer_address: String,
+    /// Where its HTTP interface is reached.
+    pub http_address: String,
+    /// Nodes of one zone fail together.
+    pub zone: String,
+    /// What is meant to become of it.
+    pub standing: NodeStanding,
+    /// Whether the node that says so has a connection to it.
+    pub is_up: bool,
+    /// How many groups it leads.
+    pub leads: usize,
+    /// How many replicas it holds, or is meant to.
+    pub replicas: usize,
+}
+
+/// A group's members, by node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupReport {
+    /// Which shard; `None`: the meta group.
+    pub shard: Option<ShardId>,
+    /// The node that leads, if one is known to.
+    pub leader: Option<u64>,
+    /// In which term.
+    pub term: u64,
+    /// Nodes that vote.
+    pub voters: Vec<u64>,
+    /// Nodes that receive everything and do not vote.
+    pub learners: Vec<u64>,
+    /// Voters and learners as they are meant to be, while they are not.
+    pub target: Option<(Vec<u64>, Vec<u64>)>,
 }
 
 /// Where calls about a customer are answered.
@@ -194,7 +248,7 @@ pub struct CustomerRow {
 }
 
 /// An accepted change to the catalogue; the snapshot of its revision is in force.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Changed {
     /// Revision that holds it.
     pub revision: Revision,

@@ -2,19 +2,31 @@
 //! nothing more: whoever is asked and does not lead says so.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::groups::Group;
+use crate::limits::CLAIMS_SILENT_MS;
 
 /// What a node says it leads: groups, each with the term.
 pub(crate) type Claims = BTreeMap<Group, u64>;
 
+struct Heard {
+    claims: Claims,
+    takes_leads: bool,
+    at: Instant,
+}
+
 /// See the module.
 pub(crate) struct Directory {
     own: u64,
-    claims: Mutex<BTreeMap<u64, Claims>>,
+    claims: Mutex<BTreeMap<u64, Heard>>,
+    /// This node hands over what it leads, and takes nothing: it is about to end.
+    leaving: AtomicBool,
     /// Counts changes.
     changed: watch::Sender<u64>,
 }
@@ -22,7 +34,7 @@ pub(crate) struct Directory {
 impl Directory {
     /// Of the node `own`.
     pub(crate) fn new(own: u64) -> Self {
-        Directory { own, claims: Mutex::default(), changed: watch::Sender::new(0) }
+        Directory { own, claims: Mutex::default(), leaving: AtomicBool::new(false), changed: watch::Sender::new(0) }
     }
 
     /// This node.
@@ -31,27 +43,52 @@ impl Directory {
     }
 
     /// A node says what it leads: all of it. O(groups).
-    pub(crate) fn hear(&self, node: u64, claims: Claims) {
+    pub(crate) fn hear(&self, node: u64, claims: Claims, takes_leads: bool) {
         let mut known = self.claims();
-        let is_news = known.get(&node) != Some(&claims);
-        known.insert(node, claims);
+        let is_news = known.get(&node).is_none_or(|heard| heard.claims != claims);
+        known.insert(node, Heard { claims, takes_leads, at: Instant::now() });
         drop(known);
         if is_news {
             self.changed.send_modify(|count| *count += 1);
         }
     }
 
-    /// A node says nothing any more: what it led last is led by nobody, as far as is known.
-    pub(crate) fn lose(&self, node: u64) {
-        if self.claims().remove(&node).is_some_and(|claims| !claims.is_empty()) {
+    /// Of nodes that have said nothing for long, nothing is known any more.
+    pub(crate) fn lose_silent(&self) {
+        let mut known = self.claims();
+        let before = known.len();
+        known.retain(|_, heard| heard.at.elapsed() < Duration::from_millis(CLAIMS_SILENT_MS));
+        let is_news = known.len() != before;
+        drop(known);
+        if is_news {
             self.changed.send_modify(|count| *count += 1);
         }
+    }
+
+    /// This node takes no leadership any more.
+    pub(crate) fn take_no_leads(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this node takes leaderships.
+    pub(crate) fn takes_leads(&self) -> bool {
+        !self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// Whether another node can be handed something: it was heard of lately, and takes leaderships.
+    pub(crate) fn can_lead(&self, node: u64) -> bool {
+        self.claims().get(&node).is_some_and(|heard| heard.takes_leads)
+    }
+
+    /// The nodes that were heard of lately.
+    pub(crate) fn nodes(&self) -> Vec<u64> {
+        self.claims().keys().copied().collect()
     }
 
     /// The node that leads a group, and the term: of those that say so the one with the latest. O(nodes).
     pub(crate) fn leader(&self, group: Group) -> Option<(u64, u64)> {
         let claims = self.claims();
-        let of_group = claims.iter().filter_map(|(node, claims)| Some((*claims.get(&group)?, *node)));
+        let of_group = claims.iter().filter_map(|(node, heard)| Some((*heard.claims.get(&group)?, *node)));
         of_group.max().map(|(term, node)| (node, term))
     }
 
@@ -62,7 +99,7 @@ impl Directory {
 
     /// How many groups each node leads.
     pub(crate) fn counts(&self) -> BTreeMap<u64, usize> {
-        self.claims().iter().map(|(node, claims)| (*node, claims.len())).collect()
+        self.claims().iter().map(|(node, heard)| (*node, heard.claims.len())).collect()
     }
 
     /// Tells of every change.
@@ -70,7 +107,7 @@ impl Directory {
         self.changed.subscribe()
     }
 
-    fn claims(&self) -> MutexGuard<'_, BTreeMap<u64, Claims>> {
+    fn claims(&self) -> MutexGuard<'_, BTreeMap<u64, Heard>> {
         self.claims.lock().expect("no holder panics")
     }
 }
@@ -83,24 +120,27 @@ mod tests {
 
     const SHARD: Group = Group::Shard(ShardId(3));
 
-    #[test]
-    fn the_latest_term_holds_until_its_node_says_otherwise_or_falls_silent() {
+    #[tokio::test(start_paused = true)]
+    async fn the_latest_term_holds_until_its_node_says_otherwise_or_falls_silent() {
         let directory = Directory::new(1);
         let mut changes = directory.watch();
         assert_eq!(directory.leader(SHARD), None);
-        directory.hear(2, [(SHARD, 7)].into());
-        directory.hear(3, [(SHARD, 9), (Group::Meta, 1)].into());
+        directory.hear(2, [(SHARD, 7)].into(), true);
+        directory.hear(3, [(SHARD, 9), (Group::Meta, 1)].into(), true);
         assert_eq!(directory.leader(SHARD), Some((3, 9)), "whatever came last");
         assert!(changes.has_changed().unwrap());
         changes.mark_unchanged();
-        directory.hear(3, [(SHARD, 9), (Group::Meta, 1)].into());
+        directory.hear(3, [(SHARD, 9), (Group::Meta, 1)].into(), true);
         assert!(!changes.has_changed().unwrap(), "the same again is no news");
-        directory.lose(3);
-        assert_eq!(directory.leader(SHARD), Some((2, 7)));
+        tokio::time::advance(Duration::from_millis(CLAIMS_SILENT_MS / 2)).await;
+        directory.hear(2, [(SHARD, 7)].into(), true);
+        tokio::time::advance(Duration::from_millis(CLAIMS_SILENT_MS / 2)).await;
+        directory.lose_silent();
+        assert_eq!(directory.leader(SHARD), Some((2, 7)), "the third has been silent for too long");
         assert_eq!(directory.leader(Group::Meta), None);
-        directory.hear(1, [(SHARD, 10)].into());
+        directory.hear(1, [(SHARD, 10)].into(), true);
         assert_eq!((directory.leader(SHARD), directory.leader_elsewhere(SHARD)), (Some((1, 10)), None));
-        directory.hear(1, Claims::new());
+        directory.hear(1, Claims::new(), true);
         assert_eq!(directory.leader_elsewhere(SHARD), Some(2));
     }
 }

@@ -173,6 +173,12 @@ pub enum StartError {
         /// Why.
         reason: String,
     },
+    /// The cluster did not let the node in.
+    #[error("cannot join: {reason}")]
+    Join {
+        /// Why.
+        reason: String,
+    },
     /// An actor did not start.
     #[error("cannot start {what}: {reason}")]
     Spawn {

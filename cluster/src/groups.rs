@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use proffer_engine::keys::ShardId;
 use proffer_engine::profile::apply::Outcome;
@@ -12,14 +11,14 @@ use proffer_engine::profile::shard::ShardState;
 
 use crate::error::StartError;
 pub(crate) use crate::group::Group;
+use crate::limits::SHARDS_MAX;
 use crate::log::GroupId;
 use crate::meta::command::MetaOutcome;
 use crate::meta::leader::Command as MetaEntry;
 use crate::meta::state::MetaState;
+use crate::ports::offload::{self, Lane};
 use crate::ports::propose::{Pending, Propose, Replicated};
-use crate::raft::{
-    Carrier, Commands, Erased, Found, Port, RaftAnswer, RaftMessage, Replica, ReplicaPorts, Results, Seat, Unreached,
-};
+use crate::raft::{Commands, Erased, Found, Port, RaftAnswer, RaftMessage, Replica, ReplicaPorts, Results, Seat};
 use crate::shard::leader::Command as ShardEntry;
 
 /// A shard's propose port.
@@ -43,15 +42,20 @@ pub(crate) trait Groups: Send + Sync + 'static {
     /// Keeps a snapshot of the group, unless a start would have next to nothing to do after the one there is; what nobody needs any
     /// more goes.
     fn keep(&self, group: Group) -> Pending<'_, Result<(), String>>;
+    /// Whether a replica of the group belongs here.
+    fn holds(&self, group: Group) -> bool;
     /// What stands in the way of writing, if something does.
     fn trouble(&self) -> Option<String>;
     /// Ends all groups and closes the log.
     fn close(&self) -> Pending<'_, ()>;
 }
 
-/// A replica of each group on this node.
+/// This node's replicas of groups.
 pub(crate) struct RaftGroups {
+    node: u64,
     ports: ReplicaPorts,
+    /// Which replica of a group belongs here.
+    seats: Mutex<BTreeMap<Group, u64>>,
     hosted: Mutex<BTreeMap<Group, Hosted>>,
 }
 
@@ -62,37 +66,101 @@ enum Hosted {
     Running(Arc<Replica>),
 }
 
-/// The way to other nodes of a cluster that has none.
-#[derive(Debug)]
-pub(crate) struct NoPeers;
-
-impl Carrier for NoPeers {
-    fn ask(&self, to: u64, _: Seat, _: RaftMessage, _: Duration) -> Pending<'_, Result<RaftAnswer, Unreached>> {
-        Box::pin(async move { Err(Unreached::Unreachable(format!("this node has no way to replica {to}"))) })
-    }
-}
-
-/// The node that founds a cluster, and the replicas it founds it with. Later ones have the ids of the entries that place them, which
-/// are larger.
-const FOUNDER: Seat = Seat { node: 1 };
-
-fn replica_id(group: Group) -> u64 {
-    match group {
-        Group::Meta => 1,
-        Group::Shard(shard) => 2 + u64::from(shard.0),
-    }
-}
+/// Replicas with ids up to this one begin their groups; those placed later have ids of entries, which are larger.
+const FIRST_REPLICAS: u64 = 1 + SHARDS_MAX as u64;
 
 impl RaftGroups {
-    pub(crate) fn new(ports: ReplicaPorts) -> Self {
-        RaftGroups { ports, hosted: Mutex::default() }
+    /// Of a node that holds these replicas.
+    pub(crate) fn new(node: u64, seats: BTreeMap<Group, u64>, ports: ReplicaPorts) -> Self {
+        RaftGroups { node, ports, seats: Mutex::new(seats), hosted: Mutex::default() }
+    }
+
+    /// Which replicas belong here.
+    pub(crate) fn seats(&self) -> BTreeMap<Group, u64> {
+        self.lock_seats().clone()
+    }
+
+    /// From now on a replica of the group belongs here, in place of none.
+    pub(crate) fn seat(&self, group: Group, replica: u64) {
+        self.lock_seats().insert(group, replica);
+    }
+
+    /// The group's replica does not belong here any more. It is ended, and nothing starts it again.
+    pub(crate) async fn unseat(&self, group: Group) {
+        self.lock_seats().remove(&group);
+        let running = self.hosted().remove(&group);
+        if let Some(Hosted::Running(replica)) = running {
+            replica.end().await;
+        }
+    }
+
+    /// Destroys what a replica that belongs nowhere left on the disk.
+    ///
+    /// # Errors
+    /// If the disk failed: what is left is destroyed another time.
+    pub(crate) async fn destroy(&self, replica: u64) -> Result<(), String> {
+        let group = GroupId(replica);
+        self.ports.log.destroy(group).await.map_err(|error| error.to_string())?;
+        let snapshots = self.ports.snapshots.clone();
+        let removed = offload::call(&*self.ports.offload, Lane::Bulk, move || snapshots.remove_all(group)).await;
+        removed.map_err(|lost| lost.to_string())?.map_err(|error| error.to_string())
+    }
+
+    /// Answers a message to one of the replicas here.
+    pub(crate) async fn answer(&self, to: u64, message: RaftMessage) -> RaftAnswer {
+        let running = |hosted: &Hosted| match hosted {
+            Hosted::Running(replica) if replica.id() == to => Some(Arc::clone(replica)),
+            Hosted::Running(_) | Hosted::Found(_) => None,
+        };
+        let replica = self.hosted().values().find_map(running);
+        match replica {
+            Some(replica) => replica.answer(message).await,
+            None => RaftAnswer::Failed(format!("replica {to} does not run here")),
+        }
+    }
+
+    /// The groups that replicas here lead, each with the term.
+    pub(crate) fn led(&self) -> BTreeMap<Group, u64> {
+        let term = |hosted: &Hosted| match hosted {
+            Hosted::Running(replica) => replica.leads().borrow().map(|leader| leader.term),
+            Hosted::Found(_) => None,
+        };
+        self.hosted().iter().filter_map(|(group, hosted)| Some((*group, term(hosted)?))).collect()
+    }
+
+    /// Whether the group that a replica here leads has other voters.
+    pub(crate) fn has_other_voters(&self, group: Group) -> bool {
+        let members = self.replica(group).and_then(|replica| Some((replica.id(), replica.members()?)));
+        members.is_some_and(|(own, members)| members.voters.iter().any(|voter| *voter != own))
+    }
+
+    /// Hands a group that a replica here leads to the voter that has most of it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) async fn hand_over(&self, group: Group) -> Result<(), String> {
+        let replica = self.replica(group).ok_or("it does not run here")?;
+        let members = replica.members().ok_or("it is not led here")?;
+        let others = members.voters.iter().filter(|voter| **voter != replica.id());
+        let nearest = others.min_by_key(|voter| members.behind.get(*voter).copied().unwrap_or(u64::MAX));
+        let nearest = *nearest.ok_or("there is nobody to take it")?;
+        replica.hand_over(nearest).await.map_err(|error| error.to_string())
+    }
+
+    fn lock_seats(&self) -> MutexGuard<'_, BTreeMap<Group, u64>> {
+        self.seats.lock().expect("no holder panics")
+    }
+
+    fn replica_id(&self, group: Group) -> Result<u64, String> {
+        self.lock_seats().get(&group).copied().ok_or_else(|| format!("no replica of {group} belongs here"))
     }
 
     fn hosted(&self) -> MutexGuard<'_, BTreeMap<Group, Hosted>> {
         self.hosted.lock().expect("no holder panics")
     }
 
-    fn replica(&self, group: Group) -> Option<Arc<Replica>> {
+    /// The replica of a group that runs here.
+    pub(crate) fn replica(&self, group: Group) -> Option<Arc<Replica>> {
         match self.hosted().get(&group) {
             Some(Hosted::Running(replica)) => Some(Arc::clone(replica)),
             Some(Hosted::Found(_)) | None => None,
@@ -105,7 +173,7 @@ impl RaftGroups {
         if let Some(Hosted::Running(replica)) = running {
             replica.end().await;
         }
-        let mut found = Replica::find(replica_id(group), &self.ports).await.map_err(|error| error.to_string())?;
+        let mut found = Replica::find(self.replica_id(group)?, &self.ports).await.map_err(|error| error.to_string())?;
         let (pieces, position) = (found.pieces.take(), found.position);
         self.hosted().insert(group, Hosted::Found(found));
         Ok((pieces, position))
@@ -116,8 +184,9 @@ impl RaftGroups {
             Some(Hosted::Found(found)) => found,
             Some(Hosted::Running(_)) | None => unreachable!("a group is recovered before its port is made"),
         };
-        let id = replica_id(group);
-        let replica = Replica::start(id, machine, found, Some([(id, FOUNDER)].into()), self.ports.clone());
+        let id = found.replica;
+        let first = (id <= FIRST_REPLICAS).then(|| [(id, Seat { node: self.node })].into());
+        let replica = Replica::start(id, machine, found, first, self.ports.clone());
         self.hosted().insert(group, Hosted::Running(Arc::clone(&replica)));
         replica
     }
@@ -173,7 +242,7 @@ impl Groups for RaftGroups {
 
     fn is_snapshot_due(&self, group: Group) -> bool {
         let Some(replica) = self.replica(group) else { return false };
-        self.ports.log.snapshot_due(GroupId(replica_id(group)), replica.snapshot_index())
+        self.ports.log.snapshot_due(GroupId(replica.id()), replica.snapshot_index())
     }
 
     fn keep(&self, group: Group) -> Pending<'_, Result<(), String>> {
@@ -183,6 +252,10 @@ impl Groups for RaftGroups {
                 None => Ok(()),
             }
         })
+    }
+
+    fn holds(&self, group: Group) -> bool {
+        self.lock_seats().contains_key(&group)
     }
 
     fn trouble(&self) -> Option<String> {

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use proffer_engine::catalog::Command;
+use proffer_engine::codec;
 use proffer_engine::decide::request::Request;
 use proffer_engine::keys::{CustomerId, OfferKey, Revision, ShardId, TenantId};
-use proffer_engine::profile::command::{Counted, PutProfile, Release, ShardOp};
-use proffer_engine::profile::state::Profile;
+use proffer_engine::profile::command::{PutProfile, Release, ShardOp};
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::accounts::Sides;
@@ -19,16 +20,14 @@ use crate::calls::{
     BudgetReport, Call, Changed, Decided, Forwarded, Identity, Place, ProfileView, ProfileWrite, ReleaseRequest,
     RespondRequest, Responded, Status,
 };
-use crate::directory::Directory;
 use crate::error::Error;
-use crate::groups::{Group, Groups};
+use crate::groups::{Group, Groups, RaftGroups};
 use crate::lease::Tenure;
-use crate::limits::{BUDGET_READS_MAX, EXCLUDED_TRIES, PLACE_LOOK_MS, RETRY_AFTER_START_MS};
-use crate::meta::ask::MetaAsk;
+use crate::limits::{BUDGET_READS_MAX, CHANGE_BYTES_MAX, EXCLUDED_TRIES, PLACE_LOOK_MS, RETRY_AFTER_START_MS};
+use crate::meta::command::Founding;
 use crate::meta::door::MetaDoor;
 use crate::meta::roster::Roster;
-use crate::ports::offload::{self, Offload};
-use crate::post::Post;
+use crate::post::{Answer, Post, ToMeta, ToShard};
 use crate::routing::Router;
 use crate::shard::ask::{Ask, DecideAsk, Lane, ReadAsk, Reply, RespondAsk, WriteAsk};
 use crate::shard::door::ShardDoor;
@@ -48,10 +47,15 @@ pub(crate) struct Inner {
     pub(crate) shards: Vec<Arc<ShardDoor>>,
     pub(crate) meta: Arc<MetaDoor>,
     pub(crate) groups: Arc<dyn Groups>,
-    pub(crate) offload: Arc<dyn Offload>,
-    pub(crate) directory: Arc<Directory>,
     pub(crate) post: Post,
+    /// What the cluster was created with.
+    pub(crate) founding: Founding,
+    /// The newest roster that this node has applied.
     pub(crate) roster: watch::Receiver<Arc<Roster>>,
+    /// This node's replicas, if its groups have any.
+    pub(crate) replicas: Option<Arc<RaftGroups>>,
+    /// What runs beside the actors, as long as the node does.
+    pub(crate) tasks: Mutex<JoinSet<()>>,
     /// No call is admitted any more.
     pub(crate) closing: AtomicBool,
     /// Tells the supervisor to drain, and says when that is done.
@@ -62,6 +66,18 @@ pub(crate) struct Inner {
 impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Handle").field("shards", &self.inner.router.shards()).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// The groups that nobody leads, as far as is known.
+    pub(crate) fn unled(&self) -> Vec<Group> {
+        let is_led = |group: Group| match group {
+            Group::Meta => self.meta.is_up(),
+            Group::Shard(shard) => self.shards[usize::from(shard.0)].is_up(),
+        };
+        let all = std::iter::once(Group::Meta).chain(self.router.all().map(Group::Shard));
+        all.filter(|group| !is_led(*group) && self.post.directory.leader_elsewhere(*group).is_none()).collect()
     }
 }
 
@@ -120,13 +136,13 @@ impl Handle {
         if self.inner.shards[usize::from(shard.0)].is_up() {
             return Place::Here;
         }
-        self.inner.directory.leader_elsewhere(Group::Shard(shard)).map_or(Place::Nowhere, Place::At)
+        self.inner.post.directory.leader_elsewhere(Group::Shard(shard)).map_or(Place::Nowhere, Place::At)
     }
 
     /// Returns when calls about a customer may be answered elsewhere than at `was`, a moment later in any case, and at the deadline at
     /// the latest.
     pub async fn place_changes(&self, tenant: &TenantId, customer: &CustomerId, was: Place, deadline: Instant) {
-        let mut changes = self.inner.directory.watch();
+        let mut changes = self.inner.post.directory.watch();
         let until = deadline.min(Instant::now() + Duration::from_millis(PLACE_LOOK_MS));
         while self.place(tenant, customer) == was {
             if !matches!(timeout_at(until, changes.changed()).await, Ok(Ok(()))) {
@@ -300,9 +316,25 @@ impl Handle {
         deadline: Instant,
     ) -> Result<Vec<Result<Changed, Error>>, Error> {
         self.open()?;
-        let (reply, answer) = oneshot::channel();
-        self.inner.meta.send(MetaAsk::Change { commands, deadline, reply })?;
-        answered(deadline, answer).await
+        let mut answers = Vec::with_capacity(commands.len());
+        for commands in pieces(commands) {
+            let count = commands.len();
+            match self.inner.post.meta(ToMeta::Change(commands), deadline).await {
+                Ok(Answer::Changed(changed)) => {
+                    answers.extend(changed.into_iter().map(|changed| changed.map_err(Error::from)));
+                }
+                Ok(_) => return Err(Error::Unknown),
+                Err(error) if answers.is_empty() => return Err(error),
+                // Some pieces are known of: what became of this one, and that the later ones were not begun, is said of each.
+                Err(error) => answers.extend((0..count).map(|_| Err(error.clone()))),
+            }
+        }
+        let newest = answers.iter().flatten().map(|changed: &Changed| changed.revision).max();
+        if let Some(newest) = newest {
+            // It is in force where the catalogue is led. Whoever reads here next finds it here too, unless this node is far behind.
+            let _ = self.wait_for_revision(newest, deadline).await;
+        }
+        Ok(answers)
     }
 
     /// Waits until revision `revision` is in force here.
@@ -323,17 +355,16 @@ impl Handle {
     /// Waits until revision `revision` is in force on every node that may decide.
     ///
     /// # Errors
-    /// [`Error::NotLed`] if the catalogue is not led here, [`Error::Unavailable`] past the deadline.
+    /// [`Error::NotLed`] if nobody leads the catalogue, [`Error::Unavailable`] past the deadline.
     pub async fn wait_everywhere(&self, revision: Revision, deadline: Instant) -> Result<(), Error> {
         self.open()?;
-        let (reply, answer) = oneshot::channel();
-        self.inner.meta.send(MetaAsk::Everywhere { revision, reply })?;
-        match timeout_at(deadline, answer).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) | Err(_) => Err(Error::Unavailable {
+        match self.inner.post.meta(ToMeta::Everywhere(revision), deadline).await {
+            Ok(_) => Ok(()),
+            Err(Error::Unknown | Error::Expired) => Err(Error::Unavailable {
                 reason: format!("catalogue revision {revision} is not in force on every node yet"),
                 retry_after_ms: RETRY_AFTER_START_MS,
             }),
+            Err(error) => Err(error),
         }
     }
 
@@ -344,14 +375,9 @@ impl Handle {
     /// [`Error::Unavailable`] and the like if one shard cannot answer.
     pub async fn has_history(&self, tenant: &TenantId, offer: OfferKey, deadline: Instant) -> Result<bool, Error> {
         self.known(tenant)?;
-        for shard in &self.inner.shards {
-            let (state, _) = self
-                .ask(shard, deadline, Lane::Bulk(tenant.clone()), |reply| Ask::Read(ReadAsk::State { reply }))
-                .await?;
-            let tenant = tenant.clone();
-            let search = move || state.profiles_of(&tenant).any(|(_, profile)| has_seen(profile, offer));
-            let found = offload::call(&*self.inner.offload, offload::Lane::Bulk, search).await;
-            if found.map_err(|_lost| Error::Poisonous)? {
+        for shard in self.inner.router.all() {
+            let ask = ToShard::History { tenant: tenant.clone(), offer };
+            if matches!(self.inner.post.shard(shard, ask, deadline).await?, Answer::Seen(true)) {
                 return Ok(true);
             }
         }
@@ -368,15 +394,16 @@ impl Handle {
         let mut sides = Sides::default();
         let mut torn: BTreeSet<ShardId> = (0..self.inner.router.shards()).map(ShardId).collect();
         for _ in 0..BUDGET_READS_MAX {
-            let (reply, answer) = oneshot::channel();
-            self.inner.meta.send(MetaAsk::Budget { tenant: tenant.clone(), offer, reply })?;
-            sides.ledger = answered(deadline, answer).await?;
+            let ask = ToMeta::Budget { tenant: tenant.clone(), offer };
+            if let Answer::Rows(rows) = self.inner.post.meta(ask, deadline).await? {
+                sides.ledger = rows;
+            }
             let accounts: Vec<_> = sides.ledger.iter().map(|row| row.account).collect();
             for shard in torn {
-                let (door, accounts) = (&self.inner.shards[usize::from(shard.0)], accounts.clone());
-                let ask = |reply| Ask::Read(ReadAsk::Escrow { accounts, reply });
-                let held = self.ask(door, deadline, Lane::Request(tenant.clone()), ask).await?;
-                sides.put(shard, held);
+                let ask = ToShard::Held { tenant: tenant.clone(), accounts: accounts.clone() };
+                if let Answer::Held(held) = self.inner.post.shard(shard, ask, deadline).await? {
+                    sides.put(shard, held);
+                }
             }
             torn = sides.torn();
             if torn.is_empty() {
@@ -395,14 +422,10 @@ impl Handle {
         if self.inner.closing.load(Ordering::Acquire) {
             reasons.push("shutting down".to_owned());
         }
-        if !self.inner.meta.is_up() {
-            reasons.push("the catalogue is not recovered".to_owned());
-        }
-        for (index, shard) in self.inner.shards.iter().enumerate() {
-            if !shard.is_up() {
-                reasons.push(format!("shard {index} is not recovered"));
-            }
-        }
+        reasons.extend(self.inner.unled().into_iter().map(|group| match group {
+            Group::Meta => "nobody leads the catalogue".to_owned(),
+            Group::Shard(shard) => format!("nobody leads shard {}", shard.0),
+        }));
         if !self.inner.tenure.is_held() {
             reasons.push(self.inner.tenure.refusal().to_string());
         }
@@ -425,6 +448,8 @@ impl Handle {
         let mut drained = self.inner.drained.clone();
         // An error means that the supervisor is gone: then there is nothing left to wait for.
         let _ = drained.wait_for(|drained| *drained).await;
+        self.inner.post.ways.store(None);
+        self.inner.tasks.lock().expect("no holder panics").abort_all();
     }
 
     /// The shard that a profile lives in.
@@ -484,12 +509,18 @@ impl Handle {
     }
 }
 
-/// Whether a profile has an impression or outcome of the offer, also one of which only the count is left.
-fn has_seen(profile: &Profile, offer: OfferKey) -> bool {
-    let older = profile.dealings.iter().flat_map(|dealings| &dealings.older);
-    profile.exposures.iter().any(|seen| seen.offer == offer)
-        || profile.outcomes().iter().any(|outcome| outcome.offer == offer)
-        || older.into_iter().any(|(counted, _)| *counted == Counted::Offer(offer))
+/// Commands in pieces that fit into a message, in order.
+fn pieces(commands: Vec<Command>) -> Vec<Vec<Command>> {
+    let (mut pieces, mut bytes) = (vec![Vec::new()], 0);
+    for command in commands {
+        bytes += codec::encode(&command).len();
+        if bytes > CHANGE_BYTES_MAX && pieces.last().is_some_and(|piece| !piece.is_empty()) {
+            bytes = codec::encode(&command).len();
+            pieces.push(Vec::new());
+        }
+        pieces.last_mut().expect("there is one from the beginning").push(command);
+    }
+    pieces
 }
 
 /// Waits for an answer. A reply port dropped unanswered, or none in time, leaves the outcome unknown.

@@ -1,20 +1,24 @@
 //! Which disk this is and how often it was started: with it, a wiped, doubled or older copy of a disk is told apart.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bincode::{Decode, Encode};
 use proffer_engine::codec::{self, DecodeError};
+use proffer_engine::keys::ShardId;
 
+use crate::groups::Group;
 use crate::meta::command::Founding;
 use crate::ports::disk::{Disk, DiskError, read_all};
 use crate::ports::entropy::Entropy;
 
 const NAME: &str = "identity";
 const TEMPORARY: &str = "identity.tmp";
-const BYTES_MAX: u64 = 1_024;
+const BYTES_MAX: u64 = 1_024 * 1_024;
 /// The checksum that the encoded identity follows.
 const CRC_BYTES: usize = 4;
 
 /// A disk's identity after a start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// Drawn when the disk was first used; no two disks have the same.
     pub disk_id: u128,
@@ -22,15 +26,43 @@ pub struct Identity {
     pub boots: u64,
     /// The write-ahead log that lies here, once there is one.
     pub log: Option<u64>,
-    /// The cluster that the disk is of, once it is of one: what was fixed when it was created.
-    pub cluster: Option<Founding>,
+    /// The cluster that the disk is of, once it is of one.
+    pub cluster: Option<Belonging>,
 }
+
+/// What a disk is in its cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Belonging {
+    /// What was fixed when the cluster was created.
+    pub founding: Founding,
+    /// The node that it is.
+    pub node: u64,
+    /// The replicas that lie here, by group.
+    pub seats: BTreeMap<Group, u64>,
+    /// Replicas that have left, and of which something may lie here still.
+    pub leaving: BTreeSet<u64>,
+    /// The other nodes and where they were reached last: whom to ask when nothing else is known.
+    pub peers: BTreeMap<u64, String>,
+}
+
+impl Belonging {
+    /// The node that founds a cluster: it holds the first replica of every group.
+    pub fn founder(founding: Founding) -> Self {
+        let shards = (0..founding.shards).map(|shard| (Group::Shard(ShardId(shard)), 2 + u64::from(shard)));
+        let seats = std::iter::once((Group::Meta, 1)).chain(shards).collect();
+        Belonging { founding, node: FOUNDER, seats, leaving: BTreeSet::new(), peers: BTreeMap::new() }
+    }
+}
+
+/// The node that founds a cluster. Later ones have ids of entries that admit them, which are larger.
+pub const FOUNDER: u64 = 1;
 
 #[derive(Debug, PartialEq, Eq, Encode, Decode)]
 enum Stored {
     V1 { disk_id: u128, boots: u64 },
     V2 { disk_id: u128, boots: u64, log: Option<u64> },
     V3 { disk_id: u128, boots: u64, log: Option<u64>, cluster: Option<Founding> },
+    V4 { disk_id: u128, boots: u64, log: Option<u64>, cluster: Option<Belonging> },
 }
 
 /// Why a disk's identity cannot be told.
@@ -39,6 +71,9 @@ pub enum IdentityError {
     /// The disk failed.
     #[error("cannot keep the disk's identity: {0}")]
     Disk(#[from] DiskError),
+    /// Nobody did the work.
+    #[error("cannot keep the disk's identity: {0}")]
+    Lost(String),
     /// The file is not what was written.
     #[error("the file {NAME} is corrupt: it does not say which disk this is")]
     Corrupt,
@@ -61,12 +96,15 @@ pub fn start(disk: &dyn Disk, entropy: &dyn Entropy) -> Result<Identity, Identit
     let names = disk.list()?;
     let identity = if names.iter().any(|name| name == NAME) {
         match read(disk)? {
-            Stored::V1 { .. } | Stored::V2 { .. } if names.iter().any(|name| name != NAME && name != TEMPORARY) => {
+            Stored::V1 { .. } | Stored::V2 { .. } | Stored::V3 { .. }
+                if names.iter().any(|name| name != NAME && name != TEMPORARY) =>
+            {
                 return Err(IdentityError::Older);
             }
             Stored::V1 { disk_id, boots } => Identity { disk_id, boots: boots + 1, log: None, cluster: None },
             Stored::V2 { disk_id, boots, log } => Identity { disk_id, boots: boots + 1, log, cluster: None },
-            Stored::V3 { disk_id, boots, log, cluster } => Identity { disk_id, boots: boots + 1, log, cluster },
+            Stored::V3 { disk_id, boots, log, .. } => Identity { disk_id, boots: boots + 1, log, cluster: None },
+            Stored::V4 { disk_id, boots, log, cluster } => Identity { disk_id, boots: boots + 1, log, cluster },
         }
     } else if let Some(data) = names.iter().find(|name| *name != TEMPORARY) {
         return Err(IdentityError::Missing(data.clone()));
@@ -77,7 +115,7 @@ pub fn start(disk: &dyn Disk, entropy: &dyn Entropy) -> Result<Identity, Identit
     if names.iter().any(|name| name == TEMPORARY) {
         disk.remove(TEMPORARY)?;
     }
-    remember(disk, identity)?;
+    remember(disk, &identity)?;
     Ok(identity)
 }
 
@@ -86,9 +124,9 @@ pub fn start(disk: &dyn Disk, entropy: &dyn Entropy) -> Result<Identity, Identit
 ///
 /// # Errors
 /// What the disk says.
-pub fn remember(disk: &dyn Disk, identity: Identity) -> Result<(), IdentityError> {
-    let Identity { disk_id, boots, log, cluster } = identity;
-    let encoded = codec::encode(&Stored::V3 { disk_id, boots, log, cluster });
+pub fn remember(disk: &dyn Disk, identity: &Identity) -> Result<(), IdentityError> {
+    let Identity { disk_id, boots, log, cluster } = identity.clone();
+    let encoded = codec::encode_stored("the disk's identity", &Stored::V4 { disk_id, boots, log, cluster });
     let crc = crc32c::crc32c(&encoded).to_le_bytes();
     disk.create(TEMPORARY)?;
     disk.append(TEMPORARY, &[&crc[..], &encoded].concat())?;
@@ -127,6 +165,13 @@ mod tests {
         let bytes = codec::encode(&stored());
         assert_eq!(bytes, [&[2, 251, 2, 1, 7, 0, 1][..], &[9; 16], &[3]].concat());
         assert_eq!(codec::decode::<Stored>("identity", &bytes).unwrap(), stored());
+        let founding = Founding { secret: [9; 16], shards: 1 };
+        let belonging = Belonging { peers: [(2, "b".to_owned())].into(), ..Belonging::founder(founding) };
+        let stored = || Stored::V4 { disk_id: 0x0102, boots: 7, log: None, cluster: Some(belonging.clone()) };
+        let bytes = codec::encode(&stored());
+        let belongs = [1, 2, 0, 1, 1, 0, 2, 0, 1, 2, 1, b'b'];
+        assert_eq!(bytes, [&[3, 251, 2, 1, 7, 0, 1][..], &[9; 16], &[1], &belongs].concat());
+        assert_eq!(codec::decode::<Stored>("identity", &bytes).unwrap(), stored());
     }
 
     #[test]
@@ -135,11 +180,12 @@ mod tests {
         let entropy = SeededEntropy::new(1);
         let first = start(&disk, &entropy).unwrap();
         assert_eq!(first.log, None);
-        let known = Identity { log: Some(77), cluster: Some(Founding { secret: [7; 16], shards: 16 }), ..first };
-        remember(&disk, known).unwrap();
+        let cluster = Some(Belonging::founder(Founding { secret: [7; 16], shards: 16 }));
+        let known = Identity { log: Some(77), cluster, ..first };
+        remember(&disk, &known).unwrap();
         disk.cut_power(|_, _| 0);
         for boots in 2..4 {
-            assert_eq!(start(&disk, &entropy).unwrap(), Identity { boots, ..known });
+            assert_eq!(start(&disk, &entropy).unwrap(), Identity { boots, ..known.clone() });
         }
     }
 
@@ -166,7 +212,7 @@ mod tests {
         assert_eq!(first.boots, 1);
         for boots in 2..5 {
             disk.cut_power(|_, _| 0);
-            assert_eq!(start(&disk, &entropy).unwrap(), Identity { boots, ..first });
+            assert_eq!(start(&disk, &entropy).unwrap(), Identity { boots, ..first.clone() });
         }
         assert_ne!(start(&MemoryDisk::new(), &entropy).unwrap().disk_id, first.disk_id);
     }

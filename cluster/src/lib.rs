@@ -21,6 +21,8 @@ pub mod error;
 pub mod group;
 mod groups;
 pub mod handle;
+mod home;
+mod hosting;
 pub mod identity;
 mod lease;
 pub mod limits;
@@ -41,6 +43,7 @@ pub mod propose;
     )
 )]
 mod raft;
+mod reconcile;
 pub mod routing;
 #[cfg(test)]
 mod scenarios;

@@ -221,3 +221,28 @@ pub const LEASE_ANSWER_MS: u64 = 600;
 pub const LEASE_LOOK_MS: u64 = 100;
 /// How often it is said at most that the leader's clock is wrong, in milliseconds.
 pub const CLOCK_WARNING_MS: u64 = 60_000;
+
+/// Largest part of a change of the catalogue that goes to its leader at a time.
+pub const CHANGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// How often a node looks whether it holds the replicas that it should, if it hears of no change, in milliseconds.
+pub const HOSTING_ROUND_MS: u64 = 60_000;
+/// How long it waits after that failed, in milliseconds.
+pub const HOSTING_RETRY_MS: u64 = 1_000;
+/// How often the leader of a group looks whether its members are as they should be, in milliseconds.
+pub const RECONCILE_MS: u64 = 50;
+/// A node that has been there for so long without a break, in milliseconds, may be handed a leadership that it does not have to get.
+pub const SETTLED_MS: u64 = 2_000;
+/// Entries that a replica may lack when it is made a voter.
+pub const CAUGHT_UP_ENTRIES: u64 = 64;
+/// How often a node looks whether it leads something else than before, in milliseconds.
+pub const CLAIMS_LOOK_MS: u64 = 10;
+/// How often a node tells the others what it leads when nothing changes, in milliseconds.
+pub const CLAIMS_TELL_MS: u64 = 250;
+/// After so long without a word of a node, in milliseconds, nothing is known of what it leads.
+pub const CLAIMS_SILENT_MS: u64 = 1_000;
+/// Longest time that one request of the cluster's own takes on its way, in milliseconds; it is made again.
+pub const COURIER_MS: u64 = 2_000;
+/// How often a node that wants to join asks again, in milliseconds.
+pub const JOIN_RETRY_MS: u64 = 500;
+/// How long it asks before it gives up, in milliseconds.
+pub const JOIN_MS_MAX: u64 = 60_000;

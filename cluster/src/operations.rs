@@ -1,15 +1,18 @@
 //! What operators see of the cluster, and do to it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::oneshot;
+use proffer_engine::keys::ShardId;
 use tokio::time::Instant;
 
-use crate::calls::Operation;
+use crate::calls::{ClusterReport, GroupReport, NodeReport, Operation};
 use crate::error::Error;
-use crate::handle::{Handle, answered};
-use crate::meta::ask::MetaAsk;
-use crate::meta::roster::Roster;
+use crate::groups::Group;
+use crate::handle::Handle;
+use crate::limits::COURIER_MS;
+use crate::meta::roster::{Members, Roster};
+use crate::post::{Answer, ToMeta};
 
 impl Handle {
     /// Who is where, as far as this node has applied it.
@@ -17,14 +20,84 @@ impl Handle {
         Arc::clone(&self.inner.roster.borrow())
     }
 
-    /// Does what an operator wants, where the catalogue is led here. What it comes to is told in words, and so is why it is refused.
+    /// Nodes, groups, and who leads, as far as this node has heard. O(nodes × groups).
+    pub fn report(&self) -> ClusterReport {
+        let inner = &self.inner;
+        let (roster, directory) = (self.roster(), &inner.post.directory);
+        let own = directory.own();
+        let (leads, peers) = (directory.counts(), inner.post.ways.load_full());
+        let nodes = roster.nodes().map(|(node, record)| NodeReport {
+            node,
+            peer_address: record.info.peer_address.clone(),
+            http_address: record.info.http_address.clone(),
+            zone: record.info.zone.clone(),
+            standing: record.standing,
+            is_up: node == own || peers.as_ref().is_some_and(|peers| peers.is_up(node)),
+            leads: leads.get(&node).copied().unwrap_or(0),
+            replicas: roster.replicas_of(node).count(),
+        });
+        let groups = roster.groups().map(|(group, record)| {
+            let leader = directory.leader(group);
+            GroupReport {
+                shard: match group {
+                    Group::Meta => None,
+                    Group::Shard(shard) => Some(shard),
+                },
+                leader: leader.map(|(node, _)| node),
+                term: leader.map_or(0, |(_, term)| term),
+                voters: roster.nodes_of(&record.now.voters).into_iter().collect(),
+                learners: roster.nodes_of(&record.now.learners).into_iter().collect(),
+                target: record.target.as_ref().map(|target| by_node(&roster, target)),
+            }
+        });
+        ClusterReport {
+            cluster: inner.founding.cluster_id(),
+            node: own,
+            meta_leader: directory.leader(Group::Meta).map(|(node, _)| node),
+            nodes: nodes.collect(),
+            groups: groups.collect(),
+        }
+    }
+
+    /// Does what an operator wants. What it comes to is told in words, and so is why it is refused. What takes long goes on after the
+    /// answer: [`Handle::report`] shows how far it is.
     ///
     /// # Errors
-    /// If it was not done, or is not known to be: not led here, too late.
+    /// If it was not done, or is not known to be.
     pub async fn operate(&self, operation: Operation, deadline: Instant) -> Result<Result<String, String>, Error> {
-        self.open()?;
-        let (reply, answer) = oneshot::channel();
-        self.inner.meta.send(MetaAsk::Operate { operation, reply })?;
-        answered(deadline, answer).await
+        match self.inner.post.meta(ToMeta::Operate(operation), deadline).await? {
+            Answer::Operated(words) => Ok(Ok(words)),
+            Answer::Barred(reason) => Ok(Err(reason)),
+            _ => Err(Error::Unknown),
+        }
     }
+
+    /// Hands over everything that this node leads to those that have everything, as far as there are any. Calls go on being answered.
+    pub async fn step_down(&self) {
+        let Some(groups) = &self.inner.replicas else { return };
+        self.inner.post.directory.take_no_leads();
+        let until = Instant::now() + Duration::from_millis(COURIER_MS);
+        while Instant::now() < until {
+            let led: Vec<Group> = groups.led().into_keys().filter(|group| groups.has_other_voters(*group)).collect();
+            if led.is_empty() {
+                return;
+            }
+            for group in led {
+                if let Err(reason) = groups.hand_over(group).await {
+                    tracing::debug!(%group, %reason, "not handed over yet");
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// The shards by number.
+    pub fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
+        self.inner.router.all()
+    }
+}
+
+fn by_node(roster: &Roster, members: &Members) -> (Vec<u64>, Vec<u64>) {
+    let nodes = |replicas| roster.nodes_of(replicas).into_iter().collect();
+    (nodes(&members.voters), nodes(&members.learners))
 }

@@ -1,35 +1,41 @@
-//! Starting a node: identity, log, recovery, actors.
+//! Starting a node: identity, log, recovery, actors, and its place among the others.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use proffer_engine::keys::ShardId;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
-use crate::actors::root::{self, Recovered, RootMsg, RootStart};
+use crate::actors::root::{self, RootStart, Supervisor};
 use crate::config::{Begin, Config};
 use crate::directory::Directory;
 use crate::error::StartError;
-use crate::groups::{Groups, NoPeers, RaftGroups};
+use crate::groups::{Group, Groups, RaftGroups};
 use crate::handle::{Handle, Inner};
-use crate::identity::{self, Identity};
-use crate::lease::{LocalGrantor, Tenure};
+use crate::home::Home;
+use crate::hosting::Hosting;
+use crate::identity::{self, Belonging, Identity};
+use crate::lease::Tenure;
 use crate::limits::START_IN_TROUBLE_MS;
 use crate::log::{Log, LogOptions, LogPorts};
 use crate::meta::command::Founding;
 use crate::meta::door::MetaDoor;
+use crate::meta::hearing::Hearing;
 use crate::meta::keeper::Whereabouts;
 use crate::meta::leader::Surroundings as MetaSurroundings;
 use crate::meta::roster::NodeInfo;
+use crate::peers::{Peers, PeersConfig};
 use crate::ports::clock::Clock;
 use crate::ports::disk::Disk;
 use crate::ports::entropy::Entropy;
 use crate::ports::fatal::Fatal;
 use crate::ports::network::Network;
 use crate::ports::offload::{self, Lane, Offload};
-use crate::post::Post;
+use crate::post::{self, Admission, Local, NearestGrantor, PeerCarrier, PeerService, Porter, Post, Ways};
 use crate::raft::{ReplicaPorts, Timing};
+use crate::reconcile::Reconcile;
 use crate::routing::Router;
 use crate::shard::door::ShardDoor;
 use crate::shard::leader::Surroundings as ShardSurroundings;
@@ -59,7 +65,8 @@ impl std::fmt::Debug for Ports {
     }
 }
 
-/// Recovers the node from its disk (an empty one founds a cluster) and starts it. Returns when everything recovered decides.
+/// Recovers the node from its disk and starts it; an empty disk founds a cluster or joins one, as the configuration says. Returns when
+/// everything that it holds is recovered and everything that there is is led by somebody.
 ///
 /// # Errors
 /// See [`StartError`]; nothing is running then.
@@ -71,6 +78,17 @@ pub async fn start(config: Config, ports: Ports) -> Result<Handle, StartError> {
         .await
         .map_err(|error| failed("the disk's identity", error.to_string()))?
         .map_err(|error| failed("the disk's identity", error.to_string()))?;
+    let info = NodeInfo {
+        disk: identity.disk_id,
+        boots: identity.boots,
+        peer_address: config.peer_address.clone(),
+        http_address: config.http_address.clone(),
+        zone: config.zone.clone(),
+    };
+    let belonging = match identity.cluster.clone() {
+        Some(belonging) => belonging,
+        None => begin(&config.begin, &info, &ports).await?,
+    };
     let options = LogOptions { durability: config.durability, expected: identity.log, ..LogOptions::default() };
     let log_ports = LogPorts {
         disk: Arc::clone(&ports.disk),
@@ -80,22 +98,11 @@ pub async fn start(config: Config, ports: Ports) -> Result<Handle, StartError> {
     };
     let (log, recovery) =
         Log::open(options, log_ports).await.map_err(|error| failed("the write-ahead log", error.to_string()))?;
-    let Begin::Bootstrap { shards } = config.begin else {
-        return Err(StartError::Config("this node is of no cluster".to_owned()));
-    };
-    let founding = identity.cluster.unwrap_or_else(|| {
-        let mut secret = [0; 16];
-        ports.entropy.fill(&mut secret);
-        Founding { secret, shards }
-    });
-    if (identity.log, identity.cluster) != (Some(log.id()), Some(founding)) {
-        let known = Identity { log: Some(log.id()), cluster: Some(founding), ..identity };
-        let disk = Arc::clone(&ports.disk);
-        offload::call(&*ports.offload, Lane::Bulk, move || identity::remember(&*disk, known))
-            .await
-            .map_err(|error| failed("the disk's identity", error.to_string()))?
-            .map_err(|error| failed("the disk's identity", error.to_string()))?;
-    }
+    let home = Arc::new(Home::new(identity.clone(), Arc::clone(&ports.disk), Arc::clone(&ports.offload)));
+    let known = Identity { log: Some(log.id()), cluster: Some(belonging.clone()), ..identity.clone() };
+    home.change(|identity| *identity = known)
+        .await
+        .map_err(|error| failed("the disk's identity", error.to_string()))?;
     if let Some(dropped) = recovery.dropped {
         tracing::warn!(?dropped, "the log ended in the middle of a write that was never acknowledged");
     }
@@ -104,29 +111,68 @@ pub async fn start(config: Config, ports: Ports) -> Result<Handle, StartError> {
         .await
         .map_err(|error| failed("the snapshots", error.to_string()))?
         .map_err(|error| failed("the snapshots", error.to_string()))?;
-    let groups = RaftGroups::new(ReplicaPorts {
+    let ways = Ways::default();
+    let replica_ports = ReplicaPorts {
         log,
         snapshots,
         offload: Arc::clone(&ports.offload),
         entropy: Arc::clone(&ports.entropy),
-        carrier: Arc::new(NoPeers),
+        carrier: Arc::new(PeerCarrier(Arc::clone(&ways))),
         timing: Timing::FAST,
         building: Arc::default(),
-    });
-    let info = NodeInfo {
-        disk: identity.disk_id,
-        boots: identity.boots,
-        peer_address: config.peer_address.clone(),
-        http_address: config.http_address.clone(),
-        zone: config.zone.clone(),
     };
-    assemble(config, ports, Arc::new(groups), founding, Whereabouts::of(info)).await
+    let groups = Arc::new(RaftGroups::new(belonging.node, belonging.seats.clone(), replica_ports));
+    let whereabouts = Whereabouts::of(info.clone());
+    let hearing = Arc::clone(&whereabouts.hearing);
+    let place = Place { founding: belonging.founding, node: belonging.node, whereabouts, ways };
+    let mut node = build(&config, &ports, Arc::clone(&groups) as _, place).await?;
+    node.inner.replicas = Some(Arc::clone(&groups));
+    meet(&node, &ports, groups, home, &belonging, info, hearing);
+    Ok(node.ready().await)
 }
 
-/// The node that founds a cluster.
-const FOUNDER: u64 = 1;
+/// What an empty disk becomes.
+async fn begin(begin: &Begin, info: &NodeInfo, ports: &Ports) -> Result<Belonging, StartError> {
+    match begin {
+        Begin::Bootstrap { shards } => {
+            let mut secret = [0; 16];
+            ports.entropy.fill(&mut secret);
+            Ok(Belonging::founder(Founding { secret, shards: *shards }))
+        }
+        Begin::Join(addresses) => {
+            post::join(addresses, info.clone(), Arc::clone(&ports.network), Arc::clone(&ports.entropy)).await
+        }
+        Begin::Neither => Err(StartError::Config(
+            "the data directory is empty, and nothing says what to begin with: found a cluster, or join one".to_owned(),
+        )),
+    }
+}
 
-/// Starts a node over its groups.
+/// Where a node stands in its cluster.
+pub(crate) struct Place {
+    pub(crate) founding: Founding,
+    pub(crate) node: u64,
+    pub(crate) whereabouts: Whereabouts,
+    pub(crate) ways: Ways,
+}
+
+impl Place {
+    /// Of the node that founds a cluster, and knows no others.
+    #[cfg(test)]
+    pub(crate) fn alone(founding: Founding, whereabouts: Whereabouts) -> Self {
+        Place { founding, node: crate::identity::FOUNDER, whereabouts, ways: Ways::default() }
+    }
+}
+
+/// A node whose actors run, though nobody may lead yet.
+struct Built {
+    inner: Inner,
+    groups: Arc<dyn Groups>,
+    supervisor: Supervisor,
+}
+
+/// Starts a node over its groups, alone.
+#[cfg(test)]
 pub(crate) async fn assemble(
     config: Config,
     ports: Ports,
@@ -134,20 +180,22 @@ pub(crate) async fn assemble(
     founding: Founding,
     whereabouts: Whereabouts,
 ) -> Result<Handle, StartError> {
+    Ok(build(&config, &ports, groups, Place::alone(founding, whereabouts)).await?.ready().await)
+}
+
+async fn build(config: &Config, ports: &Ports, groups: Arc<dyn Groups>, place: Place) -> Result<Built, StartError> {
+    let Place { founding, node, whereabouts, ways } = place;
     if let Begin::Bootstrap { shards } = config.begin
         && founding.shards != shards
     {
         tracing::warn!(asked = shards, shards = founding.shards, "the number of shards is fixed for ever");
     }
-    let (state, applied) = groups.recover_meta().await?;
-    let trouble = Arc::clone(&groups);
-    let offload = Arc::clone(&ports.offload);
     let router = Router::new(founding.secret, founding.shards);
     let (views, meta) = (Arc::new(Views::new()), Arc::new(MetaDoor::default()));
     let tenure = Arc::new(Tenure::new(Arc::clone(&ports.clock), Arc::clone(&views)));
     let doors: Vec<_> = (0..founding.shards).map(|_| Arc::new(ShardDoor::new())).collect();
-    let around = doors.iter().enumerate().map(|(index, door)| ShardSurroundings {
-        shard: ShardId(u16::try_from(index).expect("counted by a u16")),
+    let around = doors.iter().zip((0..).map(ShardId)).map(|(door, shard)| ShardSurroundings {
+        shard,
         door: Arc::clone(door),
         views: Arc::clone(&views),
         meta: Arc::clone(&meta),
@@ -155,24 +203,25 @@ pub(crate) async fn assemble(
         entropy: Arc::clone(&ports.entropy),
     });
     let around: Vec<_> = around.collect();
-    let mut recovered = vec![Recovered::Meta(state, applied)];
-    for shard in &around {
-        let (state, applied) = groups.recover_shard(shard.shard).await?;
-        recovered.push(Recovered::Shard(shard.clone(), state, applied));
+    let mut recovered = Vec::new();
+    for group in std::iter::once(Group::Meta).chain(router.all().map(Group::Shard)) {
+        if groups.holds(group) {
+            recovered.push(root::recover(group, &*groups, &around).await?);
+        }
     }
     let (drained_sender, drained) = watch::channel(false);
     let roster = whereabouts.roster.subscribe();
     let boots = whereabouts.info.boots;
     let start = RootStart {
-        node: config.node,
-        groups,
-        offload: ports.offload,
-        fatal: ports.fatal,
+        node: config.node.clone(),
+        groups: Arc::clone(&groups),
+        offload: Arc::clone(&ports.offload),
+        fatal: Arc::clone(&ports.fatal),
         meta: MetaSurroundings {
             door: Arc::clone(&meta),
             shards: doors.clone(),
             views: Arc::clone(&views),
-            clock: ports.clock,
+            clock: Arc::clone(&ports.clock),
             tenure: Arc::clone(&tenure),
             founding,
             whereabouts,
@@ -182,56 +231,109 @@ pub(crate) async fn assemble(
     };
     let supervisor = root::spawn(start, recovered).await?;
     let (drain, mut draining) = watch::channel(false);
+    let drained_by = supervisor.clone();
     tokio::spawn(async move {
         // An error means that every handle is gone: then nobody can ask for anything any more.
         let _ = draining.wait_for(|draining| *draining).await;
-        let _ = supervisor.cast(RootMsg::Drain);
+        drained_by.drain();
     });
-    let (kept, grantor) = (Arc::clone(&tenure), Arc::new(LocalGrantor(Arc::clone(&meta))));
+    let local = Local { shards: doors.clone(), meta: Arc::clone(&meta), offload: Arc::clone(&ports.offload) };
+    let post = Post::new(Arc::new(local), Arc::new(Directory::new(node)), ways);
+    let (kept, grantor) = (Arc::clone(&tenure), Arc::new(NearestGrantor(post.clone())));
     let mut over = drained.clone();
     tokio::spawn(async move {
         tokio::select! {
             biased;
             // An error means that the supervisor is gone, and so is the node.
             _ = over.wait_for(|drained| *drained) => {}
-            () = kept.keep(FOUNDER, boots, grantor) => {}
+            () = kept.keep(node, boots, grantor) => {}
         }
     });
     let closing = AtomicBool::new(false);
-    // What was acknowledged decides before anybody is let in, however long that takes: an actor that cannot be recovered ends the
-    // process. Only a disk without room is no reason to wait for ever: what is missing is told to whoever asks.
-    let all_lead = async {
-        views.settled().await;
-        while !(meta.is_up() && doors.iter().all(|door| door.is_up())) {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    let in_trouble = async {
-        let mut patience = START_IN_TROUBLE_MS;
-        while patience > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            patience = if trouble.trouble().is_some() { patience.saturating_sub(10) } else { START_IN_TROUBLE_MS };
-        }
-    };
-    tokio::select! {
-        () = all_lead => {}
-        () = in_trouble => tracing::error!("the node starts, and cannot write: not everything is led"),
-    }
-    let (directory, post) = (Arc::new(Directory::new(1)), Post::default());
+    let tasks = Mutex::new(JoinSet::new());
     let inner = Inner {
         router,
         views,
         shards: doors,
         meta,
-        groups: trouble,
-        offload,
+        groups: Arc::clone(&groups),
         tenure,
-        directory,
-        roster,
         post,
+        founding,
+        roster,
+        replicas: None,
+        tasks,
         closing,
         drain,
         drained,
     };
-    Ok(Handle::new(inner))
+    Ok(Built { inner, groups, supervisor })
+}
+
+/// Takes the node's place among the others.
+fn meet(
+    node: &Built,
+    ports: &Ports,
+    groups: Arc<RaftGroups>,
+    home: Arc<Home>,
+    belonging: &Belonging,
+    info: NodeInfo,
+    hearing: Arc<Hearing>,
+) {
+    let own = belonging.node;
+    let post = &node.inner.post;
+    let cluster = belonging.founding.cluster_id();
+    let config = PeersConfig::new(Some(cluster), own, info.disk, info.boots, &info.peer_address);
+    let roster = node.inner.roster.clone();
+    let gatekeeper = Arc::new(Porter { roster: roster.clone() });
+    let admission = Arc::new(Admission { post: post.clone(), founding: belonging.founding, roster: roster.clone() });
+    let service = Arc::new(PeerService { post: post.clone(), groups: Arc::clone(&groups), admission, hearing });
+    let peers = Peers::start(config, Arc::clone(&ports.network), Arc::clone(&ports.entropy), gatekeeper, service);
+    for (node, address) in &belonging.peers {
+        peers.set_route(*node, address);
+    }
+    let peers = Arc::new(peers);
+    post.ways.store(Some(Arc::clone(&peers)));
+    let hosting = Hosting { node: own, home, groups: Arc::clone(&groups), supervisor: node.supervisor.clone(), peers };
+    let mut tasks = node.inner.tasks.lock().expect("no holder panics");
+    let reconcile = Reconcile {
+        groups: Arc::clone(&groups),
+        roster: roster.clone(),
+        post: post.clone(),
+        supervisor: node.supervisor.clone(),
+        seen: Arc::default(),
+    };
+    tasks.spawn(reconcile.run());
+    tasks.spawn(hosting.run(roster));
+    tasks.spawn(post::run_courier(post.clone()));
+    tasks.spawn(post::tell_claims(post.clone(), groups));
+    tasks.spawn(post::enroll(post.clone(), info));
+}
+
+impl Built {
+    /// Waits until everything that is in the cluster is led by somebody and this node's catalogue is as new as it has to be. Only a disk
+    /// without room is no reason to wait for ever: what is missing is told to whoever asks.
+    async fn ready(self) -> Handle {
+        let handle = Handle::new(self.inner);
+        let inner = &handle.inner;
+        let all_led = async {
+            inner.views.settled().await;
+            while !inner.unled().is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let in_trouble = async {
+            let mut patience = START_IN_TROUBLE_MS;
+            while patience > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                patience =
+                    if self.groups.trouble().is_some() { patience.saturating_sub(10) } else { START_IN_TROUBLE_MS };
+            }
+        };
+        tokio::select! {
+            () = all_led => {}
+            () = in_trouble => tracing::error!("the node starts, and cannot write: not everything is led"),
+        }
+        handle
+    }
 }

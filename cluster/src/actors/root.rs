@@ -28,6 +28,10 @@ use crate::shard::leader::Surroundings as ShardSurroundings;
 pub(crate) enum RootMsg {
     /// A dead actor's state is recovered: start it again.
     Revive(Box<Recovered>),
+    /// A group's replica does not belong here any more: its actor ends. Its replica has ended already.
+    Unhost(Group, oneshot::Sender<()>),
+    /// A replica that has fallen silent for good is started again, with its actor.
+    Restart(Group),
     /// Look whether snapshots are due.
     Round,
     /// Finish what is under way, keep snapshots, close the log.
@@ -38,6 +42,15 @@ pub(crate) enum RootMsg {
 pub(crate) enum Recovered {
     Meta(MetaState, Position),
     Shard(ShardSurroundings, ShardState, Position),
+}
+
+impl Recovered {
+    fn group(&self) -> Group {
+        match self {
+            Recovered::Meta(..) => Group::Meta,
+            Recovered::Shard(around, ..) => Group::Shard(around.shard),
+        }
+    }
 }
 
 /// The supervisor.
@@ -66,13 +79,72 @@ pub(crate) struct RootBody {
     generation: u64,
 }
 
+/// A way to the supervisor.
+#[derive(Clone)]
+pub(crate) struct Supervisor {
+    root: ActorRef<RootMsg>,
+    /// What each shard's actor needs of its node.
+    shards: Arc<Vec<ShardSurroundings>>,
+}
+
+impl Supervisor {
+    /// Recovers a group that belongs here from now on, and has its actor started.
+    ///
+    /// # Errors
+    /// If what is on the disk of it cannot be read.
+    pub(crate) async fn host(&self, group: Group, groups: &dyn Groups) -> Result<(), StartError> {
+        let recovered = recover(group, groups, &self.shards).await?;
+        let _ = self.root.cast(RootMsg::Revive(Box::new(recovered)));
+        Ok(())
+    }
+
+    /// Ends the actor of a group that belongs here no more, whose replica has ended.
+    pub(crate) async fn unhost(&self, group: Group) {
+        let (done, ended) = oneshot::channel();
+        let _ = self.root.cast(RootMsg::Unhost(group, done));
+        // An error means that the supervisor is gone, and all actors with it.
+        let _ = ended.await;
+    }
+
+    /// Starts a group's replica again, with its actor.
+    pub(crate) fn restart(&self, group: Group) {
+        let _ = self.root.cast(RootMsg::Restart(group));
+    }
+
+    /// Finishes what is under way, keeps snapshots, closes the log.
+    pub(crate) fn drain(&self) {
+        let _ = self.root.cast(RootMsg::Drain);
+    }
+}
+
+/// Reads a group's state from snapshot and log.
+pub(crate) async fn recover(
+    group: Group,
+    groups: &dyn Groups,
+    shards: &[ShardSurroundings],
+) -> Result<Recovered, StartError> {
+    match group {
+        Group::Meta => groups.recover_meta().await.map(|(state, at)| Recovered::Meta(state, at)),
+        Group::Shard(shard) => {
+            let around = shards.get(usize::from(shard.0)).cloned();
+            let around = around.ok_or_else(|| StartError::Recovery {
+                what: group.to_string(),
+                reason: "the cluster has no such shard".to_owned(),
+            })?;
+            let (state, at) = groups.recover_shard(shard).await?;
+            Ok(Recovered::Shard(around, state, at))
+        }
+    }
+}
+
 /// Starts the supervisor over recovered groups.
-pub(crate) async fn spawn(start: RootStart, recovered: Vec<Recovered>) -> Result<ActorRef<RootMsg>, StartError> {
+pub(crate) async fn spawn(start: RootStart, recovered: Vec<Recovered>) -> Result<Supervisor, StartError> {
+    let shards = Arc::new(start.shards.clone());
     let name = format!("{}/root", start.node);
     let (root, _) = Actor::spawn(Some(name), Root, (start, recovered))
         .await
         .map_err(|error| StartError::Spawn { what: "the supervisor".to_owned(), reason: error.to_string() })?;
-    Ok(root)
+    Ok(Supervisor { root, shards })
 }
 
 impl Actor for Root {
@@ -109,10 +181,24 @@ impl Actor for Root {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             RootMsg::Revive(recovered) => {
+                // What was recovered may have left this node meanwhile, or be here already.
+                let (group, groups) = (recovered.group(), &body.start.groups);
                 if !body.draining
+                    && groups.holds(group)
+                    && !body.hosts(group)
                     && let Err(error) = body.revive(myself.get_cell(), *recovered).await
                 {
                     body.start.fatal.stop(&format!("an actor that died cannot be started again: {error}"));
+                }
+            }
+            RootMsg::Unhost(group, done) => {
+                body.dismiss(group).await;
+                let _ = done.send(());
+            }
+            RootMsg::Restart(group) => {
+                if !body.draining && body.hosts(group) {
+                    body.dismiss(group).await;
+                    body.recover(group, Duration::ZERO, myself);
                 }
             }
             RootMsg::Round => {
@@ -188,9 +274,10 @@ impl RootBody {
     /// An actor died: recover and start it again, later each time; too often, and the process ends.
     fn died(&mut self, group: Group, why: &str, myself: ActorRef<RootMsg>) {
         tracing::error!(%group, why, "an actor died; it is recovered from snapshot and log");
-        match group {
-            Group::Meta => self.start.meta.door.close(),
-            Group::Shard(shard) => self.start.shards[usize::from(shard.0)].door.close(),
+        self.close_door(group);
+        self.forget(group);
+        if !self.start.groups.holds(group) {
+            return;
         }
         let now = Instant::now();
         let deaths = self.deaths.entry(group).or_default();
@@ -202,24 +289,58 @@ impl RootBody {
             return;
         }
         let back_off = Duration::from_millis(ACTOR_BACK_OFF_MS << (count - 1));
-        let (groups, fatal) = (Arc::clone(&self.start.groups), Arc::clone(&self.start.fatal));
-        let around = match group {
-            Group::Meta => None,
-            Group::Shard(shard) => Some(self.start.shards[usize::from(shard.0)].clone()),
+        self.recover(group, back_off, myself);
+    }
+
+    /// Ends a group's actor, if there is one, without its being missed.
+    async fn dismiss(&mut self, group: Group) {
+        let cell = match group {
+            Group::Meta => self.meta.as_ref().map(ActorRef::get_cell),
+            Group::Shard(_) => self.shards.get(&group).map(ActorRef::get_cell),
         };
+        self.forget(group);
+        if let Some(cell) = cell {
+            self.groups.remove(&cell.get_id());
+            // One that does not stop in time is left to itself: its log feeds it no more.
+            let _ = cell.stop_and_wait(None, Some(Duration::from_millis(DRAIN_MS_MAX))).await;
+        }
+        self.close_door(group);
+    }
+
+    fn close_door(&self, group: Group) {
+        match group {
+            Group::Meta => self.start.meta.door.close(),
+            Group::Shard(shard) => self.start.shards[usize::from(shard.0)].door.close(),
+        }
+    }
+
+    fn forget(&mut self, group: Group) {
+        match group {
+            Group::Meta => drop(self.meta.take()),
+            Group::Shard(_) => drop(self.shards.remove(&group)),
+        }
+    }
+
+    fn hosts(&self, group: Group) -> bool {
+        match group {
+            Group::Meta => self.meta.is_some(),
+            Group::Shard(_) => self.shards.contains_key(&group),
+        }
+    }
+
+    /// Reads a group's state from snapshot and log after a while, and has its actor started.
+    fn recover(&self, group: Group, back_off: Duration, myself: ActorRef<RootMsg>) {
+        let (groups, fatal) = (Arc::clone(&self.start.groups), Arc::clone(&self.start.fatal));
+        let left = Arc::clone(&self.start.groups);
+        let shards = self.start.shards.clone();
         let recovery = tokio::spawn(async move {
             tokio::time::sleep(back_off).await;
-            match around {
-                None => groups.recover_meta().await.map(|(state, at)| Recovered::Meta(state, at)),
-                Some(around) => {
-                    let recovered = groups.recover_shard(around.shard).await;
-                    recovered.map(|(state, at)| Recovered::Shard(around, state, at))
-                }
-            }
+            recover(group, &*groups, &shards).await
         });
         tokio::spawn(async move {
             match recovery.await {
                 Ok(Ok(recovered)) => drop(myself.cast(RootMsg::Revive(Box::new(recovered)))),
+                Ok(Err(_)) if !left.holds(group) => {}
                 Ok(Err(error)) => fatal.stop(&error.to_string()),
                 // What cannot be read now cannot be read after a back-off either.
                 Err(panicked) => fatal.stop(&format!("recovering {group} from its log: {panicked}")),
@@ -228,7 +349,7 @@ impl RootBody {
     }
 
     fn all(&self) -> impl Iterator<Item = Group> + '_ {
-        std::iter::once(Group::Meta).chain(self.shards.keys().copied())
+        self.meta.iter().map(|_| Group::Meta).chain(self.shards.keys().copied())
     }
 
     /// Keeps a snapshot of each of these groups, one after the other.

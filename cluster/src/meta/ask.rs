@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bincode::{Decode, Encode};
 use proffer_engine::budget::ledger::Totals;
 use proffer_engine::catalog::Command;
 use proffer_engine::codec;
@@ -75,7 +76,7 @@ impl MetaAsk {
 }
 
 /// The ledger's side of one account.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Encode, Decode)]
 pub(crate) struct LedgerRow {
     pub(crate) account: AccountId,
     pub(crate) span: Span,

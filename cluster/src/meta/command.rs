@@ -1,6 +1,7 @@
 //! The log entries of the meta group.
 
 use std::collections::BTreeSet;
+use std::hash::Hasher;
 
 use bincode::{Decode, Encode};
 use proffer_engine::budget::escrow::EscrowReport;
@@ -9,6 +10,7 @@ use proffer_engine::catalog;
 use proffer_engine::keys::ShardId;
 use proffer_engine::profile::command::{AccountId, EscrowMessage, Leader};
 use proffer_engine::time::Timestamp;
+use siphasher::sip::SipHasher13;
 
 use crate::group::Group;
 use crate::meta::roster::{Configured, NodeInfo, NodeStanding};
@@ -87,6 +89,19 @@ pub struct Founding {
     pub secret: [u8; 16],
     /// Number of shards.
     pub shards: u16,
+}
+
+impl Founding {
+    /// The cluster's id: its nodes are told apart by it from those of others. SipHash-1-3 under the secret, which it does not give away.
+    pub fn cluster_id(&self) -> u128 {
+        let half = |number: u8| {
+            let mut hasher = SipHasher13::new_with_key(&self.secret);
+            hasher.write(b"proffer cluster id");
+            hasher.write_u8(number);
+            u128::from(hasher.finish())
+        };
+        half(0) << 64 | half(1)
+    }
 }
 
 /// What became of a command.

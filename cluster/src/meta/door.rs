@@ -76,6 +76,16 @@ impl MetaDoor {
         self.lock().leases.clear();
     }
 
+    /// Who is woken while the catalogue is not led here and reports of shards wait.
+    pub(crate) fn when_not_led(&self, courier: Waker) {
+        self.bell.when_closed(courier);
+    }
+
+    /// Reports that wait, if the catalogue is not led here.
+    pub(crate) fn take_reports_unless_led(&self) -> Option<(ShardId, Vec<EscrowReport>)> {
+        if self.is_up() { None } else { self.next_reports() }
+    }
+
     /// Admits a call. O(its bytes).
     pub(crate) fn send(&self, ask: MetaAsk) -> Result<(), Error> {
         if !self.is_up() {

@@ -320,6 +320,11 @@ impl Peers {
         self.node(node).set_route(address);
     }
 
+    /// The nodes that there are ways to.
+    pub fn nodes(&self) -> Vec<u64> {
+        self.nodes.lock().expect("no holder panics").keys().copied().collect()
+    }
+
     /// Ends the links to a node.
     pub fn forget(&self, node: u64) {
         let forgotten = self.nodes.lock().expect("no holder panics").remove(&node);

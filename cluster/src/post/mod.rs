@@ -1,43 +1,194 @@
-//! What nodes say to each other beside Raft: calls on their way to the node that answers them.
+//! What nodes say to each other beside Raft: whoever asks a part of the cluster asks here, and it is answered by the node that leads
+//! that part.
+//!
+//! Map: `message` is what is said and `failure` how it fails; `local` asks what this node leads; `service` answers other nodes,
+//! `gatekeeper` lets them in; `carrier` takes Raft's messages; `courier` brings what the cluster itself left at doors that are not led
+//! here to where they are; `grantor` gets this node its lease; `claims` tells who leads what; `joining` gets a new node in.
+
+mod carrier;
+mod claims;
+mod courier;
+mod failure;
+mod gatekeeper;
+mod grantor;
+mod joining;
+mod local;
+mod message;
+mod service;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use tokio::time::Instant;
+use proffer_engine::codec;
+use proffer_engine::keys::ShardId;
+use tokio::time::{Instant, timeout_at};
 
 use crate::calls::Forwarded;
+use crate::directory::Directory;
 use crate::error::Error;
-use crate::peers::{Class, Peers, Unreached};
+use crate::groups::Group;
+use crate::limits::PLACE_LOOK_MS;
+use crate::peers::{Class, Lane, Peers, Unreached};
+
+pub(crate) use carrier::PeerCarrier;
+pub(crate) use claims::tell_claims;
+pub(crate) use courier::run_courier;
+pub(crate) use gatekeeper::Porter;
+pub(crate) use grantor::NearestGrantor;
+pub(crate) use joining::{Admission, enroll, join};
+pub(crate) use local::Local;
+pub(crate) use message::{Answer, Message, ToMeta, ToShard};
+pub(crate) use service::PeerService;
 
 /// The ways to the other nodes, once there are any.
-#[derive(Clone, Default)]
+pub(crate) type Ways = Arc<ArcSwapOption<Peers>>;
+
+/// See the module.
+#[derive(Clone)]
 pub(crate) struct Post {
-    peers: Arc<ArcSwapOption<Peers>>,
+    pub(crate) local: Arc<Local>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) ways: Ways,
     answerer: Arc<OnceLock<Arc<dyn Forwarded>>>,
 }
 
 impl Post {
+    /// Between the doors of this node and those of others.
+    pub(crate) fn new(local: Arc<Local>, directory: Arc<Directory>, ways: Ways) -> Self {
+        Post { local, directory, ways, answerer: Arc::default() }
+    }
+
     /// Calls that other nodes forward are answered by this from now on; only the first one is taken.
     pub(crate) fn answer_with(&self, answerer: Arc<dyn Forwarded>) {
         // The node has one face, and it opens once.
         let _ = self.answerer.set(answerer);
     }
 
-    /// Has another node answer a call.
+    /// Has another node answer a call; through a third one if there is no way to it.
     pub(crate) async fn forward(&self, node: u64, call: Vec<u8>, deadline: Instant) -> Result<Vec<u8>, Error> {
-        let Some(peers) = self.peers.load_full() else { return Err(not_led("this node knows no others")) };
-        let within = deadline.saturating_duration_since(Instant::now());
-        if within < Duration::from_millis(1) {
-            return Err(Error::Expired);
-        }
-        peers.ask(node, Class::Call, call, within).await.map_err(|unreached| match unreached {
-            Unreached::Unreachable(_) | Unreached::Busy => not_led("the node that leads cannot be reached"),
-            Unreached::TooLarge { bytes, max } => {
-                Error::Invalid(format!("a call of {bytes} bytes cannot be forwarded: at most {max}"))
+        let Some(peers) = self.ways.load_full() else { return Err(not_led("this node knows no others")) };
+        let node = if peers.is_up(node) { node } else { self.go_between(&peers, node).unwrap_or(node) };
+        let within = left(deadline)?;
+        peers.ask(node, Class::Call, call, within).await.map_err(|unreached| failed(unreached, "the call"))
+    }
+
+    fn go_between(&self, peers: &Peers, node: u64) -> Option<u64> {
+        let others = self.directory.nodes().into_iter();
+        others.filter(|other| ![node, self.directory.own()].contains(other)).find(|other| peers.is_up(*other))
+    }
+
+    /// Asks a shard, wherever it is led, until the deadline.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub(crate) async fn shard(&self, shard: ShardId, ask: ToShard, deadline: Instant) -> Result<Answer, Error> {
+        self.local.door(shard)?;
+        loop {
+            let mut changes = self.directory.watch();
+            let answer = self.shard_once(shard, ask.clone(), deadline).await;
+            if !self.is_worth_another(&answer, &mut changes, deadline).await {
+                return answer;
             }
-            Unreached::AnswerTooLarge | Unreached::Broken(_) | Unreached::TimedOut => Error::Unknown,
-        })
+        }
+    }
+
+    /// Asks a shard once, where it seems to be led.
+    pub(crate) async fn shard_once(&self, shard: ShardId, ask: ToShard, deadline: Instant) -> Result<Answer, Error> {
+        if self.local.door(shard)?.is_up() {
+            return self.local.shard(shard, ask, deadline).await;
+        }
+        match self.directory.leader_elsewhere(Group::Shard(shard)) {
+            Some(node) => self.ask(node, &Message::Shard(shard, ask), deadline).await,
+            None => Err(not_led("the shard")),
+        }
+    }
+
+    /// Asks the meta group, wherever it is led, until the deadline.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub(crate) async fn meta(&self, ask: ToMeta, deadline: Instant) -> Result<Answer, Error> {
+        loop {
+            let mut changes = self.directory.watch();
+            let answer = self.meta_once(ask.clone(), deadline).await;
+            if !self.is_worth_another(&answer, &mut changes, deadline).await {
+                return answer;
+            }
+        }
+    }
+
+    /// Asks the meta group once, where it seems to be led.
+    pub(crate) async fn meta_once(&self, ask: ToMeta, deadline: Instant) -> Result<Answer, Error> {
+        if self.local.meta.is_up() {
+            return self.local.meta(ask, deadline).await;
+        }
+        match self.directory.leader_elsewhere(Group::Meta) {
+            Some(node) => self.ask(node, &Message::Meta(ask), deadline).await,
+            None => Err(not_led("the catalogue")),
+        }
+    }
+
+    /// Waits a little for another leader if nobody that leads was found: nothing was done then.
+    async fn is_worth_another(
+        &self,
+        answer: &Result<Answer, Error>,
+        changes: &mut tokio::sync::watch::Receiver<u64>,
+        deadline: Instant,
+    ) -> bool {
+        if !matches!(answer, Err(Error::NotLed { .. })) {
+            return false;
+        }
+        let look = Instant::now() + Duration::from_millis(PLACE_LOOK_MS);
+        if look >= deadline {
+            return false;
+        }
+        // Doors open and close without a word to the directory: it is looked again in any case.
+        let _ = timeout_at(look, changes.changed()).await;
+        true
+    }
+
+    /// Asks another node.
+    pub(crate) async fn ask(&self, node: u64, message: &Message, deadline: Instant) -> Result<Answer, Error> {
+        let Some(peers) = self.ways.load_full() else { return Err(not_led("this node knows no others")) };
+        let (body, within) = (codec::encode(message), left(deadline)?);
+        // What moves much goes where it does not stand before calls.
+        let lane = match message {
+            Message::Shard(_, ToShard::Write { .. }) | Message::Meta(ToMeta::Change(_) | ToMeta::Budget { .. }) => {
+                Lane::Bulk
+            }
+            Message::Shard(_, _) | Message::Meta(_) | Message::Leading { .. } => Lane::of(body.len()),
+        };
+        let answer = peers.ask_on(node, lane, Class::Own, body, within).await;
+        message::decode_answer(&answer.map_err(|unreached| failed(unreached, "the request"))?)
+    }
+
+    /// Tells all other nodes, and does not wait for them.
+    pub(crate) fn tell_all(&self, message: &Message, within: Duration) {
+        let Some(peers) = self.ways.load_full() else { return };
+        let body = codec::encode(message);
+        for node in peers.nodes() {
+            let (peers, body) = (Arc::clone(&peers), body.clone());
+            tokio::spawn(async move {
+                // Safe to lose: it is said again.
+                let _ = peers.ask_on(node, Lane::Control, Class::Own, body, within).await;
+            });
+        }
+    }
+}
+
+fn left(deadline: Instant) -> Result<Duration, Error> {
+    let within = deadline.saturating_duration_since(Instant::now());
+    if within < Duration::from_millis(1) { Err(Error::Expired) } else { Ok(within) }
+}
+
+fn failed(unreached: Unreached, what: &str) -> Error {
+    match unreached {
+        Unreached::Unreachable(_) | Unreached::Busy => not_led("the node that leads cannot be reached"),
+        Unreached::TooLarge { bytes, max } => {
+            Error::Invalid(format!("{what} of {bytes} bytes cannot be sent to another node: at most {max}"))
+        }
+        Unreached::AnswerTooLarge | Unreached::Broken(_) | Unreached::TimedOut => Error::Unknown,
     }
 }
 

@@ -60,6 +60,8 @@ pub(crate) struct ReplicaPorts {
 
 /// What a replica finds of its own on the disk.
 pub(crate) struct Found {
+    /// Whose.
+    pub(crate) replica: u64,
     /// What the newest sound snapshot is of.
     snapshot: Option<SnapshotMeta>,
     /// Where the state stands that the snapshot's pieces decode to.
@@ -125,7 +127,7 @@ impl Replica {
             }
         }
         let position = last.as_ref().map(position_of).unwrap_or_default();
-        Ok(Found { snapshot, position, pieces })
+        Ok(Found { replica: id, snapshot, position, pieces })
     }
 
     /// Starts a replica over a machine that stands where `found` says. `first_members`: the group is new, and begins with these.
@@ -293,6 +295,11 @@ impl Replica {
         if let Err(error) = self.ports.log.settle().await {
             tracing::debug!(replica = self.id, %error, "the log is closed already");
         }
+    }
+
+    /// Which replica it is.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
     }
 
     pub(super) fn raft(&self) -> Option<&Running> {

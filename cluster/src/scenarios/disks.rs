@@ -14,14 +14,17 @@ use proffer_engine::value::Value;
 use super::world::*;
 use crate::config::Config;
 use crate::error::{Error, StartError};
-use crate::groups::{Group, Groups, NoPeers, ProposeShard, RaftGroups};
+use crate::groups::{Group, Groups, ProposeShard, RaftGroups};
 use crate::handle::Handle;
+use crate::identity::{Belonging, FOUNDER};
 use crate::limits::LOG_FULL_PROBE_MS;
 use crate::log::{Durability, GroupId, Log, LogOptions, LogPorts};
+use crate::meta::command::Founding;
 use crate::ports::disk::Disk;
 use crate::ports::memory_disk::MemoryDisk;
 use crate::ports::offload::{InlineOffload, Lane, Offload, Running, Step};
 use crate::ports::propose::{Gone, InstallError, Machine, Pending, Pieces, Proposed, Replicated};
+use crate::post::{PeerCarrier, Ways};
 use crate::raft::{ReplicaPorts, Timing};
 use crate::shard::leader::Command as ShardEntry;
 use crate::snapshots::Snapshots;
@@ -225,15 +228,20 @@ impl Kept {
         };
         let (log, _) = Log::open(options, log_ports).await.unwrap();
         let snapshots = Snapshots::open(ports.disk, fatal).unwrap();
-        let groups = RaftGroups::new(ReplicaPorts {
-            log: log.clone(),
-            snapshots,
-            offload: ports.offload,
-            entropy: ports.entropy,
-            carrier: Arc::new(NoPeers),
-            timing: Timing::FAST,
-            building: Arc::default(),
-        });
+        let seats = Belonging::founder(Founding { secret: [7; 16], shards: 2 }).seats;
+        let groups = RaftGroups::new(
+            FOUNDER,
+            seats,
+            ReplicaPorts {
+                log: log.clone(),
+                snapshots,
+                offload: ports.offload,
+                entropy: ports.entropy,
+                carrier: Arc::new(PeerCarrier(Ways::default())),
+                timing: Timing::FAST,
+                building: Arc::default(),
+            },
+        );
         Kept { groups, log }
     }
 

@@ -79,6 +79,10 @@ impl Groups for HostileGroups {
         Box::pin(async { Ok(()) })
     }
 
+    fn holds(&self, _: Group) -> bool {
+        true
+    }
+
     fn trouble(&self) -> Option<String> {
         None
     }

@@ -1,6 +1,7 @@
 //! Whole nodes in one process, under paused time: what clients are promised, on good logs and on bad ones.
 
 mod catalogue;
+mod cluster;
 mod deaths;
 mod disks;
 mod hostile;

@@ -184,7 +184,8 @@ async fn a_start_finds_everything_acknowledged() {
         };
         handle.put_profile(write, soon()).await.unwrap();
     }
-    // A crash that keeps only what was synced; then a start that was shut down in order.
+    // A crash that keeps only what was synced (what ran before must not go on writing there); then a start that was shut down in order.
+    handle.inner.groups.close().await;
     disk.cut_power(|_, _| 0);
     for name in ["crashed", "ordered"] {
         let handle = node(&disk, 4, name).await;

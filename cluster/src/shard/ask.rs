@@ -1,5 +1,6 @@
 //! What a shard is asked, each with the port for its answer.
 
+use bincode::{Decode, Encode};
 use proffer_engine::decide::request::Request;
 use proffer_engine::keys::{CustomerId, OfferKey, TenantId};
 use proffer_engine::profile::command::{AccountId, EscrowMessage, Position, ShardOp};
@@ -185,7 +186,7 @@ impl ReadAsk {
 }
 
 /// What a shard holds of one account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Held {
     pub(crate) account: AccountId,
     pub(crate) granted_seen: u64,

@@ -90,6 +90,16 @@ impl ShardDoor {
         self.bell.close();
     }
 
+    /// Who is woken while the shard is not led here and something of the cluster's own waits.
+    pub(crate) fn when_not_led(&self, courier: Waker) {
+        self.bell.when_closed(courier);
+    }
+
+    /// What waits of the cluster's own, if the shard is not led here.
+    pub(crate) fn take_own_unless_led(&self) -> VecDeque<Ask> {
+        if self.is_up() { VecDeque::new() } else { std::mem::take(&mut self.lock().own) }
+    }
+
     /// Admits a call, or hands it back. O(tenants waiting).
     pub(crate) fn send(&self, lane: Lane, mut ask: Ask) -> Result<(), Box<Refused>> {
         let (tenant, bulk) = match lane {

@@ -229,7 +229,7 @@ impl Account {
 }
 
 /// Totals that the ledger knows of one shard.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Totals {
     /// Ever granted.
     pub granted: u64,

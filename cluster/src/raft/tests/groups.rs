@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use proffer_engine::profile::command::Leader;
 
+use super::super::members::StepError;
 use super::super::stored::{VoteBytes, encode_meta};
 use super::super::types::{LogId, SnapshotMeta, Vote, leader_id};
 use super::super::wire::Part;
-use super::super::{RaftAnswer, RaftMessage, Seat, Step, StepError, Timing};
+use super::super::{RaftAnswer, RaftMessage, Seat, Step, Timing};
 use super::world::{Group, Host};
 use crate::ports::entropy::{Entropy, SeededEntropy};
 use crate::ports::propose::{Proposed, Reason};

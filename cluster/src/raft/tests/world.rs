@@ -9,8 +9,9 @@ use proffer_engine::profile::apply::Outcome;
 use proffer_engine::profile::command::{Leader, Position, ShardCommand, ShardCommandV1, ShardOp};
 use proffer_engine::time::Timestamp;
 
+use super::super::members::StepError;
 use super::super::{
-    Carrier, Commands, Erased, RaftAnswer, RaftMessage, Replica, ReplicaPorts, Seat, Step, StepError, Timing, Unreached,
+    Carrier, Commands, Erased, RaftAnswer, RaftMessage, Replica, ReplicaPorts, Seat, Step, Timing, Unreached,
 };
 use crate::log::{Log, LogOptions, LogPorts};
 use crate::ports::entropy::{Entropy, SeededEntropy};

@@ -1,0 +1,109 @@
+//! What nodes say to each other for the cluster's own sake, and the bytes of it. Versioned by the peers' protocol, like all they say.
+
+use bincode::{Decode, Encode};
+use proffer_engine::budget::escrow::EscrowReport;
+use proffer_engine::catalog::Command;
+use proffer_engine::codec::{self, DecodeError};
+use proffer_engine::keys::{OfferKey, Revision, ShardId, TenantId};
+use proffer_engine::profile::command::{AccountId, EscrowMessage, ShardOp};
+
+use super::failure::Failure;
+use crate::calls::Changed;
+use crate::calls::Operation;
+use crate::error::Error;
+use crate::groups::Group;
+use crate::lease::{Grant, Renew, Report};
+use crate::meta::ask::LedgerRow;
+use crate::meta::roster::{Configured, NodeInfo};
+use crate::shard::ask::Held;
+
+/// One node to another.
+#[derive(Clone, Debug, Encode, Decode)]
+pub(crate) enum Message {
+    /// The sender leads these groups, each in that term, and no others; and whether it takes more.
+    Leading { claims: Vec<(Group, u64)>, takes_leads: bool },
+    /// To whoever leads the shard.
+    Shard(ShardId, ToShard),
+    /// To whoever leads the meta group.
+    Meta(ToMeta),
+}
+
+/// What a shard is asked on behalf of another node.
+#[derive(Clone, Debug, Encode, Decode)]
+pub(crate) enum ToShard {
+    /// The ledger's totals. Safe to lose.
+    Notice { messages: Vec<EscrowMessage>, booked: bool },
+    /// Deeds of the cluster's own: fences, recalls.
+    Order(Vec<ShardOp>),
+    /// A share of a tenant's bulk write.
+    Write { tenant: TenantId, ops: Vec<ShardOp> },
+    /// What it holds of accounts.
+    Held { tenant: TenantId, accounts: Vec<AccountId> },
+    /// Whether any profile has an impression or outcome of an offer.
+    History { tenant: TenantId, offer: OfferKey },
+}
+
+/// What the meta group is asked on behalf of another node.
+#[derive(Clone, Debug, Encode, Decode)]
+pub(crate) enum ToMeta {
+    /// A shard's totals. Safe to lose.
+    Report { shard: ShardId, reports: Vec<EscrowReport> },
+    /// Change the catalogue.
+    Change(Vec<Command>),
+    /// The ledger's side of an offer's accounts.
+    Budget { tenant: TenantId, offer: OfferKey },
+    /// A node joins, or has started again.
+    Enroll(NodeInfo),
+    /// A group's leader says how its members stand. Safe to lose.
+    Configured(Configured),
+    /// What an operator wants.
+    Operate(Operation),
+    /// A node wants its catalogue lease renewed. Whoever does not lead passes it on, once.
+    Renew { renew: Renew, relayed: bool },
+    /// What has come into force on a node. Safe to lose.
+    InForce(Report),
+    /// When a revision is in force on every node that may decide.
+    Everywhere(Revision),
+}
+
+/// The answer to a message.
+#[derive(Clone, Debug, Encode, Decode)]
+pub(crate) enum Answer {
+    /// It was heard.
+    Heard,
+    /// So many were applied.
+    Applied(u64),
+    /// What the shard holds.
+    Held(Vec<Held>),
+    /// Whether there is one.
+    Seen(bool),
+    /// What became of each change.
+    Changed(Vec<Result<Changed, Failure>>),
+    /// The ledger's rows.
+    Rows(Vec<LedgerRow>),
+    /// The node is of the cluster.
+    Enrolled { node: u64, replica: u64 },
+    /// It is refused for good, in words.
+    Barred(String),
+    /// Done, in words.
+    Operated(String),
+    /// The lease is renewed.
+    Granted(Grant),
+}
+
+/// An answer's bytes.
+pub(super) fn encode_answer(answer: Result<Answer, Error>) -> Vec<u8> {
+    codec::encode(&answer.map_err(|error| Failure::from(&error)))
+}
+
+/// What was answered.
+pub(super) fn decode_answer(bytes: &[u8]) -> Result<Answer, Error> {
+    let read: Result<Result<Answer, Failure>, DecodeError> = codec::decode("an answer of another node", bytes);
+    match read {
+        Ok(answer) => answer.map_err(Error::from),
+        Err(error) => {
+            tracing::warn!(%error, "another node's answer cannot be read");
+            Err(Error::Unknown)
+        }
+    }
+}

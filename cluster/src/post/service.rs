@@ -1,0 +1,80 @@
+//! Answers what other nodes ask.
+
+use std::sync::Arc;
+
+use proffer_engine::codec;
+use tokio::time::Instant;
+
+use super::message::encode_answer;
+use super::{Admission, Answer, Message, Post, ToMeta};
+use crate::error::Error;
+use crate::groups::RaftGroups;
+use crate::meta::hearing::Hearing;
+use crate::peers::{Class, Hello, Request, Service};
+use crate::ports::propose::Pending;
+
+/// This node, as others see it.
+pub(crate) struct PeerService {
+    pub(crate) post: Post,
+    pub(crate) groups: Arc<RaftGroups>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) hearing: Arc<Hearing>,
+}
+
+impl Service for PeerService {
+    fn serve(&self, from: &Hello, request: Request) -> Pending<'static, Vec<u8>> {
+        let deadline = Instant::now() + request.within;
+        let (node, post) = (from.node, self.post.clone());
+        self.hearing.hear(node);
+        let Request { class, within, body, .. } = request;
+        if node == 0 {
+            // Who is of no cluster yet has one thing to ask.
+            let admission = Arc::clone(&self.admission);
+            return Box::pin(async move { admission.answer(&body, deadline).await });
+        }
+        match class {
+            Class::Raft => {
+                let groups = Arc::clone(&self.groups);
+                Box::pin(async move {
+                    let answer = match codec::decode("a message between replicas", &body) {
+                        Ok((to, message)) => groups.answer(to, message).await,
+                        Err(error) => crate::raft::RaftAnswer::Failed(error.to_string()),
+                    };
+                    codec::encode(&answer)
+                })
+            }
+            Class::Call => {
+                let answerer = post.answerer.get().cloned();
+                Box::pin(async move {
+                    match answerer {
+                        Some(answerer) => answerer.answer(body, within).await,
+                        // Whoever forwarded it reads that this is no answer, and asks elsewhere.
+                        None => Vec::new(),
+                    }
+                })
+            }
+            Class::Own => Box::pin(async move {
+                let answer = match codec::decode("another node's request", &body) {
+                    Ok(message) => hear(&post, node, message, deadline).await,
+                    Err(error) => Err(Error::Invalid(error.to_string())),
+                };
+                encode_answer(answer)
+            }),
+        }
+    }
+}
+
+/// Each is answered by what this node leads, and not passed on: who asked looks for the leader itself.
+async fn hear(post: &Post, from: u64, message: Message, deadline: Instant) -> Result<Answer, Error> {
+    match message {
+        Message::Leading { claims, takes_leads } => {
+            post.directory.hear(from, claims.into_iter().collect(), takes_leads);
+            Ok(Answer::Heard)
+        }
+        Message::Shard(shard, ask) => post.local.shard(shard, ask, deadline).await,
+        Message::Meta(ToMeta::Renew { renew, relayed: false }) if !post.local.meta.is_up() => {
+            post.meta_once(ToMeta::Renew { renew, relayed: true }, deadline).await
+        }
+        Message::Meta(ask) => post.local.meta(ask, deadline).await,
+    }
+}

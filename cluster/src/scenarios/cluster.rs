@@ -1,0 +1,195 @@
+//! Several nodes in one process, over a network in memory: they join, share the shards, and lose each other.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proffer_engine::catalog::Op;
+use proffer_engine::value::Value;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::world::*;
+use crate::calls::{Place, ProfileWrite};
+use crate::config::{Begin, Config};
+use crate::error::Error;
+use crate::handle::Handle;
+use crate::ports::memory_disk::MemoryDisk;
+use crate::ports::memory_network::MemoryNetwork;
+use crate::start::{Ports, start};
+
+const SHARDS: u16 = 3;
+
+struct Cluster {
+    name: &'static str,
+    network: MemoryNetwork,
+    nodes: Vec<Handle>,
+}
+
+fn address(node: usize) -> String {
+    format!("host-{node}:1")
+}
+
+impl Cluster {
+    /// So many nodes, each of which has joined the first; everything is where it should be.
+    async fn of(name: &'static str, nodes: usize) -> Self {
+        let mut cluster = Cluster { name, network: MemoryNetwork::new(), nodes: Vec::new() };
+        for _ in 0..nodes {
+            cluster.add().await;
+        }
+        cluster.settle(nodes).await;
+        cluster
+    }
+
+    async fn add(&mut self) {
+        let number = self.nodes.len() + 1;
+        let begin = match number {
+            1 => Begin::Bootstrap { shards: SHARDS },
+            _ => Begin::Join(vec![address(1)]),
+        };
+        let config = Config {
+            begin,
+            node: format!("{}-{number}", self.name),
+            peer_address: address(number),
+            ..Config::default()
+        };
+        let (ports, _) = ports(Arc::new(MemoryDisk::new()), number as u64);
+        let ports = Ports { network: Arc::new(self.network.host(&address(number))), ..ports };
+        let started = timeout(Duration::from_secs(60), start(config, ports)).await;
+        self.nodes.push(started.expect("it starts").unwrap());
+    }
+
+    fn node(&self, number: usize) -> &Handle {
+        &self.nodes[number - 1]
+    }
+
+    /// Waits until every shard has as many replicas as there can be, and nothing is to be changed.
+    async fn settle(&self, nodes: usize) {
+        let voters = if nodes < 3 { 1 } else { 3 };
+        let is_settled = |handle: &Handle| {
+            let report = handle.report();
+            let mut shards = report.groups.iter().filter(|group| group.shard.is_some());
+            report.nodes.len() == nodes
+                && shards.all(|group| {
+                    group.target.is_none()
+                        && group.voters.len() == voters
+                        && group.voters.len() + group.learners.len() == nodes.min(3)
+                })
+        };
+        let waited = timeout(Duration::from_secs(120), async {
+            while !self.nodes.iter().all(is_settled) {
+                sleep(Duration::from_millis(50)).await;
+            }
+        });
+        if waited.await.is_err() {
+            panic!("{:#?}", self.nodes.iter().map(Handle::report).collect::<Vec<_>>());
+        }
+    }
+
+    /// Does something at the node that leads a customer's shard, as the face of any node would.
+    async fn at<T>(
+        &self,
+        entry: usize,
+        number: usize,
+        deed: impl AsyncFn(&Handle) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let entry = self.node(entry);
+        loop {
+            let place = entry.place(&tenant(), &customer(number));
+            let result = match place {
+                Place::Here => deed(entry).await,
+                Place::At(node) => match self.nodes.iter().find(|handle| handle.report().node == node) {
+                    Some(handle) => deed(handle).await,
+                    None => Err(Error::NotLed { reason: "gone".to_owned() }),
+                },
+                Place::Nowhere => Err(Error::NotLed { reason: "nobody".to_owned() }),
+            };
+            match result {
+                Err(Error::NotLed { .. }) if Instant::now() < deadline => {
+                    entry.place_changes(&tenant(), &customer(number), place, deadline).await;
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+async fn put(handle: &Handle, number: usize, age: f64) -> Result<(), Error> {
+    let attributes = Some(vec![("age".to_owned(), Value::Number(age))]);
+    handle
+        .put_profile(ProfileWrite { tenant: tenant(), customer: customer(number), attributes, segments: None }, soon())
+        .await
+}
+
+async fn age(handle: &Handle, number: usize) -> Result<Option<Value>, Error> {
+    let view = handle.get_profile(&tenant(), &customer(number), soon()).await?;
+    Ok(view.and_then(|view| view.attributes.first().map(|(_, value)| value.clone())))
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_nodes_share_the_shards_and_any_of_them_takes_writes_and_sees_them() {
+    let cluster = Cluster::of("share", 3).await;
+    for command in [command(Op::CreateTenant), offer("one", 50, vec![profile_cap(1)])] {
+        let changed = change(cluster.node(2), command).await;
+        for node in &cluster.nodes {
+            node.wait_for_revision(changed.revision, soon()).await.unwrap();
+        }
+    }
+    for number in 0..12 {
+        cluster.at(1 + number % 3, number, async |node| put(node, number, 40.0).await).await.unwrap();
+    }
+    for number in 0..12 {
+        let seen = cluster.at(1 + (number + 1) % 3, number, async |node| age(node, number).await).await.unwrap();
+        assert_eq!(seen, Some(Value::Number(40.0)));
+        let decided = cluster.at(1 + (number + 2) % 3, number, async |node| decide(node, number).await).await.unwrap();
+        assert_eq!(decided.decision.propositions.len(), 1);
+    }
+    // Three shards and three nodes: each comes to lead one.
+    let leaders = || -> BTreeSet<_> {
+        let groups = cluster.node(1).report().groups;
+        groups.iter().filter(|group| group.shard.is_some()).map(|group| group.leader).collect()
+    };
+    let spread = timeout(Duration::from_secs(30), async {
+        while leaders().len() < 3 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    });
+    assert!(spread.await.is_ok(), "{:#?}", cluster.node(1).report());
+    for number in 0..12 {
+        let seen = cluster.at(1 + (number + 1) % 3, number, async |node| age(node, number).await).await.unwrap();
+        assert_eq!(seen, Some(Value::Number(40.0)), "nothing is lost when leaderships move");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_cut_off_leads_nothing_and_the_others_go_on() {
+    let cluster = Cluster::of("cut", 3).await;
+    change(cluster.node(1), command(Op::CreateTenant)).await;
+    for number in 0..6 {
+        cluster.at(1, number, async |node| put(node, number, 30.0).await).await.unwrap();
+    }
+    for other in [1, 3] {
+        cluster.network.cut(&address(2), &address(other));
+    }
+    for number in 0..6 {
+        cluster.at(1, number, async |node| put(node, number, 31.0).await).await.unwrap();
+        let seen = cluster.at(3, number, async |node| age(node, number).await).await.unwrap();
+        assert_eq!(seen, Some(Value::Number(31.0)));
+        let lonely = put(cluster.node(2), number, 32.0).await;
+        assert!(matches!(lonely, Err(Error::NotLed { .. } | Error::Unavailable { .. })), "{lonely:?}");
+    }
+    for other in [1, 3] {
+        cluster.network.heal(&address(2), &address(other));
+    }
+    for number in 0..6 {
+        let seen = cluster.at(2, number, async |node| age(node, number).await).await.unwrap();
+        assert_eq!(seen, Some(Value::Number(31.0)));
+    }
+    assert!(
+        cluster.nodes.iter().all(|node| node
+            .report()
+            .groups
+            .iter()
+            .all(|group| group.shard.is_none() || group.leader.is_some()))
+    );
+}
