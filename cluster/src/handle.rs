@@ -488,7 +488,7 @@ impl Handle {
     ) -> Result<T, Error> {
         self.open()?;
         let (reply, answer) = oneshot::channel();
-        shard.send(lane, make(Reply::new(reply))).map_err(|refused| refused.error)?;
+        shard.send(lane, make(Reply::new(reply)))?;
         answered(deadline, answer).await
     }
 

@@ -34,14 +34,6 @@ pub mod placement;
 pub mod ports;
 mod post;
 pub mod propose;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        unused_imports,
-        reason = "a node has no way to others yet (docs/adr/0011): what they ask is asked in tests"
-    )
-)]
 mod raft;
 mod reconcile;
 pub mod routing;

@@ -65,11 +65,12 @@ impl Handle {
     /// # Errors
     /// If it was not done, or is not known to be.
     pub async fn operate(&self, operation: Operation, deadline: Instant) -> Result<Result<String, String>, Error> {
-        match self.inner.post.meta(ToMeta::Operate(operation), deadline).await? {
-            Answer::Operated(words) => Ok(Ok(words)),
-            Answer::Barred(reason) => Ok(Err(reason)),
-            _ => Err(Error::Unknown),
+        let answer = self.inner.post.meta(ToMeta::Operate(operation), deadline).await?;
+        if let Answer::Barred(reason) = answer {
+            return Ok(Err(reason));
         }
+        let Answer::Operated(words) = answer else { return Err(Error::Unknown) };
+        Ok(Ok(words))
     }
 
     /// Hands over everything that this node leads to those that have everything, as far as there are any. Calls go on being answered.

@@ -42,7 +42,7 @@ impl Local {
                     return Err(super::not_led("the shard"));
                 }
                 let sent = door.send(Lane::Own, Ask::Notice(Notice { messages, booked }));
-                sent.map(|()| Answer::Heard).map_err(|refused| refused.error)
+                sent.map(|()| Answer::Heard)
             }
             ToShard::Order(ops) => {
                 if !door.is_up() {
@@ -78,7 +78,7 @@ impl Local {
         deadline: Instant,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        door.send(lane, make(Reply::new(reply))).map_err(|refused| refused.error)?;
+        door.send(lane, make(Reply::new(reply)))?;
         answered(deadline, answer).await
     }
 

@@ -45,10 +45,10 @@ impl Reconcile {
                 .collect();
             passes.retain(|_, pass| !pass.is_finished());
             for group in self.groups.led().into_keys() {
-                if !passes.contains_key(&group) {
+                passes.entry(group).or_insert_with(|| {
                     let (looking, settled) = (self.clone(), settled.clone());
-                    passes.insert(group, tokio::spawn(async move { looking.pass(group, &settled).await }));
-                }
+                    tokio::spawn(async move { looking.pass(group, &settled).await })
+                });
             }
             tokio::time::sleep(Duration::from_millis(RECONCILE_MS)).await;
         }

@@ -32,10 +32,9 @@ fn roster() -> (Arc<Roster>, BTreeMap<u64, u64>) {
         let host = format!("h{disk}");
         let (peer_address, http_address) = (format!("{host}:1"), format!("{host}:2"));
         let info = NodeInfo { disk, boots: 1, peer_address, http_address, zone: String::new() };
-        match apply(disk as u64, MetaOp::Enroll(info)).0 {
-            MetaOutcome::Enrolled { node, .. } => nodes.push(node),
-            other => panic!("{other:?}"),
-        }
+        let (outcome, _) = apply(disk as u64, MetaOp::Enroll(info));
+        let MetaOutcome::Enrolled { node, .. } = outcome else { panic!("{outcome:?}") };
+        nodes.push(node);
     }
     let voters = nodes.iter().copied().collect();
     let (_, roster) = apply(

@@ -45,18 +45,6 @@ struct Waiter {
     work_ns: u64,
 }
 
-/// A call that was not admitted, handed back.
-pub(crate) struct Refused {
-    pub(crate) error: Error,
-    pub(crate) ask: Ask,
-}
-
-impl From<Refused> for Error {
-    fn from(refused: Refused) -> Self {
-        refused.error
-    }
-}
-
 impl ShardDoor {
     pub(crate) fn new() -> Self {
         ShardDoor {
@@ -100,8 +88,8 @@ impl ShardDoor {
         if self.is_up() { VecDeque::new() } else { std::mem::take(&mut self.lock().own) }
     }
 
-    /// Admits a call, or hands it back. O(tenants waiting).
-    pub(crate) fn send(&self, lane: Lane, mut ask: Ask) -> Result<(), Box<Refused>> {
+    /// Admits a call, or refuses it. O(tenants waiting).
+    pub(crate) fn send(&self, lane: Lane, mut ask: Ask) -> Result<(), Error> {
         let (tenant, bulk) = match lane {
             Lane::Own => {
                 self.lock().own.push_back(ask);
@@ -113,13 +101,13 @@ impl ShardDoor {
         };
         if !self.is_up() {
             let error = Error::NotLed { reason: "the customer's shard".to_owned() };
-            return Err(Box::new(Refused { error, ask }));
+            return Err(error);
         }
         let work_ns = self.deed_ns.load(Ordering::Relaxed).saturating_mul(ask.deeds() as u64);
         let mut waiting = self.lock();
         let place = waiting.has_room(&tenant, bulk, work_ns).then(|| Arc::clone(&self.places).try_acquire_owned());
         let Some(Ok(place)) = place else {
-            return Err(Box::new(Refused { error: Error::Overloaded { retry_after_ms: RETRY_AFTER_BUSY_MS }, ask }));
+            return Err(Error::Overloaded { retry_after_ms: RETRY_AFTER_BUSY_MS });
         };
         ask.hold(place);
         waiting.work_ns = waiting.work_ns.saturating_add(work_ns);
