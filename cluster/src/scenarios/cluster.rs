@@ -19,19 +19,19 @@ use crate::start::{Ports, start};
 
 const SHARDS: u16 = 3;
 
-struct Cluster {
+pub(super) struct Cluster {
     name: &'static str,
-    network: MemoryNetwork,
-    nodes: Vec<Handle>,
+    pub(super) network: MemoryNetwork,
+    pub(super) nodes: Vec<Handle>,
 }
 
-fn address(node: usize) -> String {
+pub(super) fn address(node: usize) -> String {
     format!("host-{node}:1")
 }
 
 impl Cluster {
     /// So many nodes, each of which has joined the first; everything is where it should be.
-    async fn of(name: &'static str, nodes: usize) -> Self {
+    pub(super) async fn of(name: &'static str, nodes: usize) -> Self {
         let mut cluster = Cluster { name, network: MemoryNetwork::new(), nodes: Vec::new() };
         for _ in 0..nodes {
             cluster.add().await;
@@ -58,8 +58,20 @@ impl Cluster {
         self.nodes.push(started.expect("it starts").unwrap());
     }
 
-    fn node(&self, number: usize) -> &Handle {
+    pub(super) fn node(&self, number: usize) -> &Handle {
         &self.nodes[number - 1]
+    }
+
+    /// Which of the nodes leads the catalogue.
+    pub(super) async fn catalogue_leader(&self) -> usize {
+        for _ in 0..1_000 {
+            let mut nodes = self.nodes.iter().zip(1..);
+            if let Some((_, number)) = nodes.find(|(node, _)| node.inner.meta.is_up()) {
+                return number;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("nobody leads the catalogue within ten seconds");
     }
 
     /// Waits until every shard has as many replicas as there can be, and nothing is to be changed.
@@ -86,7 +98,7 @@ impl Cluster {
     }
 
     /// Does something at the node that leads a customer's shard, as the face of any node would.
-    async fn at<T>(
+    pub(super) async fn at<T>(
         &self,
         entry: usize,
         number: usize,

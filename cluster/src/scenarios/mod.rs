@@ -4,6 +4,7 @@ mod catalogue;
 mod cluster;
 mod deaths;
 mod disks;
+mod exclusions;
 mod hostile;
 mod lease;
 mod node;
