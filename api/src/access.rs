@@ -67,7 +67,7 @@ const READ: Access = Access::Roles(&[Role::Viewer, Role::Editor, Role::Admin]);
 const WRITE: Access = Access::Roles(&[Role::Editor, Role::Admin]);
 /// Writing rows and profiles in bulk.
 const LOAD: Access = Access::Roles(&[Role::Channel, Role::Editor, Role::Admin]);
-/// The tenant as a whole.
+/// The tenant as a whole, and the cluster.
 const ADMIN: Access = Access::Roles(&[Role::Admin]);
 
 const fn route(method: &'static str, path: &'static str, access: Access) -> Route {
@@ -138,6 +138,14 @@ table! {
     customer("DELETE", "/api/v1/profiles/{customerId}/opt-outs", CHANNEL, Repeat::Harmless),
     bulk("POST", "/api/v1/import", LOAD),
     bulk("POST", "/api/v1/import/{kind}", LOAD),
+    route("GET", "/cluster/status", READ),
+    route("GET", "/cluster/shards", READ),
+    route("GET", "/cluster/locate", READ),
+    route("POST", "/cluster/nodes/{node}/drain", ADMIN),
+    route("POST", "/cluster/nodes/{node}/undrain", ADMIN),
+    route("POST", "/cluster/nodes/{node}/remove", ADMIN),
+    route("POST", "/cluster/shards/{shard}/transfer", ADMIN),
+    route("POST", "/cluster/rebalance", ADMIN),
 }
 
 /// The table's row for a route.

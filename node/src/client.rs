@@ -115,7 +115,16 @@ impl Client {
         self.send(Method::GET, path, "application/json", Vec::new(), &[]).await
     }
 
-    /// One call with every part given.
+    /// A call with a JSON body (null: none) to a path from the root.
+    ///
+    /// # Errors
+    /// As [`Client::post`].
+    pub async fn call(&self, method: Method, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let body = if body.is_null() { Vec::new() } else { serde_json::to_vec(body)? };
+        self.send_to(method, path, "application/json", body, &[]).await
+    }
+
+    /// One call under `/api/v1` with every part given.
     ///
     /// # Errors
     /// As [`Client::post`].
@@ -127,7 +136,18 @@ impl Client {
         body: Vec<u8>,
         headers: &[(&str, &str)],
     ) -> anyhow::Result<Value> {
-        let url = format!("{}/api/v1{path}", self.target.url.trim_end_matches('/'));
+        self.send_to(method, &format!("/api/v1{path}"), content_type, body, headers).await
+    }
+
+    async fn send_to(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Vec<u8>,
+        headers: &[(&str, &str)],
+    ) -> anyhow::Result<Value> {
+        let url = format!("{}{path}", self.target.url.trim_end_matches('/'));
         let mut request = self
             .http
             .request(method, &url)

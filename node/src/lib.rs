@@ -7,3 +7,4 @@ pub mod compose;
 pub mod demo;
 pub mod limits;
 mod listen;
+pub mod processes;

@@ -15,6 +15,16 @@ pub const DRAIN_MAX: Duration = Duration::from_secs(10);
 pub const ADMIT_MAX: Duration = Duration::from_secs(10);
 /// Pause before that is tried again.
 pub const ADMIT_PAUSE: Duration = Duration::from_millis(100);
+/// Nodes of a cluster on one machine.
+pub const CLUSTER_NODES_MAX: u16 = 9;
+/// Longest time for such a node to start, and for all of them to be whole.
+pub const CLUSTER_READY_MAX: Duration = Duration::from_secs(60);
+/// Longest time for such a node to stop when asked to.
+pub const CLUSTER_STOP_MAX: Duration = Duration::from_secs(15);
+/// Pause between two looks at how it stands.
+pub const CLUSTER_LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// Lines that are shown of what a node said before it ended.
+pub const LOG_TAIL_LINES: usize = 5;
 /// Requests a second that `bench` can be asked for.
 pub const BENCH_RATE_MAX: u64 = 1_000_000;
 /// Offers of a node that it starts.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use proffer_node::cli::{Cli, Command, bench, decide, demo, import, serve};
+use proffer_node::cli::{Cli, Command, bench, cluster, decide, demo, demo_cluster, import, serve};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,6 +29,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Import(args) => import::run(args).await,
         Command::Decide(args) => decide::run(args).await,
         Command::Demo(args) => demo::run(args).await,
+        Command::DemoCluster(args) => demo_cluster::run(args).await,
+        Command::Cluster(args) => cluster::run(args).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Ceiling(args) => bench::serve_ceiling(args).await,
     }

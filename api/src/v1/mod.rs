@@ -1,4 +1,4 @@
-//! The routes under `/api/v1` and the probes: thin handlers, one file a resource.
+//! The routes under `/api/v1` and `/cluster`, and the probes: thin handlers, one file a resource.
 
 use axum::Router;
 use axum::body::Body;
@@ -14,6 +14,7 @@ use crate::layers::CATALOG_REVISION;
 use crate::routes::Routes;
 
 mod budget;
+mod cluster;
 mod entities;
 mod flows;
 mod import;
@@ -76,6 +77,14 @@ pub fn routes() -> Router<Arc<App>> {
         .on(Method::DELETE, "/api/v1/profiles/{customerId}/opt-outs", profiles::clear_opt_outs)
         .on(Method::POST, "/api/v1/import", import::import_catalogue)
         .on(Method::POST, "/api/v1/import/{kind}", import::import)
+        .on(Method::GET, "/cluster/status", cluster::status)
+        .on(Method::GET, "/cluster/shards", cluster::shards)
+        .on(Method::GET, "/cluster/locate", cluster::locate)
+        .on(Method::POST, "/cluster/nodes/{node}/drain", cluster::drain)
+        .on(Method::POST, "/cluster/nodes/{node}/undrain", cluster::undrain)
+        .on(Method::POST, "/cluster/nodes/{node}/remove", cluster::remove)
+        .on(Method::POST, "/cluster/shards/{shard}/transfer", cluster::transfer)
+        .on(Method::POST, "/cluster/rebalance", cluster::rebalance)
         .finish()
 }
 

@@ -94,6 +94,20 @@ impl Ways for Script {
     }
 }
 
+async fn revision(node: &Node) -> u64 {
+    node.call("GET", "/api/v1/tags", "").await.header("x-catalog-revision").parse().unwrap()
+}
+
+/// Brings the catalogue of a node to a revision, with things that matter to nobody.
+async fn bring_to(node: &Node, least: u64) {
+    for number in 0.. {
+        if revision(node).await >= least {
+            break;
+        }
+        node.create("channels", &json!({"name": format!("unused {least} {number}")}).to_string()).await;
+    }
+}
+
 /// Two nodes of one catalogue, and the first as one that reaches the other by a script.
 async fn entry_and_leader(place: Place, ways: &[Way]) -> (Node, Node, Arc<Script>, String) {
     let (entry, leader) = (Node::start().await, Node::start().await);
@@ -103,6 +117,7 @@ async fn entry_and_leader(place: Place, ways: &[Way]) -> (Node, Node, Arc<Script
         let body = json!({"name": "A", "status": "active", "caps": [{"scope": "global", "limit": 10}]});
         offer = node.create("offers", &body.to_string()).await;
     }
+    bring_to(&leader, revision(&entry).await).await;
     let script = Script::to(&leader, place, ways);
     (entry.with_ways(script.clone(), PATIENCE), leader, script, offer)
 }
@@ -226,6 +241,8 @@ async fn what_may_have_been_done_is_not_said_to_be_undone() {
 async fn a_call_is_passed_on_once_more_and_then_given_back() {
     let (middle, leader, on, _) = entry_and_leader(Place::At(OTHER), &[]).await;
     let start = Node::start().await;
+    bring_to(&middle, revision(&start).await).await;
+    bring_to(&leader, revision(&middle).await).await;
     let entry_ways = Script::to(&middle, Place::At(OTHER), &[]);
     let entry = start.with_ways(entry_ways.clone(), PATIENCE);
     let answer = recommend(&entry, None).await;
@@ -244,8 +261,10 @@ async fn a_call_is_passed_on_once_more_and_then_given_back() {
 
 #[tokio::test]
 async fn a_node_in_between_neither_waits_nor_repeats() {
-    let (middle, _leader, on, _) = entry_and_leader(Place::Nowhere, &[]).await;
+    let (middle, leader, on, _) = entry_and_leader(Place::Nowhere, &[]).await;
     let start = Node::start().await;
+    bring_to(&middle, revision(&start).await).await;
+    bring_to(&leader, revision(&middle).await).await;
     let ways = Script::to(&middle, Place::At(OTHER), &[]);
     let entry = start.with_ways(ways.clone(), PATIENCE);
     let (answer, ()) = tokio::join!(recommend(&entry, None), async {
@@ -265,11 +284,11 @@ async fn a_node_in_between_neither_waits_nor_repeats() {
 #[tokio::test]
 async fn a_forwarded_call_is_answered_by_a_catalogue_no_older_than_the_entrys() {
     let (entry, leader, _, _) = entry_and_leader(Place::At(OTHER), &[]).await;
-    let create = r#"{"name": "B", "status": "active"}"#;
-    entry.create("offers", create).await;
-    let (answer, _) = tokio::join!(recommend(&entry, None), async {
+    bring_to(&entry, revision(&leader).await + 2).await;
+    let (answer, ()) = tokio::join!(recommend(&entry, None), async {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        leader.create("offers", create).await
+        leader.create("offers", r#"{"name": "B", "status": "active"}"#).await;
+        bring_to(&leader, revision(&entry).await).await;
     });
     assert_eq!(answer.json()["count"], 2, "{answer:?}");
 }

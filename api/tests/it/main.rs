@@ -4,6 +4,7 @@
 
 mod access;
 mod arbitrary;
+mod cluster;
 mod crud;
 mod decide;
 mod forwarding;

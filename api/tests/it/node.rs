@@ -80,12 +80,12 @@ impl Node {
             let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
             handle.change(command, deadline).await.unwrap();
         }
-        Node { router: router(handle.clone(), config(&clock)), clock, handle }
+        Node { router: router(handle.clone(), config(&clock, 5)), clock, handle }
     }
 
     /// The same node as one that reaches others by `ways`, and waits for so long.
     pub fn with_ways(&self, ways: Arc<dyn Ways>, request_timeout: Duration) -> Node {
-        let config = Config { request_timeout, ..config(&self.clock) };
+        let config = Config { request_timeout, ..config(&self.clock, 6) };
         let (clock, handle) = (Arc::clone(&self.clock), self.handle.clone());
         Node { router: router_with_ways(handle.clone(), ways, config), clock, handle }
     }
@@ -133,9 +133,9 @@ impl Node {
     }
 }
 
-fn config(clock: &Arc<ManualClock>) -> Config {
+fn config(clock: &Arc<ManualClock>, seed: u64) -> Config {
     let keys = TokenKeys::new(TokenKey::new(1, &[7; 32]), Vec::new());
-    Config::new(clock.clone(), Arc::new(SeededEntropy::new(5)), Arc::new(InlineOffload), keys)
+    Config::new(clock.clone(), Arc::new(SeededEntropy::new(seed)), Arc::new(InlineOffload), keys)
 }
 
 async fn handle(clock: &Arc<ManualClock>) -> Handle {

@@ -3,8 +3,10 @@
 use clap::{Parser, Subcommand};
 
 pub mod bench;
+pub mod cluster;
 pub mod decide;
 pub mod demo;
+pub mod demo_cluster;
 pub mod import;
 mod lines;
 pub mod serve;
@@ -30,6 +32,10 @@ pub enum Command {
     Decide(decide::DecideArgs),
     /// Start a node with sample data, show decisions, keep serving.
     Demo(demo::DemoArgs),
+    /// Start a cluster of processes on this machine with sample data, keep serving.
+    DemoCluster(demo_cluster::DemoClusterArgs),
+    /// Look at a running cluster and change who is in it.
+    Cluster(cluster::ClusterArgs),
     /// Load a running node over HTTP and print latencies.
     Bench(bench::BenchArgs),
     /// Run the HTTP ceiling that `bench` compares with.

@@ -8,14 +8,16 @@ use serde_json::Value;
 
 use crate::client::Client;
 
-fn new_table(header: &[&str]) -> Table {
+/// An empty table.
+pub fn new_table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(header.iter().copied());
     table
 }
 
-fn text(value: &Value) -> String {
+/// A value as a cell shows it: text without quotes, null as nothing.
+pub fn text(value: &Value) -> String {
     match value.as_str() {
         Some(text) => text.to_owned(),
         None if value.is_null() => String::new(),
