@@ -57,6 +57,8 @@ pub struct Route {
     pub conditional: bool,
     /// Where it is answered.
     pub home: Home,
+    /// Whether it writes the catalogue: `?wait=all` is answered when the write is in force on every node.
+    pub authors: bool,
 }
 
 /// Deciding and answering.
@@ -71,7 +73,12 @@ const LOAD: Access = Access::Roles(&[Role::Channel, Role::Editor, Role::Admin]);
 const ADMIN: Access = Access::Roles(&[Role::Admin]);
 
 const fn route(method: &'static str, path: &'static str, access: Access) -> Route {
-    Route { method, path, access, weight: Weight::Ordinary, conditional: false, home: Home::Anywhere }
+    Route { method, path, access, weight: Weight::Ordinary, conditional: false, home: Home::Anywhere, authors: false }
+}
+
+/// A write of what is authored.
+const fn write(method: &'static str, path: &'static str, access: Access) -> Route {
+    Route { authors: true, ..route(method, path, access) }
 }
 
 /// A call about one customer.
@@ -81,7 +88,7 @@ const fn customer(method: &'static str, path: &'static str, access: Access, repe
 
 /// An update that honours `If-Match`.
 const fn update(path: &'static str) -> Route {
-    Route { conditional: true, ..route("PUT", path, WRITE) }
+    Route { conditional: true, ..write("PUT", path, WRITE) }
 }
 
 const fn bulk(method: &'static str, path: &'static str, access: Access) -> Route {
@@ -94,12 +101,12 @@ macro_rules! table {
         pub const ROUTES: &[Route] = &[
             $(
                 route("GET", concat!("/api/v1/", $kind), READ),
-                route("POST", concat!("/api/v1/", $kind), WRITE),
+                write("POST", concat!("/api/v1/", $kind), WRITE),
                 update(concat!("/api/v1/", $kind)),
-                route("DELETE", concat!("/api/v1/", $kind), WRITE),
+                write("DELETE", concat!("/api/v1/", $kind), WRITE),
                 route("GET", concat!("/api/v1/", $kind, "/{id}"), READ),
                 update(concat!("/api/v1/", $kind, "/{id}")),
-                route("DELETE", concat!("/api/v1/", $kind, "/{id}"), WRITE),
+                write("DELETE", concat!("/api/v1/", $kind, "/{id}"), WRITE),
             )+
             $($other,)+
         ];
@@ -112,20 +119,20 @@ table! {
     route("GET", "/livez", Access::Open),
     route("GET", "/readyz", Access::Open),
     route("GET", "/api/v1/categories/{id}/sub-categories", READ),
-    route("POST", "/api/v1/categories/{id}/sub-categories", WRITE),
+    write("POST", "/api/v1/categories/{id}/sub-categories", WRITE),
     update("/api/v1/categories/{id}/sub-categories"),
-    route("DELETE", "/api/v1/categories/{id}/sub-categories", WRITE),
+    write("DELETE", "/api/v1/categories/{id}/sub-categories", WRITE),
     route("GET", "/api/v1/categories/{id}/sub-categories/{subId}", READ),
     update("/api/v1/categories/{id}/sub-categories/{subId}"),
-    route("DELETE", "/api/v1/categories/{id}/sub-categories/{subId}", WRITE),
+    write("DELETE", "/api/v1/categories/{id}/sub-categories/{subId}", WRITE),
     route("GET", "/api/v1/offers/{id}/budget", READ),
     bulk("POST", "/api/v1/schemas/{id}/rows", LOAD),
-    route("POST", "/api/v1/decision-flows/publish", WRITE),
-    route("POST", "/api/v1/decision-flows/{id}/publish", WRITE),
+    write("POST", "/api/v1/decision-flows/publish", WRITE),
+    write("POST", "/api/v1/decision-flows/{id}/publish", WRITE),
     route("GET", "/api/v1/decision-flows/{id}/versions", READ),
-    route("POST", "/api/v1/decision-flows/{id}/rollback", WRITE),
+    write("POST", "/api/v1/decision-flows/{id}/rollback", WRITE),
     route("GET", "/api/v1/settings", READ),
-    route("PUT", "/api/v1/settings", ADMIN),
+    write("PUT", "/api/v1/settings", ADMIN),
     route("GET", "/api/v1/tags", READ),
     customer("POST", "/api/v1/recommend", CHANNEL, Repeat::Keyed),
     customer("POST", "/api/v1/decisions", CHANNEL, Repeat::Keyed),
@@ -136,8 +143,8 @@ table! {
     customer("PUT", "/api/v1/profiles/{customerId}", CHANNEL, Repeat::Harmless),
     customer("DELETE", "/api/v1/profiles/{customerId}", CHANNEL, Repeat::Harmless),
     customer("DELETE", "/api/v1/profiles/{customerId}/opt-outs", CHANNEL, Repeat::Harmless),
-    bulk("POST", "/api/v1/import", LOAD),
-    bulk("POST", "/api/v1/import/{kind}", LOAD),
+    Route { authors: true, ..bulk("POST", "/api/v1/import", LOAD) },
+    Route { authors: true, ..bulk("POST", "/api/v1/import/{kind}", LOAD) },
     route("GET", "/cluster/status", READ),
     route("GET", "/cluster/shards", READ),
     route("GET", "/cluster/locate", READ),
@@ -185,6 +192,18 @@ mod tests {
         for route in ROUTES.iter().filter(|route| route.path.starts_with("/api/v1/offers")) {
             assert!(!allows(route.access, &[Role::Channel]), "{} {}", route.method, route.path);
         }
+    }
+
+    #[test]
+    fn whatever_an_editor_may_write_can_be_waited_for() {
+        let written = ROUTES.iter().filter(|route| route.method != "GET" && route.access == WRITE);
+        let (mut count, mut waited) = (0, 0);
+        for route in written {
+            count += 1;
+            waited += usize::from(route.authors);
+        }
+        assert_eq!((count, waited), (5 * 11 + 5 + 3, count));
+        assert!(ROUTES.iter().all(|route| !(route.authors && route.method == "GET")));
     }
 
     #[test]

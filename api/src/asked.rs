@@ -103,6 +103,11 @@ impl Queried {
         self.0.get(name).map(String::as_str)
     }
 
+    /// Takes the parameter `name` out.
+    pub fn take(&mut self, name: &str) -> Option<String> {
+        self.0.remove(name)
+    }
+
     /// The flag `name`: absent is false, present alone is true.
     ///
     /// # Errors

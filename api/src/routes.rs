@@ -14,6 +14,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
+use proffer_cluster::Outcome;
 use proffer_cluster::calls::Identity;
 use proffer_engine::keys::Revision;
 use sha2::{Digest, Sha256};
@@ -25,7 +26,11 @@ use crate::access::{self, Access, ROUTES, Route, Weight};
 use crate::asked::{Asked, Queried, discard, read_body, tenant_view};
 use crate::forwarding::answering::Came;
 use crate::forwarding::{self, Unanswered};
-use crate::limits::{BODY_BYTES_MAX, BULK_BODY_BYTES_MAX, BULK_REQUESTS_MAX, BULK_RETRY_AFTER_MS, BULK_TIMEOUT};
+use crate::layers::CATALOG_REVISION;
+use crate::limits::{
+    BODY_BYTES_MAX, BULK_BODY_BYTES_MAX, BULK_REQUESTS_MAX, BULK_RETRY_AFTER_MS, BULK_TIMEOUT, LAST_WORD,
+    LOST_RETRY_AFTER_MS,
+};
 use crate::problem::Problem;
 
 /// What a handler answers.
@@ -69,8 +74,14 @@ impl Routes {
                 let deadline = came.map_or(deadline, |came| came.deadline.min(deadline));
                 let expects = waits_to_be_asked(&parts);
                 let answering = async {
-                    let asked = pass(app, route, deadline, came, params, parts, &mut body).await?;
-                    forwarding::answer(asked, route, handler).await
+                    let mut asked = pass(Arc::clone(&app), route, deadline, came, params, parts, &mut body).await?;
+                    let everywhere = route.authors && is_everywhere(&mut asked.query)?;
+                    let answer = forwarding::answer(asked, route, handler).await?;
+                    if everywhere {
+                        let revision = revision_of(&answer).unwrap_or_else(|| app.handle.revision());
+                        wait_everywhere(&app, revision, deadline).await?;
+                    }
+                    Ok(answer)
                 };
                 let answered = timeout_at(deadline, answering).await.unwrap_or(Err(Problem::Timeout));
                 discard(expects, &mut body).await;
@@ -207,6 +218,34 @@ async fn pass(
         came,
         about,
         _room: room,
+    })
+}
+
+/// Whether a write is to be answered when it is in force on every node.
+fn is_everywhere(query: &mut Queried) -> Result<bool, Problem> {
+    match query.take("wait").as_deref() {
+        None => Ok(false),
+        Some("all") => Ok(true),
+        Some(_) => Err(Problem::invalid("/query/wait", "must be all")),
+    }
+}
+
+/// The revision that a write made.
+fn revision_of(written: &Response) -> Option<Revision> {
+    written.headers().get(CATALOG_REVISION)?.to_str().ok()?.parse().ok().map(Revision)
+}
+
+/// Waits until what was written is in force wherever decisions are made.
+async fn wait_everywhere(app: &App, revision: Revision, deadline: Instant) -> Result<(), Problem> {
+    let last = deadline.checked_sub(LAST_WORD).unwrap_or(deadline);
+    let waited = timeout_at(last, app.handle.wait_everywhere(revision, last)).await;
+    if matches!(waited, Ok(Ok(()))) {
+        return Ok(());
+    }
+    Err(Problem::Unavailable {
+        message: format!("revision {revision} is written, and not yet in force on every node"),
+        retry_after_ms: LOST_RETRY_AFTER_MS,
+        outcome: Outcome::Applied,
     })
 }
 

@@ -164,11 +164,12 @@ impl Node {
         self.address
     }
 
-    /// Takes no new connections, finishes the calls under way, then closes the log.
+    /// Hands over what it leads, takes no new connections, finishes the calls under way, then closes the log.
     ///
     /// # Errors
     /// When the server or the log did not end well.
     pub async fn stop(self) -> anyhow::Result<()> {
+        self.handle.step_down().await;
         // The server may have ended already.
         let _ = self.server.drain.send(());
         match tokio::time::timeout(DRAIN_MAX, self.server.ended).await {

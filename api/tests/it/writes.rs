@@ -134,3 +134,26 @@ async fn a_sub_category_has_the_tag_that_guards_its_update() {
     assert_eq!(with_if_match(&node, "PUT", &path, &tag, r#"{"ordinal": 2}"#).await.status, StatusCode::OK);
     assert_eq!(with_if_match(&node, "PUT", &path, &tag, "{}").await.status, StatusCode::PRECONDITION_FAILED);
 }
+
+#[tokio::test]
+async fn a_write_can_be_waited_for_until_every_node_has_it() {
+    let node = Node::start().await;
+    let created = node.call("POST", "/api/v1/channels?wait=all", r#"{"name": "web"}"#).await;
+    assert_eq!(created.status, StatusCode::CREATED);
+    let id = created.json()["id"].as_str().unwrap().to_owned();
+    for (method, path, body) in [
+        ("PUT", format!("/api/v1/channels/{id}?wait=all"), r#"{"name": "site"}"#),
+        ("PUT", "/api/v1/settings?wait=all".to_owned(), "{}"),
+        ("POST", "/api/v1/import/channels?dryRun&wait=all".to_owned(), r#"{"name": "email"}"#),
+        ("DELETE", format!("/api/v1/channels/{id}?force=true&wait=all"), ""),
+    ] {
+        node.ok(method, &path, body).await;
+    }
+    for (method, path, body) in [
+        ("POST", "/api/v1/channels?wait=some", r#"{"name": "app"}"#),
+        ("GET", "/api/v1/channels?wait=all", ""),
+        ("PUT", "/api/v1/profiles/ann?wait=all", "{}"),
+    ] {
+        assert_eq!(node.call(method, path, body).await.pointers(), ["/query/wait"], "{method} {path}");
+    }
+}
