@@ -27,6 +27,8 @@ pub(crate) struct Directory {
     claims: Mutex<BTreeMap<u64, Heard>>,
     /// This node hands over what it leads, and takes nothing: it is about to end.
     leaving: AtomicBool,
+    /// It has no catalogue lease: what it leads is better led elsewhere.
+    unfit: AtomicBool,
     /// Counts changes.
     changed: watch::Sender<u64>,
 }
@@ -34,7 +36,13 @@ pub(crate) struct Directory {
 impl Directory {
     /// Of the node `own`.
     pub(crate) fn new(own: u64) -> Self {
-        Directory { own, claims: Mutex::default(), leaving: AtomicBool::new(false), changed: watch::Sender::new(0) }
+        Directory {
+            own,
+            claims: Mutex::default(),
+            leaving: AtomicBool::new(false),
+            unfit: AtomicBool::new(false),
+            changed: watch::Sender::new(0),
+        }
     }
 
     /// This node.
@@ -72,7 +80,12 @@ impl Directory {
 
     /// Whether this node takes leaderships.
     pub(crate) fn takes_leads(&self) -> bool {
-        !self.leaving.load(Ordering::Relaxed)
+        !self.leaving.load(Ordering::Relaxed) && !self.unfit.load(Ordering::Relaxed)
+    }
+
+    /// Whether this node has been without a catalogue lease for too long to lead anything.
+    pub(crate) fn is_unfit(&self, is_unfit: bool) {
+        self.unfit.store(is_unfit, Ordering::Relaxed);
     }
 
     /// Whether another node can be handed something: it was heard of lately, and takes leaderships.

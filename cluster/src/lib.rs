@@ -42,6 +42,7 @@ mod scenarios;
 mod shard;
 pub mod snapshots;
 mod start;
+mod surrender;
 mod transfer;
 pub mod view;
 

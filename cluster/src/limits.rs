@@ -246,3 +246,7 @@ pub const COURIER_MS: u64 = 2_000;
 pub const JOIN_RETRY_MS: u64 = 500;
 /// How long it asks before it gives up, in milliseconds.
 pub const JOIN_MS_MAX: u64 = 60_000;
+/// A node without a catalogue lease for so long hands over what it leads, in milliseconds.
+pub const SURRENDER_AFTER_MS: u64 = 500;
+/// How often it looks, in milliseconds.
+pub const SURRENDER_LOOK_MS: u64 = 100;

@@ -40,6 +40,7 @@ use crate::routing::Router;
 use crate::shard::door::ShardDoor;
 use crate::shard::leader::Surroundings as ShardSurroundings;
 use crate::snapshots::Snapshots;
+use crate::surrender::Surrender;
 use crate::view::Views;
 
 /// What a node needs of the world.
@@ -304,6 +305,13 @@ fn meet(
         seen: Arc::default(),
     };
     tasks.spawn(reconcile.run());
+    let surrender = Surrender {
+        tenure: Arc::clone(&node.inner.tenure),
+        directory: Arc::clone(&post.directory),
+        groups: Arc::clone(&groups),
+        supervisor: node.supervisor.clone(),
+    };
+    tasks.spawn(surrender.run());
     tasks.spawn(hosting.run(roster));
     tasks.spawn(post::run_courier(post.clone()));
     tasks.spawn(post::tell_claims(post.clone(), groups));

@@ -62,7 +62,6 @@ impl ClusterClock {
     }
 
     /// Whether the own clock is so wrong that the meta group must not be led here, though it is; by how many milliseconds.
-    #[expect(dead_code, reason = "a node that is alone has nobody to hand over to")]
     pub(crate) fn off_by(&self) -> Option<i64> {
         Some(self.off_ms.load(Ordering::SeqCst)).filter(|off_ms| *off_ms != 0)
     }

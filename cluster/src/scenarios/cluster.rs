@@ -23,6 +23,7 @@ pub(super) struct Cluster {
     name: &'static str,
     pub(super) network: MemoryNetwork,
     pub(super) nodes: Vec<Handle>,
+    pub(super) clocks: Vec<Arc<OddClock>>,
 }
 
 pub(super) fn address(node: usize) -> String {
@@ -32,7 +33,7 @@ pub(super) fn address(node: usize) -> String {
 impl Cluster {
     /// So many nodes, each of which has joined the first; everything is where it should be.
     pub(super) async fn of(name: &'static str, nodes: usize) -> Self {
-        let mut cluster = Cluster { name, network: MemoryNetwork::new(), nodes: Vec::new() };
+        let mut cluster = Cluster { name, network: MemoryNetwork::new(), nodes: Vec::new(), clocks: Vec::new() };
         for _ in 0..nodes {
             cluster.add().await;
         }
@@ -53,7 +54,9 @@ impl Cluster {
             ..Config::default()
         };
         let (ports, _) = ports(Arc::new(MemoryDisk::new()), number as u64);
-        let ports = Ports { network: Arc::new(self.network.host(&address(number))), ..ports };
+        let clock = Arc::new(OddClock::new());
+        self.clocks.push(Arc::clone(&clock));
+        let ports = Ports { network: Arc::new(self.network.host(&address(number))), clock, ..ports };
         let started = timeout(Duration::from_secs(60), start(config, ports)).await;
         self.nodes.push(started.expect("it starts").unwrap());
     }

@@ -1,5 +1,6 @@
 //! Exclusions and leases among several nodes: whoever is asked after the answer proposes it no more, whatever is cut off.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use proffer_engine::catalog::Op;
@@ -11,6 +12,7 @@ use super::world::*;
 use crate::calls::Place;
 use crate::error::Error;
 use crate::handle::Handle;
+use crate::ports::clock::Clock;
 
 fn excluded(is_excluded: bool) -> proffer_engine::catalog::Command {
     update("one", object([("emergencyExcluded", Value::Bool(is_excluded))]))
@@ -147,4 +149,42 @@ async fn leases_outlast_the_change_of_the_catalogues_leader_and_exclusions_hold_
     none_proposes(&cluster).await;
     assert!(others.iter().all(|node| has_lease(cluster.node(*node))));
     assert!(others.iter().all(|node| cluster.node(*node).revision() >= changed.revision));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_without_a_lease_leads_nothing_for_long() {
+    let cluster = with_offer("surrender").await;
+    let leader = cluster.catalogue_leader().await;
+    let sick = 1 + leader % 3;
+    let spread = tokio::time::timeout(Duration::from_secs(60), async {
+        while proposes_somewhere(&cluster, sick).await != Some(true) {
+            sleep(Duration::from_millis(50)).await;
+        }
+    });
+    spread.await.expect("it comes to lead a shard");
+    // Whatever it is granted has run out when it looks.
+    cluster.clocks[sick - 1].races_ms.store(5_000, Ordering::SeqCst);
+    sleep(Duration::from_secs(3)).await;
+    for _ in 0..20 {
+        let led = (0..40).filter(|number| cluster.node(sick).place(&tenant(), &customer(*number)) == Place::Here);
+        assert_eq!(led.count(), 0, "it is alive and well connected, and may not decide");
+        assert_eq!(cluster.at(sick, 1, async |node| proposes(node, 1).await).await, Ok(true), "others do");
+        sleep(Duration::from_millis(500)).await;
+    }
+    cluster.clocks[sick - 1].races_ms.store(0, Ordering::SeqCst);
+    sleep(Duration::from_secs(1)).await;
+    assert!(has_lease(cluster.node(sick)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_clock_is_not_what_the_others_show_does_not_set_the_clusters_time() {
+    let cluster = with_offer("clock").await;
+    let wrong = cluster.catalogue_leader().await;
+    cluster.clocks[wrong - 1].ahead_ms.store(60_000, Ordering::SeqCst);
+    sleep(Duration::from_secs(5)).await;
+    let right = cluster.catalogue_leader().await;
+    assert_ne!(right, wrong);
+    let walls: Vec<i64> = cluster.nodes.iter().map(|node| node.inner.tenure.clock().wall().0).collect();
+    let own = cluster.clocks[right - 1].wall().0;
+    assert!(walls.iter().all(|wall| (wall - own).abs() < 100), "{walls:?} {own}");
 }

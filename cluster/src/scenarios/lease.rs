@@ -1,7 +1,7 @@
 //! A node and its catalogue lease: it decides and authenticates under one, and an exclusion waits for those who might not know it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use proffer_engine::catalog::{Op, Role};
@@ -20,29 +20,12 @@ use crate::lease::{Grant, Renew, Report};
 use crate::limits::LEASE_MS;
 use crate::meta::ask::{Enrolled, LeaseAsk, MetaAsk};
 use crate::meta::roster::NodeInfo;
-use crate::ports::clock::Clock;
 use crate::ports::memory_disk::MemoryDisk;
 use crate::start::start;
 
-/// A clock that can be put forward, as a node finds it that was stopped for a while.
-struct Stoppable {
-    inner: TokioClock,
-    stopped_ms: AtomicU64,
-}
-
-impl Clock for Stoppable {
-    fn wall(&self) -> Timestamp {
-        self.inner.wall().plus_ms(self.stopped_ms.load(Ordering::SeqCst).cast_signed())
-    }
-
-    fn boottime(&self) -> Duration {
-        self.inner.boottime() + Duration::from_millis(self.stopped_ms.load(Ordering::SeqCst))
-    }
-}
-
-async fn node(name: &str) -> (Handle, Arc<Stoppable>) {
+async fn node(name: &str) -> (Handle, Arc<OddClock>) {
     let (mut ports, _) = ports(Arc::new(MemoryDisk::new()), 7);
-    let clock = Arc::new(Stoppable { inner: TokioClock::new(), stopped_ms: AtomicU64::new(0) });
+    let clock = Arc::new(OddClock::new());
     ports.clock = Arc::clone(&clock) as _;
     let handle = start(Config::founding(name, 2), ports).await.unwrap();
     change(&handle, command(Op::CreateTenant)).await;

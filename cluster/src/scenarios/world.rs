@@ -1,6 +1,7 @@
 //! A node to play with: manual disk, paused clock, a small catalogue.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use proffer_engine::catalog::{Actor, Command, CommandV1, EntityKind, Op};
@@ -41,6 +42,41 @@ impl Clock for TokioClock {
 
     fn boottime(&self) -> Duration {
         self.0.elapsed()
+    }
+}
+
+/// A clock that can be put forward, as a node finds it that was stopped for a while, and put wrong.
+pub(super) struct OddClock {
+    inner: TokioClock,
+    /// It was stopped for so long.
+    pub(super) stopped_ms: AtomicU64,
+    /// Each look finds it so much later.
+    pub(super) races_ms: AtomicU64,
+    /// What its wall shows too much.
+    pub(super) ahead_ms: AtomicI64,
+}
+
+impl OddClock {
+    /// One that is right.
+    pub(super) fn new() -> Self {
+        OddClock {
+            inner: TokioClock::new(),
+            stopped_ms: AtomicU64::new(0),
+            races_ms: AtomicU64::new(0),
+            ahead_ms: AtomicI64::new(0),
+        }
+    }
+}
+
+impl Clock for OddClock {
+    fn wall(&self) -> Timestamp {
+        let stopped = self.stopped_ms.load(Ordering::SeqCst).cast_signed();
+        self.inner.wall().plus_ms(stopped + self.ahead_ms.load(Ordering::SeqCst))
+    }
+
+    fn boottime(&self) -> Duration {
+        let race = self.races_ms.load(Ordering::SeqCst);
+        self.inner.boottime() + Duration::from_millis(self.stopped_ms.fetch_add(race, Ordering::SeqCst))
     }
 }
 
