@@ -115,6 +115,18 @@ pub const NODE_GONE_MS: u64 = 2_000;
 pub const REPLACE_AFTER_MS: u64 = 600_000;
 /// The most that one look adds to how long a node was not heard: a process that was stopped itself does not count that.
 pub const SILENCE_STEP_MS_MAX: u64 = 1_000;
+/// How soon it looks where nothing changes, in milliseconds.
+pub const RECONCILE_IDLE_MS: u64 = 1_000;
+/// How soon it tells again what the meta group has not booked, in milliseconds.
+pub const REPORT_AGAIN_MS: u64 = 500;
+/// How long new replicas of one group may keep those of others waiting, in milliseconds.
+pub const CATCH_UP_MS_MAX: u64 = 60_000;
+/// Groups of a node that bring new replicas up to date at a time.
+pub const FILLING_MAX: usize = 2;
+/// How often a leader tries to hand over before it takes a pause.
+pub const HAND_OVER_TRIES: usize = 40;
+/// Wait between those tries, in milliseconds.
+pub const HAND_OVER_RETRY_MS: u64 = 5;
 /// Longest name of a zone.
 pub const ZONE_BYTES_MAX: usize = 64;
 /// Most shards of a cluster.

@@ -35,7 +35,7 @@ use crate::ports::network::Network;
 use crate::ports::offload::{self, Lane, Offload};
 use crate::post::{self, Admission, Local, NearestGrantor, PeerCarrier, PeerService, Porter, Post, Ways};
 use crate::raft::{ReplicaPorts, Timing};
-use crate::reconcile::Reconcile;
+use crate::reconcile::{OwnStart, Reconcile};
 use crate::routing::Router;
 use crate::shard::door::ShardDoor;
 use crate::shard::leader::Surroundings as ShardSurroundings;
@@ -298,11 +298,11 @@ fn meet(
     let hosting = Hosting { node: own, home, groups: Arc::clone(&groups), supervisor: node.supervisor.clone(), peers };
     let mut tasks = node.inner.tasks.lock().expect("no holder panics");
     let reconcile = Reconcile {
+        own: OwnStart { disk: info.disk, boots: info.boots },
         groups: Arc::clone(&groups),
         roster: roster.clone(),
         post: post.clone(),
         supervisor: node.supervisor.clone(),
-        seen: Arc::default(),
     };
     tasks.spawn(reconcile.run());
     let surrender = Surrender {

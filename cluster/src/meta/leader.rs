@@ -246,9 +246,12 @@ impl MetaLeader {
             if Instant::now() < self.quiet_until {
                 return;
             }
-            // Nothing can be applied before it: it goes alone.
+            // Nothing else can be applied before it but who founds.
             let mut space = Space { bytes: ENTRY_BYTES_MAX, commands: ENTRY_COMMANDS_MAX };
             self.form(MetaOp::Found(self.around.founding), Part::Own, now, leader, &mut space);
+            if let Some(op) = self.keeper.own_enrolment(self.state.roster()) {
+                self.form(op, Part::OwnStart, now, leader, &mut space);
+            }
             return;
         }
         let mut space = Space { bytes: ENTRY_BYTES_MAX, commands: ENTRY_COMMANDS_MAX };

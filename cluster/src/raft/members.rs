@@ -1,15 +1,16 @@
 //! One step of a group's membership at a time, guarded by the configuration it was decided on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
-use openraft::{ChangeMembers, Precondition};
+use openraft::{ChangeMembers, Instant as _, Precondition};
 use proffer_engine::profile::command::{Leader, Position};
 
 use super::replica::Replica;
 use super::stored::log_id_of;
-use super::types::{Seat, leader_id, position_of};
+use super::types::{LogId, Seat, leader_id, position_of};
 
 /// A group's configuration as its leader has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,9 +23,11 @@ pub(crate) struct Members {
     pub(crate) is_joint: bool,
     /// All voters.
     pub(crate) voters: BTreeSet<u64>,
+    /// Those that vote once it has changed.
+    pub(crate) next_voters: BTreeSet<u64>,
     /// All members, with their nodes.
     pub(crate) seats: BTreeMap<u64, Seat>,
-    /// How many entries each member lacks, as far as this leader knows.
+    /// How many entries each member lacks that has answered within the longest election timeout, as far as this leader knows.
     pub(crate) behind: BTreeMap<u64, u64>,
 }
 
@@ -60,18 +63,26 @@ impl Replica {
         let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();
         let stored = &metrics.membership_config;
-        let replication = metrics.replication.as_ref()?;
+        let (replication, answered) = (metrics.replication.as_ref()?, metrics.heartbeat.as_ref()?);
         let last = metrics.last_log_index.unwrap_or(0);
-        let lacks = |matching: &Option<_>| {
-            matching.as_ref().map_or(last + 1, |id: &super::types::LogId| last.saturating_sub(id.index))
+        let within = Duration::from_millis(self.ports.timing.election_max_ms);
+        let is_there = |replica: &u64| {
+            let sent = answered.get(replica).and_then(Option::as_ref);
+            *replica == self.id || sent.is_some_and(|sent| sent.elapsed() < within)
         };
+        let lacks = |matching: &Option<LogId>| matching.map_or(last + 1, |id| last.saturating_sub(id.index));
         Some(Members {
             at: stored.log_id().as_ref().map(position_of),
             is_committed: metrics.committed_membership_config.log_id() == stored.log_id(),
             is_joint: stored.get_joint_config().len() > 1,
             voters: stored.voter_ids().collect(),
+            next_voters: stored.get_joint_config().last().cloned().unwrap_or_default(),
             seats: stored.nodes().map(|(replica, seat)| (*replica, *seat)).collect(),
-            behind: replication.iter().map(|(replica, matching)| (*replica, lacks(matching))).collect(),
+            behind: replication
+                .iter()
+                .filter(|(replica, _)| is_there(replica))
+                .map(|(replica, matching)| (*replica, lacks(matching)))
+                .collect(),
         })
     }
 

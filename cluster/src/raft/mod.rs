@@ -23,7 +23,7 @@ mod wire;
 
 pub(crate) use hand_over::HandOver;
 pub(crate) use machine::Erased;
-pub(crate) use members::{Members, Step};
+pub(crate) use members::{Members, Step, StepError};
 pub(crate) use network::{Carrier, Unreached};
 pub(crate) use port::Port;
 pub(crate) use replica::{Found, Replica, ReplicaPorts, Timing};

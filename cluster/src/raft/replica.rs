@@ -302,6 +302,11 @@ impl Replica {
         self.id
     }
 
+    /// Whether it has ended, or its core has.
+    pub(crate) fn is_over(&self) -> bool {
+        self.raft.get().is_some_and(|raft| raft.metrics().borrow_watched().running_state.is_err())
+    }
+
     pub(super) fn raft(&self) -> Option<&Running> {
         self.raft.get()
     }

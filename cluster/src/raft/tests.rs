@@ -2,4 +2,5 @@
 
 mod conformance;
 mod groups;
+mod reconciled;
 mod world;

@@ -26,7 +26,7 @@ impl Roster {
     }
 
     /// Admits a node, or learns of another start of one. Gives its id and that of its replica of the meta group.
-    pub(in crate::meta) fn enroll(&mut self, info: &NodeInfo, shards: u16, index: u64) -> Result<(u64, u64), String> {
+    pub(crate) fn enroll(&mut self, info: &NodeInfo, shards: u16, index: u64) -> Result<(u64, u64), String> {
         if let Some((node, _)) = self.removed.iter().find(|(_, disk)| **disk == info.disk) {
             return Err(format!("this disk was node {node}, which was removed: begin with an empty directory"));
         }
@@ -83,7 +83,7 @@ impl Roster {
     }
 
     /// Sets what a group's members should be, by nodes; those that hold none of it get a new replica.
-    pub(in crate::meta) fn retarget(
+    pub(crate) fn retarget(
         &mut self,
         group: Group,
         voters: &BTreeSet<u64>,
@@ -122,7 +122,7 @@ impl Roster {
 
     /// Books what a group's leader reports. Replicas that are neither in that configuration nor wanted leave, if the leader knew of
     /// the newest target: it will not take them in again.
-    pub(in crate::meta) fn configure(&mut self, report: &Configured) -> Result<(), String> {
+    pub(crate) fn configure(&mut self, report: &Configured) -> Result<(), String> {
         let Configured { group, members, at, targets } = report;
         let Some(record) = self.groups.get_mut(group) else { return Err(format!("there is no {group}")) };
         let is_later = record.at < Some(*at) || (record.at == Some(*at) && record.heard < *targets);
