@@ -128,25 +128,6 @@ impl RaftGroups {
         self.hosted().iter().filter_map(|(group, hosted)| Some((*group, term(hosted)?))).collect()
     }
 
-    /// Whether the group that a replica here leads has other voters.
-    pub(crate) fn has_other_voters(&self, group: Group) -> bool {
-        let members = self.replica(group).and_then(|replica| Some((replica.id(), replica.members()?)));
-        members.is_some_and(|(own, members)| members.voters.iter().any(|voter| *voter != own))
-    }
-
-    /// Hands a group that a replica here leads to the voter that has most of it.
-    ///
-    /// # Errors
-    /// Why not.
-    pub(crate) async fn hand_over(&self, group: Group) -> Result<(), String> {
-        let replica = self.replica(group).ok_or("it does not run here")?;
-        let members = replica.members().ok_or("it is not led here")?;
-        let others = members.voters.iter().filter(|voter| **voter != replica.id());
-        let nearest = others.min_by_key(|voter| members.behind.get(*voter).copied().unwrap_or(u64::MAX));
-        let nearest = *nearest.ok_or("there is nobody to take it")?;
-        replica.hand_over(nearest).await.map_err(|error| error.to_string())
-    }
-
     fn lock_seats(&self) -> MutexGuard<'_, BTreeMap<Group, u64>> {
         self.seats.lock().expect("no holder panics")
     }

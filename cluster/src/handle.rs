@@ -21,7 +21,7 @@ use crate::calls::{
     RespondRequest, Responded, Status,
 };
 use crate::error::Error;
-use crate::groups::{Group, Groups, RaftGroups};
+use crate::groups::{Group, Groups};
 use crate::lease::Tenure;
 use crate::limits::{BUDGET_READS_MAX, CHANGE_BYTES_MAX, EXCLUDED_TRIES, PLACE_LOOK_MS, RETRY_AFTER_START_MS};
 use crate::meta::command::Founding;
@@ -32,6 +32,7 @@ use crate::routing::Router;
 use crate::shard::ask::{Ask, DecideAsk, Lane, ReadAsk, Reply, RespondAsk, WriteAsk};
 use crate::shard::door::ShardDoor;
 use crate::shard::trial::Inputs;
+use crate::surrender::Surrender;
 use crate::view::{TenantView, Views};
 
 /// A way into a running node. Clones share it; the node runs until [`Handle::shutdown`].
@@ -52,8 +53,8 @@ pub(crate) struct Inner {
     pub(crate) founding: Founding,
     /// The newest roster that this node has applied.
     pub(crate) roster: watch::Receiver<Arc<Roster>>,
-    /// This node's replicas, if its groups have any.
-    pub(crate) replicas: Option<Arc<RaftGroups>>,
+    /// How it gives up what it leads, if there can be others to take it.
+    pub(crate) surrender: Option<Surrender>,
     /// What runs beside the actors, as long as the node does.
     pub(crate) tasks: Mutex<JoinSet<()>>,
     /// No call is admitted any more.

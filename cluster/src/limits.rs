@@ -234,6 +234,12 @@ pub const LEASE_LOOK_MS: u64 = 100;
 /// How often it is said at most that the leader's clock is wrong, in milliseconds.
 pub const CLOCK_WARNING_MS: u64 = 60_000;
 
+/// How long a node that ends tries to hand over what it leads, in milliseconds.
+pub const SURRENDER_MS_MAX: u64 = 2_000;
+/// How long it waits between two tries, in milliseconds.
+pub const HAND_OVER_PAUSE_MS: u64 = 20;
+/// Entries that a replica may lack to be handed the leadership: they reach it while nothing new is proposed.
+pub const HAND_OVER_ENTRIES_MAX: u64 = 256;
 /// Largest part of a change of the catalogue that goes to its leader at a time.
 pub const CHANGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// How often a node looks whether it holds the replicas that it should, if it hears of no change, in milliseconds.

@@ -1,7 +1,6 @@
 //! What operators see of the cluster, and do to it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use proffer_engine::keys::ShardId;
 use tokio::time::Instant;
@@ -10,7 +9,6 @@ use crate::calls::{ClusterReport, GroupReport, NodeReport, Operation};
 use crate::error::Error;
 use crate::groups::Group;
 use crate::handle::Handle;
-use crate::limits::COURIER_MS;
 use crate::meta::roster::{Members, Roster};
 use crate::post::{Answer, ToMeta};
 
@@ -75,20 +73,8 @@ impl Handle {
 
     /// Hands over everything that this node leads to those that have everything, as far as there are any. Calls go on being answered.
     pub async fn step_down(&self) {
-        let Some(groups) = &self.inner.replicas else { return };
-        self.inner.post.directory.take_no_leads();
-        let until = Instant::now() + Duration::from_millis(COURIER_MS);
-        while Instant::now() < until {
-            let led: Vec<Group> = groups.led().into_keys().filter(|group| groups.has_other_voters(*group)).collect();
-            if led.is_empty() {
-                return;
-            }
-            for group in led {
-                if let Err(reason) = groups.hand_over(group).await {
-                    tracing::debug!(%group, %reason, "not handed over yet");
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        if let Some(surrender) = &self.inner.surrender {
+            surrender.everything().await;
         }
     }
 

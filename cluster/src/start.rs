@@ -127,8 +127,7 @@ pub async fn start(config: Config, ports: Ports) -> Result<Handle, StartError> {
     let hearing = Arc::clone(&whereabouts.hearing);
     let place = Place { founding: belonging.founding, node: belonging.node, whereabouts, ways };
     let mut node = build(&config, &ports, Arc::clone(&groups) as _, place).await?;
-    node.inner.replicas = Some(Arc::clone(&groups));
-    meet(&node, &ports, groups, home, &belonging, info, hearing);
+    meet(&mut node, &ports, groups, home, &belonging, info, hearing);
     Ok(node.ready().await)
 }
 
@@ -262,7 +261,7 @@ async fn build(config: &Config, ports: &Ports, groups: Arc<dyn Groups>, place: P
         post,
         founding,
         roster,
-        replicas: None,
+        surrender: None,
         tasks,
         closing,
         drain,
@@ -273,7 +272,7 @@ async fn build(config: &Config, ports: &Ports, groups: Arc<dyn Groups>, place: P
 
 /// Takes the node's place among the others.
 fn meet(
-    node: &Built,
+    node: &mut Built,
     ports: &Ports,
     groups: Arc<RaftGroups>,
     home: Arc<Home>,
@@ -296,6 +295,14 @@ fn meet(
     let peers = Arc::new(peers);
     post.ways.store(Some(Arc::clone(&peers)));
     let hosting = Hosting { node: own, home, groups: Arc::clone(&groups), supervisor: node.supervisor.clone(), peers };
+    let surrender = Surrender {
+        tenure: Arc::clone(&node.inner.tenure),
+        directory: Arc::clone(&post.directory),
+        groups: Arc::clone(&groups),
+        supervisor: node.supervisor.clone(),
+    };
+    let post = post.clone();
+    node.inner.surrender = Some(surrender.clone());
     let mut tasks = node.inner.tasks.lock().expect("no holder panics");
     let reconcile = Reconcile {
         own: OwnStart { disk: info.disk, boots: info.boots },
@@ -305,12 +312,6 @@ fn meet(
         supervisor: node.supervisor.clone(),
     };
     tasks.spawn(reconcile.run());
-    let surrender = Surrender {
-        tenure: Arc::clone(&node.inner.tenure),
-        directory: Arc::clone(&post.directory),
-        groups: Arc::clone(&groups),
-        supervisor: node.supervisor.clone(),
-    };
     tasks.spawn(surrender.run());
     tasks.spawn(hosting.run(roster));
     tasks.spawn(post::run_courier(post.clone()));

@@ -8,6 +8,9 @@ use proffer_node::cli::{Cli, Command, bench, cluster, decide, demo, demo_cluster
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// A heartbeat that comes late is no news for an operator; what comes of it is told by the cluster itself.
+const DEFAULT_LOG: &str = "warn,openraft=error";
+
 #[tokio::main]
 async fn main() -> ExitCode {
     match run(Cli::parse()).await {
@@ -22,7 +25,9 @@ async fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("PROFFER_LOG").unwrap_or_else(|_| "warn".into()))
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("PROFFER_LOG").unwrap_or_else(|_| DEFAULT_LOG.into()),
+        )
         .init();
     match cli.command {
         Command::Serve(args) => serve::run(args).await,

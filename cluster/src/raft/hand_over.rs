@@ -1,13 +1,17 @@
 //! Handing leadership over. Openraft stays silent once it has begun, and takes the lease from everybody: so the replica withdraws
-//! what it says of itself first, and begins only when the other has everything.
+//! what it says of itself first, and begins only when the other has everything
+//! that was proposed before.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use openraft::RaftMetrics;
 use openraft::async_runtime::WatchReceiver;
 use tokio::time::Instant;
 
 use super::replica::Replica;
+use super::types::Types;
+use crate::limits::HAND_OVER_ENTRIES_MAX;
 
 /// Why leadership was not handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +27,12 @@ pub(crate) enum HandOver {
     Stuck,
 }
 
+/// How many entries a member lacks, as far as this leader knows.
+fn lacks(metrics: &RaftMetrics<Types>, member: u64) -> Option<u64> {
+    let matching = metrics.replication.as_ref()?.get(&member)?.as_ref()?;
+    Some(metrics.last_log_index.unwrap_or(0).saturating_sub(matching.index))
+}
+
 impl Replica {
     /// Hands the leadership over to another voter, if this replica leads and the other has everything. Returns when another term has
     /// begun, or when it is clear that none will: then this replica must be started anew, since openraft stays silent.
@@ -36,14 +46,23 @@ impl Replica {
             let metrics = metrics.borrow_watched();
             let replication = metrics.replication.as_ref().ok_or(HandOver::NotLeading)?;
             let is_voter = metrics.membership_config.voter_ids().any(|voter| voter == to);
-            let matching = replication.get(&to).and_then(|matching| matching.as_ref()).map(|matching| matching.index);
-            if !is_voter || to == self.id || matching != metrics.last_log_index {
+            let lacks = lacks(&metrics, to).filter(|lacks| *lacks <= HAND_OVER_ENTRIES_MAX);
+            if !is_voter || to == self.id || lacks.is_none() || replication.is_empty() {
                 return Err(HandOver::Behind);
             }
             metrics.current_term
         };
         self.is_leaving.store(true, Ordering::SeqCst);
         self.leader.send_replace(None);
+        // Nothing is proposed any more: what is under way still gets to the other, unless that has fallen silent.
+        let until = Instant::now() + Duration::from_millis(self.ports.timing.election_min_ms);
+        while lacks(&metrics.borrow_watched(), to) != Some(0) {
+            if !matches!(tokio::time::timeout_at(until, metrics.changed()).await, Ok(Ok(()))) {
+                // Nothing was begun: this replica leads on.
+                self.is_leaving.store(false, Ordering::SeqCst);
+                return Err(HandOver::Behind);
+            }
+        }
         raft.trigger().transfer_leader(to).await.map_err(|_| HandOver::Stuck)?;
         let until = Instant::now() + Duration::from_millis(2 * self.ports.timing.election_max_ms);
         while metrics.borrow_watched().current_term == term {
