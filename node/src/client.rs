@@ -38,6 +38,16 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// Whether the same call may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        self.problem["retryable"] == true
+    }
+
+    /// Whether the call may have taken effect all the same.
+    pub fn is_in_doubt(&self) -> bool {
+        self.problem["outcome"] == "unknown"
+    }
+
     /// The faults of one body, each as `pointer: detail`.
     pub fn faults(&self) -> Vec<String> {
         listed(&self.problem["errors"])

@@ -23,6 +23,10 @@ pub const CLUSTER_READY_MAX: Duration = Duration::from_secs(60);
 pub const CLUSTER_STOP_MAX: Duration = Duration::from_secs(15);
 /// Pause between two looks at how it stands.
 pub const CLUSTER_LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// Longest that sample data waits for a cluster that asks for patience.
+pub const LOAD_PATIENCE: Duration = Duration::from_secs(15);
+/// Pause before it asks again.
+pub const LOAD_PAUSE: Duration = Duration::from_millis(100);
 /// Lines that are shown of what a node said before it ended.
 pub const LOG_TAIL_LINES: usize = 5;
 /// Requests a second that `bench` can be asked for.

@@ -5,7 +5,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{create, load_profiles};
+use super::{create, load_profiles, patiently};
 use crate::client::Client;
 
 /// Members that `proffer demo` loads.
@@ -183,7 +183,7 @@ pub async fn load(client: &Client, members: &[Value]) -> anyhow::Result<()> {
             {"id": "compute", "type": "compute", "phase": 3, "position": 6, "config": {}},
             {"id": "out", "type": "response", "phase": 3, "position": 7, "config": {"responseFormat": "standard"}}]}}))
     .await?;
-    client.post("/decision-flows/publish", &json!({"id": flow})).await?;
+    patiently(async || client.post("/decision-flows/publish", &json!({"id": flow})).await).await?;
     load_profiles(client, members).await
 }
 

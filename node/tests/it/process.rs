@@ -8,6 +8,44 @@ use proffer_node::client::{Client, Target};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_proffer");
 
+/// A node that does not listen yet, killed when dropped.
+pub struct Starting {
+    child: Option<Child>,
+}
+
+impl Starting {
+    /// Runs `command`.
+    pub fn spawn(mut command: Command) -> Starting {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary runs");
+        Starting { child: Some(child) }
+    }
+
+    /// Waits for its line `listening on URL`.
+    pub fn listening(mut self) -> Node {
+        let child = self.child.as_mut().expect("it is taken below");
+        let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let url = loop {
+            let mut line = String::new();
+            assert_ne!(lines.read_line(&mut line).expect("stdout is text"), 0, "the node ended before it listened");
+            if let Some(url) = line.trim_end().strip_prefix("listening on ") {
+                break url.to_owned();
+            }
+        };
+        // A full pipe would stop the node.
+        std::thread::Builder::new().spawn(move || lines.read_to_end(&mut Vec::new())).expect("threads can be started");
+        Node { child: self.child.take().expect("nobody else takes it"), url }
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
 /// A running node.
 pub struct Node {
     child: Child,
@@ -27,19 +65,8 @@ impl Node {
     }
 
     /// Runs `command` and waits for its line `listening on URL`.
-    pub fn spawn(mut command: Command) -> Node {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary runs");
-        let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped"));
-        let url = loop {
-            let mut line = String::new();
-            assert_ne!(lines.read_line(&mut line).expect("stdout is text"), 0, "the node ended before it listened");
-            if let Some(url) = line.trim_end().strip_prefix("listening on ") {
-                break url.to_owned();
-            }
-        };
-        // A full pipe would stop the node.
-        std::thread::Builder::new().spawn(move || lines.read_to_end(&mut Vec::new())).expect("threads can be started");
-        Node { child, url }
+    pub fn spawn(command: Command) -> Node {
+        Starting::spawn(command).listening()
     }
 
     /// SIGKILL: no chance to sync or say goodbye.
