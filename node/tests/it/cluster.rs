@@ -23,7 +23,7 @@ const FAILOVER_MAX: Duration = if cfg!(debug_assertions) { Duration::from_secs(1
 const FAILOVERS: usize = 9;
 
 /// Elections want a core: one cluster at a time.
-static ALONE: Mutex<()> = Mutex::const_new(());
+pub static ALONE: Mutex<()> = Mutex::const_new(());
 
 struct Cluster {
     addresses: Vec<[SocketAddr; 2]>,

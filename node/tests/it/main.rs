@@ -3,6 +3,7 @@
 mod cluster;
 mod commands;
 mod cross_sell;
+mod demo_cluster;
 mod open_bandit;
 mod process;
 mod restart;
