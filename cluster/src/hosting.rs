@@ -74,6 +74,11 @@ impl Hosting {
             gone.await.map_err(|error| error.to_string())?;
         }
         let seats = self.groups.seats();
+        let identity = self.home.identity().await;
+        if !roster.knows_start(identity.disk_id, identity.boots) {
+            // It may be older than what this node has done already: what it places here may have been, and have been destroyed.
+            return Ok(());
+        }
         for (replica, group) in roster.replicas_of(self.node) {
             if !seats.contains_key(&group) {
                 self.take_in(group, replica).await?;

@@ -129,14 +129,14 @@ impl Cluster {
     }
 }
 
-async fn put(handle: &Handle, number: usize, age: f64) -> Result<(), Error> {
+pub(super) async fn put(handle: &Handle, number: usize, age: f64) -> Result<(), Error> {
     let attributes = Some(vec![("age".to_owned(), Value::Number(age))]);
     handle
         .put_profile(ProfileWrite { tenant: tenant(), customer: customer(number), attributes, segments: None }, soon())
         .await
 }
 
-async fn age(handle: &Handle, number: usize) -> Result<Option<Value>, Error> {
+pub(super) async fn age(handle: &Handle, number: usize) -> Result<Option<Value>, Error> {
     let view = handle.get_profile(&tenant(), &customer(number), soon()).await?;
     Ok(view.and_then(|view| view.attributes.first().map(|(_, value)| value.clone())))
 }

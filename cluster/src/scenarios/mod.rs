@@ -7,6 +7,7 @@ mod disks;
 mod exclusions;
 mod hostile;
 mod lease;
+mod moving;
 mod node;
 mod roster;
 mod soft;

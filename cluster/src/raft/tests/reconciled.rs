@@ -43,7 +43,7 @@ impl Driven {
             acknowledged: VecDeque::new(),
         };
         driven.change(|roster, entry| roster.enroll(&says(1), 1, entry).map(drop));
-        driven.drive(1, 1);
+        driven.drive(1, OwnStart { disk: 1, boots: 1 });
         driven
     }
 
@@ -85,13 +85,14 @@ impl Driven {
         self.world.join(replica).await;
         let roster = Arc::clone(&self.roster.borrow());
         let node = roster.node_of(replica).unwrap();
-        self.drive(replica, roster.node(node).unwrap().info.disk);
+        let info = &roster.node(node).unwrap().info;
+        self.drive(replica, OwnStart { disk: info.disk, boots: info.boots });
     }
 
-    fn drive(&self, replica: u64, disk: u128) {
+    fn drive(&self, replica: u64, own: OwnStart) {
         let reports = self.reports.0.clone();
         let around = Around {
-            own: OwnStart { disk, boots: 1 },
+            own,
             roster: self.roster.subscribe(),
             report: Arc::new(move |report| drop(reports.send(report))),
             is_fit: Arc::new(|_| true),
@@ -205,4 +206,19 @@ async fn leaders_that_die_on_the_way_leave_it_to_the_next() {
         driven.aim(&[1, two, three], None);
         driven.settle().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_roster_that_does_not_know_of_this_start_moves_nothing() {
+    let mut driven = Driven::new(24).await;
+    driven.settle().await;
+    driven.world.stop(1, false).await;
+    driven.world.join(1).await;
+    driven.drive(1, OwnStart { disk: 1, boots: 2 });
+    driven.join(2).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(driven.world.replica(1).members().unwrap().seats.len(), 1, "the roster may be of an earlier time");
+    driven.change(|roster, entry| roster.enroll(&NodeInfo { boots: 2, ..says(1) }, 1, entry).map(drop));
+    driven.settle().await;
+    assert_eq!(driven.world.replica(1).members().unwrap().seats.len(), 2);
 }
