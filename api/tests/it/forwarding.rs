@@ -132,7 +132,7 @@ async fn recommend(node: &Node, key: Option<&str>) -> Reply {
 }
 
 async fn reserved(leader: &Node, offer: &str) -> Value {
-    leader.ok("GET", &format!("/api/v1/offers/{offer}/budget"), "").await["caps"][0]["reserved"].clone()
+    leader.ok("GET", &format!("/api/v1/offers/{offer}/budget"), "").await["reserved"].clone()
 }
 
 #[tokio::test]

@@ -82,6 +82,10 @@ impl Node {
         self.child.wait().expect("the node is ours").success()
     }
 
+    pub fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
+    }
+
     pub fn target(&self) -> Target {
         Target { url: self.url.clone(), key: "proffer-dev-key".to_owned(), tenant: "default".to_owned() }
     }
