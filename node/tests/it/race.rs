@@ -94,6 +94,7 @@ fn sum(budget: &Value, member: &str) -> i64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exactly_the_limit_is_sold_while_leaders_are_killed_and_nothing_acknowledged_is_lost() {
+    let _alone = crate::cluster::ALONE.lock().await;
     let mut nodes = Nodes::start(3, 3, 6).await;
     let first = nodes.client(0);
     first.post("/channels", &json!({"name": "web"})).await.expect("channel");
