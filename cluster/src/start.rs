@@ -239,7 +239,7 @@ async fn build(config: &Config, ports: &Ports, groups: Arc<dyn Groups>, place: P
     });
     let local = Local { shards: doors.clone(), meta: Arc::clone(&meta), offload: Arc::clone(&ports.offload) };
     let post = Post::new(Arc::new(local), Arc::new(Directory::new(node)), ways);
-    let (kept, grantor) = (Arc::clone(&tenure), Arc::new(NearestGrantor(post.clone())));
+    let (kept, grantor) = (Arc::clone(&tenure), Arc::new(NearestGrantor::new(post.clone())));
     let mut over = drained.clone();
     tokio::spawn(async move {
         tokio::select! {

@@ -1,5 +1,6 @@
 //! How a node gets its catalogue lease: from itself if it leads the meta group, from the node that does, or through any that has a way.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,9 +12,18 @@ use crate::limits::LEASE_ANSWER_MS;
 use crate::ports::propose::Pending;
 
 /// See the module.
-pub(crate) struct NearestGrantor(pub(crate) Post);
+pub(crate) struct NearestGrantor {
+    post: Post,
+    /// Counts relays: one that has no way to the leader either is not asked twice in a row.
+    relays: AtomicUsize,
+}
 
 impl NearestGrantor {
+    /// Of the node that `post` is of.
+    pub(crate) fn new(post: Post) -> Self {
+        NearestGrantor { post, relays: AtomicUsize::new(0) }
+    }
+
     fn soon() -> Instant {
         Instant::now() + Duration::from_millis(LEASE_ANSWER_MS)
     }
@@ -22,7 +32,7 @@ impl NearestGrantor {
 impl Grantor for NearestGrantor {
     fn renew(&self, renew: Renew) -> Pending<'_, Option<Grant>> {
         Box::pin(async move {
-            let (post, deadline) = (&self.0, Self::soon());
+            let (post, deadline) = (&self.post, Self::soon());
             let answer = if post.local.meta.is_up() {
                 post.local.meta(ToMeta::Renew { renew, relayed: true }, deadline).await
             } else {
@@ -30,8 +40,12 @@ impl Grantor for NearestGrantor {
                 let leader = post.directory.leader_elsewhere(Group::Meta);
                 let peers = post.ways.load_full()?;
                 let direct = leader.filter(|node| peers.is_up(*node));
-                let any = || peers.nodes().into_iter().find(|node| peers.is_up(*node));
-                post.ask(direct.or_else(any)?, &message, deadline).await
+                let relay = || {
+                    let up: Vec<u64> = peers.nodes().into_iter().filter(|node| peers.is_up(*node)).collect();
+                    let turn = self.relays.fetch_add(1, Ordering::Relaxed).checked_rem(up.len())?;
+                    Some(up[turn])
+                };
+                post.ask(direct.or_else(relay)?, &message, deadline).await
             };
             let Ok(Answer::Granted(grant)) = answer else { return None };
             Some(grant)
@@ -39,7 +53,7 @@ impl Grantor for NearestGrantor {
     }
 
     fn report(&self, report: Report) {
-        let post = self.0.clone();
+        let post = self.post.clone();
         tokio::spawn(async move {
             // The next renewal says it again.
             let _ = post.meta_once(ToMeta::InForce(report), Self::soon()).await;

@@ -125,6 +125,31 @@ async fn a_node_that_cannot_reach_the_leader_has_its_lease_from_it_through_anoth
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_relay_that_cannot_reach_the_leader_either_is_not_asked_for_ever() {
+    let cluster = Cluster::of("relays", 4).await;
+    let mut rounds = 0;
+    for third in 1..=4 {
+        let leader = cluster.catalogue_leader().await;
+        let far = (1..=4).filter(|node| *node != leader && *node != third);
+        if third == leader {
+            continue;
+        }
+        far.clone().for_each(|far| cluster.network.cut(&address(leader), &address(far)));
+        let mut is_led = true;
+        for _ in 0..50 {
+            sleep(Duration::from_millis(100)).await;
+            // Unless the third has no vote: then another leads.
+            is_led &= cluster.node(leader).inner.meta.is_up();
+            assert!(!is_led || cluster.nodes.iter().all(has_lease), "only {third} reaches {leader}");
+        }
+        rounds += usize::from(is_led);
+        far.for_each(|far| cluster.network.heal(&address(leader), &address(far)));
+        sleep(Duration::from_secs(3)).await;
+    }
+    assert!(rounds >= 2, "{rounds}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn leases_outlast_the_change_of_the_catalogues_leader_and_exclusions_hold_across_it() {
     let cluster = with_offer("new-leader").await;
     let old = cluster.catalogue_leader().await;
