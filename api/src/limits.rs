@@ -25,6 +25,8 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_millis(2_000);
 pub const FORWARDS_MAX: u8 = 2;
 /// Largest call or answer that travels between nodes.
 pub const FORWARDED_BYTES_MAX: usize = 15 * 1024 * 1024;
+/// Bytes of answers that wait to be fetched by the nodes that asked, being too large to stand before a heartbeat.
+pub const KEPT_ANSWERS_BYTES_MAX: usize = 4 * FORWARDED_BYTES_MAX;
 /// Largest head of one: all but its body.
 pub const FORWARDED_HEAD_BYTES_MAX: usize = 128 * 1024;
 /// Most headers in one.

@@ -27,6 +27,7 @@ use crate::limits::{BUDGET_READS_MAX, CHANGE_BYTES_MAX, EXCLUDED_TRIES, PLACE_LO
 use crate::meta::command::Founding;
 use crate::meta::door::MetaDoor;
 use crate::meta::roster::Roster;
+use crate::peers;
 use crate::post::{Answer, Post, ToMeta, ToShard};
 use crate::routing::Router;
 use crate::shard::ask::{Ask, DecideAsk, Lane, ReadAsk, Reply, RespondAsk, WriteAsk};
@@ -152,13 +153,20 @@ impl Handle {
         }
     }
 
-    /// Asks another node to answer a call, which the layer above made into bytes and will read there.
+    /// Asks another node to answer a call, which the layer above made into bytes and will read there. The lane has to take call and
+    /// answer ([`peers::Lane::body_bytes_max`]).
     ///
     /// # Errors
     /// [`Error::NotLed`] if it was provably not begun, [`Error::Unknown`] if it may have been.
-    pub async fn forward(&self, node: u64, call: Vec<u8>, deadline: Instant) -> Result<Vec<u8>, Error> {
+    pub async fn forward(
+        &self,
+        node: u64,
+        lane: peers::Lane,
+        call: Vec<u8>,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, Error> {
         self.open()?;
-        self.inner.post.forward(node, call, deadline).await
+        self.inner.post.forward(node, lane, call, deadline).await
     }
 
     /// From now on calls that other nodes forward are answered by `answerer`. Only the first one is taken.

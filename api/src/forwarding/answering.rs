@@ -1,16 +1,20 @@
 //! The other end of a forwarded call: the same router answers it, in the time that is left of it.
 
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::Router;
 use http_body_util::BodyExt;
 use proffer_cluster::calls::Forwarded;
+use proffer_cluster::peers::Lane;
 use proffer_cluster::ports::propose::Pending;
 use proffer_engine::keys::Revision;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
-use crate::forwarding::wire::{ForwardedAnswer, ForwardedCall};
+use crate::forwarding::wire::{ForwardedAnswer, ForwardedCall, Forwarding};
+use crate::limits::KEPT_ANSWERS_BYTES_MAX;
 
 /// What a request that another node forwarded carries beside what its client sent. Clients cannot set it: it travels as a type,
 /// not as a header.
@@ -37,29 +41,74 @@ pub enum Unfinished {
 #[derive(Clone, Debug)]
 pub struct Answering {
     router: Router,
+    kept: Arc<Mutex<KeptAnswers>>,
 }
 
 impl Answering {
     /// With this router.
     pub fn new(router: Router) -> Self {
-        Answering { router }
+        Answering { router, kept: Arc::default() }
     }
 }
 
 impl Forwarded for Answering {
     fn answer(&self, call: Vec<u8>, within: Duration) -> Pending<'static, Vec<u8>> {
-        let (router, deadline) = (self.router.clone(), Instant::now() + within);
-        Box::pin(async move { answer(router, call, deadline).await.encode() })
+        let (answering, deadline) = (self.clone(), Instant::now() + within);
+        let room = Lane::of(call.len()).body_bytes_max();
+        Box::pin(async move {
+            match Forwarding::decode(call) {
+                Ok(Forwarding::Call(call)) => {
+                    let answer = answer(answering.router.clone(), *call, deadline).await.encode();
+                    if answer.len() <= room { answer } else { answering.kept().keep(answer).encode() }
+                }
+                Ok(Forwarding::Fetch(number)) => {
+                    answering.kept().take(number).unwrap_or_else(|| ForwardedAnswer::Lost.encode())
+                }
+                Err(unreadable) => {
+                    ForwardedAnswer::NotLed(format!("the other node cannot read the call: {unreadable}")).encode()
+                }
+            }
+        })
     }
 }
 
-async fn answer(router: Router, call: Vec<u8>, deadline: Instant) -> ForwardedAnswer {
-    let call = match ForwardedCall::decode(call) {
-        Ok(call) => call,
-        Err(unreadable) => {
-            return ForwardedAnswer::NotLed(format!("the other node cannot read the call: {unreadable}"));
+impl Answering {
+    fn kept(&self) -> MutexGuard<'_, KeptAnswers> {
+        self.kept.lock().expect("no holder panics")
+    }
+}
+
+/// Answers that were too large for the lane on which they were asked for, until they are fetched on the other one. The oldest go
+/// when there are too many.
+#[derive(Debug, Default)]
+struct KeptAnswers {
+    answers: VecDeque<(u64, Vec<u8>)>,
+    bytes: usize,
+    count: u64,
+}
+
+impl KeptAnswers {
+    fn keep(&mut self, answer: Vec<u8>) -> ForwardedAnswer {
+        self.count += 1;
+        self.bytes += answer.len();
+        self.answers.push_back((self.count, answer));
+        while self.bytes > KEPT_ANSWERS_BYTES_MAX
+            && let Some((_, oldest)) = self.answers.pop_front()
+        {
+            self.bytes -= oldest.len();
         }
-    };
+        ForwardedAnswer::Kept(self.count)
+    }
+
+    fn take(&mut self, number: u64) -> Option<Vec<u8>> {
+        let index = self.answers.iter().position(|(kept, _)| *kept == number)?;
+        let (_, answer) = self.answers.remove(index)?;
+        self.bytes -= answer.len();
+        Some(answer)
+    }
+}
+
+async fn answer(router: Router, call: ForwardedCall, deadline: Instant) -> ForwardedAnswer {
     let came = Came { forwards: call.forwards, least_revision: call.least_revision, deadline };
     let mut request = call.into_request();
     request.extensions_mut().insert(came);
@@ -76,5 +125,23 @@ async fn answer(router: Router, call: Vec<u8>, deadline: Instant) -> ForwardedAn
             tracing::error!(%error, "an answer for another node broke off");
             ForwardedAnswer::Lost
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_answers_are_fetched_once_and_never_more_than_fit() {
+        let mut kept = KeptAnswers::default();
+        let answer = vec![7; KEPT_ANSWERS_BYTES_MAX / 3];
+        let numbers: Vec<_> = (0..4).map(|_| kept.keep(answer.clone())).collect();
+        assert_eq!(numbers, (1..=4).map(ForwardedAnswer::Kept).collect::<Vec<_>>());
+        assert!(kept.bytes <= KEPT_ANSWERS_BYTES_MAX);
+        assert_eq!(kept.take(1), None, "the oldest is gone");
+        assert_eq!(kept.take(3), Some(answer));
+        assert_eq!(kept.take(3), None);
+        assert_eq!(kept.bytes, 2 * (KEPT_ANSWERS_BYTES_MAX / 3));
     }
 }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use proffer_cluster::peers::Lane;
 use proffer_cluster::{Error, Outcome};
 use proffer_engine::keys::Revision;
 use tokio::time::{Instant, sleep_until};
@@ -156,16 +157,23 @@ async fn send(asked: &Asked, node: u64) -> Result<Sent, Problem> {
         body: asked.body.clone(),
     };
     let call = call.encode().map_err(|too_large| Problem::invalid("", too_large.to_string()))?;
-    let answer = match asked.app.ways.forward(node, call, asked.deadline).await {
+    let ways = &asked.app.ways;
+    let mut answer = match ways.forward(node, Lane::of(call.len()), call, asked.deadline).await {
+        // So a node answers that cannot ask its router yet.
+        Ok(bytes) if bytes.is_empty() => return Ok(Sent::NotLed(format!("node n{node} is starting"))),
         Ok(bytes) => ForwardedAnswer::decode(bytes),
         Err(Error::NotLed { reason }) => return Ok(Sent::NotLed(format!("node n{node}: {reason}"))),
         Err(Error::Unknown) => return Ok(Sent::Lost),
         Err(error) => return Err(error.into()),
     };
+    if let Ok(ForwardedAnswer::Kept(number)) = answer {
+        let fetched = ways.forward(node, Lane::Bulk, wire::fetch(number), asked.deadline).await;
+        answer = fetched.map_or(Ok(ForwardedAnswer::Lost), ForwardedAnswer::decode);
+    }
     Ok(match answer {
         Ok(ForwardedAnswer::Answered { status, headers, body }) => Sent::Answered(response(status, headers, body)),
         Ok(ForwardedAnswer::NotLed(reason)) => Sent::NotLed(format!("node n{node}: {reason}")),
-        Ok(ForwardedAnswer::Lost) => Sent::Lost,
+        Ok(ForwardedAnswer::Lost | ForwardedAnswer::Kept(_)) => Sent::Lost,
         Ok(ForwardedAnswer::TooLarge) => return Err(Problem::AnswerTooLarge),
         Err(unreadable) => {
             tracing::error!(node, %unreadable, "cannot read the answer of another node");

@@ -1,6 +1,7 @@
 //! What forwarding needs of the cluster.
 
 use proffer_cluster::calls::Place;
+use proffer_cluster::peers::Lane;
 use proffer_cluster::ports::propose::Pending;
 use proffer_cluster::{Error, Handle};
 use proffer_engine::keys::{CustomerId, TenantId};
@@ -20,10 +21,10 @@ pub trait Ways: Send + Sync + 'static {
         deadline: Instant,
     ) -> Pending<'a, ()>;
 
-    /// Has another node answer a call.
+    /// Has another node answer a call, on the lane that takes both.
     ///
     /// [`Error::NotLed`]: there is no way to it now, nothing was begun. [`Error::Unknown`]: it may have been.
-    fn forward(&self, node: u64, call: Vec<u8>, deadline: Instant) -> Pending<'_, Result<Vec<u8>, Error>>;
+    fn forward(&self, node: u64, lane: Lane, call: Vec<u8>, deadline: Instant) -> Pending<'_, Result<Vec<u8>, Error>>;
 }
 
 impl Ways for Handle {
@@ -41,7 +42,7 @@ impl Ways for Handle {
         Box::pin(Handle::place_changes(self, tenant, customer, was, deadline))
     }
 
-    fn forward(&self, node: u64, call: Vec<u8>, deadline: Instant) -> Pending<'_, Result<Vec<u8>, Error>> {
-        Box::pin(Handle::forward(self, node, call, deadline))
+    fn forward(&self, node: u64, lane: Lane, call: Vec<u8>, deadline: Instant) -> Pending<'_, Result<Vec<u8>, Error>> {
+        Box::pin(Handle::forward(self, node, lane, call, deadline))
     }
 }

@@ -43,6 +43,15 @@ pub struct ForwardedCall {
     pub body: Bytes,
 }
 
+/// What one node asks another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Forwarding {
+    /// To answer this call.
+    Call(Box<ForwardedCall>),
+    /// For an answer that it keeps under this number.
+    Fetch(u64),
+}
+
 /// What the other node makes of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ForwardedAnswer {
@@ -59,6 +68,8 @@ pub enum ForwardedAnswer {
     NotLed(String),
     /// It was begun, and what became of it is not known.
     Lost,
+    /// It was answered, with more than the lane takes: so much is kept under this number, for a while.
+    Kept(u64),
     /// It was answered, with more than a node sends another.
     TooLarge,
 }
@@ -66,6 +77,7 @@ pub enum ForwardedAnswer {
 #[derive(Encode, Decode)]
 enum CallHead {
     V1(CallHeadV1),
+    FetchV1(u64),
 }
 
 #[derive(Encode, Decode)]
@@ -87,7 +99,27 @@ enum AnswerHeadV1 {
     Answered { status: u16, headers: Vec<(String, Vec<u8>)> },
     NotLed(String),
     Lost,
+    Kept(u64),
     TooLarge,
+}
+
+impl Forwarding {
+    /// Reads what is asked. O(bytes), whatever they are.
+    ///
+    /// # Errors
+    /// They ask for nothing.
+    pub fn decode(bytes: Vec<u8>) -> Result<Self, Unreadable> {
+        let (head, body) = split(bytes)?;
+        match codec::decode("a forwarded call", &head).map_err(Unreadable::new)? {
+            CallHead::V1(head) => ForwardedCall::read(head, body).map(|call| Forwarding::Call(Box::new(call))),
+            CallHead::FetchV1(number) => Ok(Forwarding::Fetch(number)),
+        }
+    }
+}
+
+/// The bytes that ask for an answer that is kept.
+pub fn fetch(number: u64) -> Vec<u8> {
+    join(&codec::encode(&CallHead::FetchV1(number)), &[]).expect("a number is small")
 }
 
 impl ForwardedCall {
@@ -106,13 +138,7 @@ impl ForwardedCall {
         join(&codec::encode(&head), &self.body)
     }
 
-    /// Reads a call. O(bytes), whatever they are.
-    ///
-    /// # Errors
-    /// They are no call.
-    pub fn decode(bytes: Vec<u8>) -> Result<Self, Unreadable> {
-        let (head, body) = split(bytes)?;
-        let CallHead::V1(head) = codec::decode("a forwarded call", &head).map_err(Unreadable::new)?;
+    fn read(head: CallHeadV1, body: Bytes) -> Result<Self, Unreadable> {
         let target: Uri = head.target.parse().map_err(Unreadable::new)?;
         if target.authority().is_some() || !target.path().starts_with('/') {
             return Err(Unreadable::new("the target of the call is no path"));
@@ -146,6 +172,7 @@ impl ForwardedAnswer {
             }
             ForwardedAnswer::NotLed(reason) => (AnswerHeadV1::NotLed(reason.clone()), &[][..]),
             ForwardedAnswer::Lost => (AnswerHeadV1::Lost, &[][..]),
+            ForwardedAnswer::Kept(number) => (AnswerHeadV1::Kept(*number), &[][..]),
             ForwardedAnswer::TooLarge => (AnswerHeadV1::TooLarge, &[][..]),
         };
         join(&codec::encode(&AnswerHead::V1(head)), body).unwrap_or_else(|_| ForwardedAnswer::TooLarge.encode())
@@ -166,6 +193,7 @@ impl ForwardedAnswer {
             },
             AnswerHeadV1::NotLed(reason) => ForwardedAnswer::NotLed(reason),
             AnswerHeadV1::Lost => ForwardedAnswer::Lost,
+            AnswerHeadV1::Kept(number) => ForwardedAnswer::Kept(number),
             AnswerHeadV1::TooLarge => ForwardedAnswer::TooLarge,
         })
     }
@@ -248,7 +276,10 @@ mod tests {
         assert_eq!(call().encode().unwrap(), golden);
         assert_eq!(not_led().encode(), b"\x05\0\0\0\0\x01\x02no");
         assert_eq!(ForwardedAnswer::Lost.encode(), b"\x02\0\0\0\0\x02");
-        assert_eq!(ForwardedAnswer::TooLarge.encode(), b"\x02\0\0\0\0\x03");
+        assert_eq!(ForwardedAnswer::Kept(7).encode(), b"\x03\0\0\0\0\x03\x07");
+        assert_eq!(ForwardedAnswer::TooLarge.encode(), b"\x02\0\0\0\0\x04");
+        assert_eq!(fetch(7), b"\x02\0\0\0\x01\x07");
+        assert_eq!(Forwarding::decode(fetch(7)), Ok(Forwarding::Fetch(7)));
         let headers = HeaderMap::from_iter([(HeaderName::from_static("etag"), HeaderValue::from_static("1"))]);
         let answer = ForwardedAnswer::Answered { status: StatusCode::OK, headers, body: Bytes::from_static(b"yes") };
         assert_eq!(answer.encode(), b"\x0b\0\0\0\0\0\xc8\x01\x04etag\x011yes");
@@ -266,7 +297,7 @@ mod tests {
     fn a_call_names_a_path_and_nothing_else() {
         for target in ["http://elsewhere/api/v1/offers", "elsewhere:80", "*"] {
             let bytes = ForwardedCall { target: target.parse().unwrap(), ..call() }.encode().unwrap();
-            assert!(ForwardedCall::decode(bytes).is_err(), "{target}");
+            assert!(Forwarding::decode(bytes).is_err(), "{target}");
         }
     }
 
@@ -289,7 +320,7 @@ mod tests {
                 forwards, least_revision: Revision(revision), method: Method::PUT, target: path.parse().unwrap(),
                 headers: headers.clone(), body: body.clone().into(),
             };
-            prop_assert_eq!(&ForwardedCall::decode(call.encode().unwrap()).unwrap(), &call);
+            prop_assert_eq!(Forwarding::decode(call.encode().unwrap()), Ok(Forwarding::Call(Box::new(call))));
             let status = StatusCode::from_u16(status).unwrap();
             let answer = ForwardedAnswer::Answered { status, headers, body: body.into() };
             prop_assert_eq!(&ForwardedAnswer::decode(answer.encode()).unwrap(), &answer);
@@ -297,7 +328,7 @@ mod tests {
 
         #[test]
         fn whatever_comes_is_read_or_refused(bytes: Vec<u8>) {
-            drop(ForwardedCall::decode(bytes.clone()));
+            drop(Forwarding::decode(bytes.clone()));
             drop(ForwardedAnswer::decode(bytes));
         }
 
@@ -307,7 +338,7 @@ mod tests {
             let index = at.index(bytes.len());
             bytes[index] = byte;
             bytes.truncate(cut.index(bytes.len() + 1));
-            drop(ForwardedCall::decode(bytes));
+            drop(Forwarding::decode(bytes));
         }
     }
 }

@@ -10,6 +10,7 @@ use proffer_api::forwarding::answering::Answering;
 use proffer_api::forwarding::ways::Ways;
 use proffer_cluster::Error;
 use proffer_cluster::calls::{Forwarded, Place};
+use proffer_cluster::peers::Lane;
 use proffer_cluster::ports::propose::Pending;
 use proffer_engine::keys::{CustomerId, TenantId};
 use serde_json::{Value, json};
@@ -24,6 +25,8 @@ enum Way {
     Open,
     /// It does not set out.
     Shut,
+    /// The other node has no router yet.
+    Closed,
     /// The link breaks when it has been answered.
     Breaks,
 }
@@ -74,8 +77,9 @@ impl Ways for Script {
         })
     }
 
-    fn forward(&self, node: u64, call: Vec<u8>, deadline: Instant) -> Pending<'_, Result<Vec<u8>, Error>> {
+    fn forward(&self, node: u64, lane: Lane, call: Vec<u8>, deadline: Instant) -> Pending<'_, Result<Vec<u8>, Error>> {
         assert_eq!(node, OTHER);
+        assert!(call.len() <= lane.body_bytes_max());
         self.sent.fetch_add(1, Ordering::Relaxed);
         let mut ways = self.ways.lock().unwrap();
         let way = if ways.is_empty() { Way::Open } else { ways.remove(0) };
@@ -83,7 +87,12 @@ impl Ways for Script {
         let answering = self.to.answer(call, deadline.saturating_duration_since(Instant::now()));
         Box::pin(async move {
             match way {
-                Way::Open => Ok(answering.await),
+                Way::Open => {
+                    let answer = answering.await;
+                    assert!(answer.len() <= lane.body_bytes_max(), "{} bytes on {lane:?}", answer.len());
+                    Ok(answer)
+                }
+                Way::Closed => Ok(Vec::new()),
                 Way::Shut => Err(Error::NotLed { reason: "cut".to_owned() }),
                 Way::Breaks => {
                     answering.await;
@@ -291,4 +300,29 @@ async fn a_forwarded_call_is_answered_by_a_catalogue_no_older_than_the_entrys() 
         bring_to(&leader, revision(&entry).await).await;
     });
     assert_eq!(answer.json()["count"], 2, "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_node_that_is_starting_has_begun_nothing() {
+    let (entry, leader, script, offer) = entry_and_leader(Place::At(OTHER), &[Way::Closed, Way::Closed]).await;
+    assert_eq!(recommend(&entry, None).await.status, StatusCode::OK, "asked again though it has no key");
+    assert_eq!((script.sent(), reserved(&leader, &offer).await), (3, json!(1)));
+}
+
+#[tokio::test]
+async fn an_answer_too_large_for_its_lane_comes_on_the_other_one() {
+    let (entry, leader, script, offer) = entry_and_leader(Place::At(OTHER), &[]).await;
+    let text = "x".repeat(25_000);
+    for number in 0..12 {
+        let offer = json!({"name": format!("B{number}"), "status": "active"});
+        let offer = leader.create("offers", &offer.to_string()).await;
+        let creative = json!({"name": format!("B{number}"), "offerId": offer, "channelId": "web", "status": "active",
+            "contentType": "text", "content": {"title": text}});
+        leader.create("creatives", &creative.to_string()).await;
+    }
+    let body = json!({"customerId": "ann", "channel": "web", "limit": 50});
+    let answer = entry.call("POST", "/api/v1/recommend", &body.to_string()).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert!(answer.bytes.len() > Lane::Control.body_bytes_max(), "{}", answer.bytes.len());
+    assert_eq!((script.sent(), reserved(&leader, &offer).await), (2, json!(1)), "asked for once, and fetched");
 }

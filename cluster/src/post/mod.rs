@@ -66,11 +66,17 @@ impl Post {
     }
 
     /// Has another node answer a call; through a third one if there is no way to it.
-    pub(crate) async fn forward(&self, node: u64, call: Vec<u8>, deadline: Instant) -> Result<Vec<u8>, Error> {
+    pub(crate) async fn forward(
+        &self,
+        node: u64,
+        lane: Lane,
+        call: Vec<u8>,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, Error> {
         let Some(peers) = self.ways.load_full() else { return Err(not_led("this node knows no others")) };
         let node = if peers.is_up(node) { node } else { self.go_between(&peers, node).unwrap_or(node) };
         let within = left(deadline)?;
-        peers.ask(node, Class::Call, call, within).await.map_err(|unreached| failed(unreached, "the call"))
+        peers.ask_on(node, lane, Class::Call, call, within).await.map_err(|unreached| failed(unreached, "the call"))
     }
 
     fn go_between(&self, peers: &Peers, node: u64) -> Option<u64> {
