@@ -25,7 +25,9 @@ struct Heard {
 pub(crate) struct Directory {
     own: u64,
     claims: Mutex<BTreeMap<u64, Heard>>,
-    /// This node hands over what it leads, and takes nothing: it is about to end.
+    /// How often each node had been started when it was heard last.
+    boots: Mutex<BTreeMap<u64, u64>>,
+    /// This node takes nothing: it is not ready yet, or about to end.
     leaving: AtomicBool,
     /// It has no catalogue lease: what it leads is better led elsewhere.
     unfit: AtomicBool,
@@ -39,7 +41,8 @@ impl Directory {
         Directory {
             own,
             claims: Mutex::default(),
-            leaving: AtomicBool::new(false),
+            boots: Mutex::default(),
+            leaving: AtomicBool::new(true),
             unfit: AtomicBool::new(false),
             changed: watch::Sender::new(0),
         }
@@ -61,6 +64,17 @@ impl Directory {
         }
     }
 
+    /// A node was heard that has been started so often. Whether that is news: it may be elsewhere now.
+    pub(crate) fn hear_start(&self, node: u64, boots: u64) -> bool {
+        let mut known = self.boots.lock().expect("no holder panics");
+        known.insert(node, boots) != Some(boots)
+    }
+
+    /// How often a node had been started when it was heard last; 0 if it never was.
+    pub(crate) fn heard_boots(&self, node: u64) -> u64 {
+        self.boots.lock().expect("no holder panics").get(&node).copied().unwrap_or(0)
+    }
+
     /// Of nodes that have said nothing for long, nothing is known any more.
     pub(crate) fn lose_silent(&self) {
         let mut known = self.claims();
@@ -73,9 +87,9 @@ impl Directory {
         }
     }
 
-    /// This node takes no leadership any more.
-    pub(crate) fn take_no_leads(&self) {
-        self.leaving.store(true, Ordering::Relaxed);
+    /// Whether this node takes leaderships: from when it is ready until it is about to end.
+    pub(crate) fn take_leads(&self, takes: bool) {
+        self.leaving.store(!takes, Ordering::Relaxed);
     }
 
     /// Whether this node takes leaderships.

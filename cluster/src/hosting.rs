@@ -1,16 +1,17 @@
 //! What a node holds follows the roster: replicas that are placed here are begun, those that have left are destroyed, and the ways to
 //! the other nodes are kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::actors::root::Supervisor;
-use crate::error::StartError;
+use crate::directory::Directory;
 use crate::groups::{Group, Groups, RaftGroups};
 use crate::home::Home;
+use crate::identity::Belonging;
 use crate::limits::{HOSTING_RETRY_MS, HOSTING_ROUND_MS};
 use crate::meta::roster::Roster;
 use crate::peers::Peers;
@@ -22,14 +23,16 @@ pub(crate) struct Hosting {
     pub(crate) groups: Arc<RaftGroups>,
     pub(crate) supervisor: Supervisor,
     pub(crate) peers: Arc<Peers>,
+    pub(crate) directory: Arc<Directory>,
+    /// Groups that belong here and could not be begun.
+    pub(crate) unbegun: BTreeSet<Group>,
 }
 
 impl Hosting {
     /// Follows the roster for ever: stop it by dropping its task.
-    pub(crate) async fn run(self, mut roster: watch::Receiver<Arc<Roster>>) {
+    pub(crate) async fn run(mut self, mut roster: watch::Receiver<Arc<Roster>>) {
         loop {
             let newest = Arc::clone(&roster.borrow_and_update());
-            self.keep_ways(&newest);
             let patience = match self.follow(&newest).await {
                 Ok(()) => HOSTING_ROUND_MS,
                 Err(reason) => {
@@ -43,76 +46,98 @@ impl Hosting {
         }
     }
 
-    fn keep_ways(&self, roster: &Roster) {
-        for (node, record) in roster.nodes().filter(|(node, _)| *node != self.node) {
-            if !record.info.peer_address.is_empty() {
-                self.peers.set_route(node, &record.info.peer_address);
-            }
+    async fn follow(&mut self, roster: &Roster) -> Result<(), String> {
+        let identity = self.home.identity().await;
+        if !roster.knows_start(identity.disk_id, identity.boots) {
+            // It may be older than what this node has done already: what it places here may have been, and have been destroyed; and
+            // where it says that others are, they may not be any more.
+            return Ok(());
         }
-        for (node, _) in roster.removed() {
-            self.peers.forget(node);
-        }
-    }
-
-    async fn follow(&self, roster: &Roster) -> Result<(), String> {
-        let others = roster.nodes().filter(|(node, _)| *node != self.node);
-        let peers: BTreeMap<u64, String> =
-            others.map(|(node, record)| (node, record.info.peer_address.clone())).collect();
-        if roster.node(self.node).is_some() {
-            self.home.settle(|home| home.peers = peers).await.map_err(|error| error.to_string())?;
-        }
+        self.keep_ways(roster).await?;
         for (group, replica) in self.groups.seats() {
             if roster.has_left(replica) {
                 self.leave(group, replica).await?;
             }
         }
-        for replica in self.home.identity().await.cluster.map(|home| home.leaving).unwrap_or_default() {
+        let home = self.home.identity().await.cluster;
+        let (leaving, left) = home.map(|home| (home.leaving, home.left)).unwrap_or_default();
+        for replica in leaving {
             self.groups.destroy(replica).await?;
-            let gone = self.home.settle(|home| {
+            self.settle(|home| {
                 home.leaving.remove(&replica);
-            });
-            gone.await.map_err(|error| error.to_string())?;
+            })
+            .await?;
+        }
+        for group in std::mem::take(&mut self.unbegun) {
+            self.begin(group).await?;
         }
         let seats = self.groups.seats();
-        let identity = self.home.identity().await;
-        if !roster.knows_start(identity.disk_id, identity.boots) {
-            // It may be older than what this node has done already: what it places here may have been, and have been destroyed.
-            return Ok(());
-        }
         for (replica, group) in roster.replicas_of(self.node) {
-            if !seats.contains_key(&group) {
+            if !seats.contains_key(&group) && left.get(&group).is_none_or(|newest| *newest < replica) {
                 self.take_in(group, replica).await?;
             }
         }
         Ok(())
     }
 
+    /// Where the others are: also on the disk, for a start when nobody can be asked.
+    async fn keep_ways(&self, roster: &Roster) -> Result<(), String> {
+        let others = roster.nodes().filter(|(node, _)| *node != self.node);
+        let ways: BTreeMap<u64, String> = others
+            .filter(|(_, record)| !record.info.peer_address.is_empty())
+            // One that was started elsewhere since has said so itself.
+            .filter(|(node, record)| self.directory.heard_boots(*node) <= record.info.boots)
+            .map(|(node, record)| (node, record.info.peer_address.clone()))
+            .collect();
+        for (node, address) in &ways {
+            self.peers.set_route(*node, address);
+        }
+        for (node, _) in roster.removed() {
+            self.peers.forget(node);
+        }
+        self.settle(|home| {
+            home.peers.retain(|node, _| roster.node(*node).is_some());
+            home.peers.extend(ways);
+        })
+        .await
+    }
+
     /// A replica that is of no group any more ends here. That it leaves is durable before anything is destroyed: what is left of it
     /// must never run again.
-    async fn leave(&self, group: Group, replica: u64) -> Result<(), String> {
+    async fn leave(&mut self, group: Group, replica: u64) -> Result<(), String> {
         tracing::info!(%group, replica, "a replica leaves this node");
-        let left = self.home.settle(|home| {
+        self.settle(|home| {
             home.seats.remove(&group);
             home.leaving.insert(replica);
-        });
-        left.await.map_err(|error| error.to_string())?;
+            home.left.insert(group, replica);
+        })
+        .await?;
+        self.unbegun.remove(&group);
         self.groups.unseat(group).await;
         self.supervisor.unhost(group).await;
         Ok(())
     }
 
-    async fn take_in(&self, group: Group, replica: u64) -> Result<(), String> {
+    async fn take_in(&mut self, group: Group, replica: u64) -> Result<(), String> {
         tracing::info!(%group, replica, "a replica begins on this node");
-        let taken = self.home.settle(|home| {
+        self.settle(|home| {
             home.seats.insert(group, replica);
-        });
-        taken.await.map_err(|error| error.to_string())?;
+        })
+        .await?;
         self.groups.seat(group, replica);
-        self.begin(group).await.map_err(|error| error.to_string())
+        self.begin(group).await
     }
 
-    async fn begin(&self, group: Group) -> Result<(), StartError> {
+    async fn begin(&mut self, group: Group) -> Result<(), String> {
         let groups: Arc<dyn Groups> = Arc::clone(&self.groups) as _;
-        self.supervisor.host(group, &*groups).await
+        let begun = self.supervisor.host(group, &*groups).await;
+        begun.map_err(|error| {
+            self.unbegun.insert(group);
+            error.to_string()
+        })
+    }
+
+    async fn settle(&self, change: impl FnOnce(&mut Belonging)) -> Result<(), String> {
+        self.home.settle(change).await.map_err(|error| error.to_string())
     }
 }

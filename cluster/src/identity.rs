@@ -39,6 +39,8 @@ pub struct Belonging {
     pub node: u64,
     /// The replicas that lie here, by group.
     pub seats: BTreeMap<Group, u64>,
+    /// The newest replica of each group that has left: none as old as it begins here again, whatever an older roster says.
+    pub left: BTreeMap<Group, u64>,
     /// Replicas that have left, and of which something may lie here still.
     pub leaving: BTreeSet<u64>,
     /// The other nodes and where they were reached last: whom to ask when nothing else is known.
@@ -50,7 +52,14 @@ impl Belonging {
     pub fn founder(founding: Founding) -> Self {
         let shards = (0..founding.shards).map(|shard| (Group::Shard(ShardId(shard)), 2 + u64::from(shard)));
         let seats = std::iter::once((Group::Meta, 1)).chain(shards).collect();
-        Belonging { founding, node: FOUNDER, seats, leaving: BTreeSet::new(), peers: BTreeMap::new() }
+        Belonging {
+            founding,
+            node: FOUNDER,
+            seats,
+            left: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+            peers: BTreeMap::new(),
+        }
     }
 }
 
@@ -136,6 +145,15 @@ pub fn remember(disk: &dyn Disk, identity: &Identity) -> Result<(), IdentityErro
     Ok(())
 }
 
+/// What a disk says of itself, without counting a start.
+#[cfg(test)]
+pub(crate) fn peek(disk: &dyn Disk) -> Identity {
+    let Stored::V4 { disk_id, boots, log, cluster } = read(disk).expect("it was started") else {
+        panic!("it was started by this build")
+    };
+    Identity { disk_id, boots, log, cluster }
+}
+
 fn read(disk: &dyn Disk) -> Result<Stored, IdentityError> {
     let bytes = read_all(disk, NAME, BYTES_MAX)?;
     let (crc, encoded) = bytes.split_at_checked(CRC_BYTES).ok_or(IdentityError::Corrupt)?;
@@ -169,7 +187,7 @@ mod tests {
         let belonging = Belonging { peers: [(2, "b".to_owned())].into(), ..Belonging::founder(founding) };
         let stored = || Stored::V4 { disk_id: 0x0102, boots: 7, log: None, cluster: Some(belonging.clone()) };
         let bytes = codec::encode(&stored());
-        let belongs = [1, 2, 0, 1, 1, 0, 2, 0, 1, 2, 1, b'b'];
+        let belongs = [1, 2, 0, 1, 1, 0, 2, 0, 0, 1, 2, 1, b'b'];
         assert_eq!(bytes, [&[3, 251, 2, 1, 7, 0, 1][..], &[9; 16], &[1], &belongs].concat());
         assert_eq!(codec::decode::<Stored>("identity", &bytes).unwrap(), stored());
     }

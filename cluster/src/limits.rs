@@ -124,9 +124,9 @@ pub const CATCH_UP_MS_MAX: u64 = 60_000;
 /// Groups of a node that bring new replicas up to date at a time.
 pub const FILLING_MAX: usize = 2;
 /// How often a leader tries to hand over before it takes a pause.
-pub const HAND_OVER_TRIES: usize = 40;
+pub const HAND_OVER_TRIES: usize = 2;
 /// Wait between those tries, in milliseconds.
-pub const HAND_OVER_RETRY_MS: u64 = 5;
+pub const HAND_OVER_RETRY_MS: u64 = 20;
 /// Longest name of a zone.
 pub const ZONE_BYTES_MAX: usize = 64;
 /// Most shards of a cluster.
@@ -252,6 +252,8 @@ pub const RECONCILE_MS: u64 = 50;
 pub const SETTLED_MS: u64 = 2_000;
 /// Entries that a replica may lack when it is made a voter.
 pub const CAUGHT_UP_ENTRIES: u64 = 64;
+/// How long a node that starts waits for somebody to lead each shard, in milliseconds.
+pub const START_UNLED_MS_MAX: u64 = 10_000;
 /// How often a node looks whether it leads something else than before, in milliseconds.
 pub const CLAIMS_LOOK_MS: u64 = 10;
 /// How often a node tells the others what it leads when nothing changes, in milliseconds.

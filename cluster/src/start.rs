@@ -1,5 +1,6 @@
 //! Starting a node: identity, log, recovery, actors, and its place among the others.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use proffer_engine::keys::ShardId;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::actors::root::{self, RootStart, Supervisor};
 use crate::config::{Begin, Config};
@@ -18,7 +20,7 @@ use crate::home::Home;
 use crate::hosting::Hosting;
 use crate::identity::{self, Belonging, Identity};
 use crate::lease::Tenure;
-use crate::limits::START_IN_TROUBLE_MS;
+use crate::limits::{START_IN_TROUBLE_MS, START_UNLED_MS_MAX};
 use crate::log::{Log, LogOptions, LogPorts};
 use crate::meta::command::Founding;
 use crate::meta::door::MetaDoor;
@@ -294,7 +296,15 @@ fn meet(
     }
     let peers = Arc::new(peers);
     post.ways.store(Some(Arc::clone(&peers)));
-    let hosting = Hosting { node: own, home, groups: Arc::clone(&groups), supervisor: node.supervisor.clone(), peers };
+    let hosting = Hosting {
+        node: own,
+        home,
+        groups: Arc::clone(&groups),
+        supervisor: node.supervisor.clone(),
+        peers,
+        directory: Arc::clone(&post.directory),
+        unbegun: BTreeSet::new(),
+    };
     let surrender = Surrender {
         tenure: Arc::clone(&node.inner.tenure),
         directory: Arc::clone(&post.directory),
@@ -320,14 +330,16 @@ fn meet(
 }
 
 impl Built {
-    /// Waits until everything that is in the cluster is led by somebody and this node's catalogue is as new as it has to be. Only a disk
-    /// without room is no reason to wait for ever: what is missing is told to whoever asks.
+    /// Waits until this node's catalogue is as new as it has to be, and for a while until everything that is in the cluster is led by
+    /// somebody. A disk without room is no reason to wait for ever either: what is missing is told to whoever asks.
     async fn ready(self) -> Handle {
         let handle = Handle::new(self.inner);
         let inner = &handle.inner;
         let all_led = async {
             inner.views.settled().await;
-            while !inner.unled().is_empty() {
+            // What cannot be led while others are away must not keep this node from answering for what can.
+            let until = Instant::now() + Duration::from_millis(START_UNLED_MS_MAX);
+            while !inner.unled().is_empty() && Instant::now() < until {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
@@ -343,6 +355,7 @@ impl Built {
             () = all_led => {}
             () = in_trouble => tracing::error!("the node starts, and cannot write: not everything is led"),
         }
+        inner.post.directory.take_leads(true);
         handle
     }
 }

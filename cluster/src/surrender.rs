@@ -42,7 +42,7 @@ impl Surrender {
 
     /// Hands over everything, as far as somebody else can lead it, for a while: this node is about to end.
     pub(crate) async fn everything(&self) {
-        self.directory.take_no_leads();
+        self.directory.take_leads(false);
         let until = Instant::now() + Duration::from_millis(SURRENDER_MS_MAX);
         while Instant::now() < until {
             let mut is_left = false;

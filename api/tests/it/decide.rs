@@ -195,10 +195,7 @@ async fn released_units_can_be_taken_again_and_the_budget_shows_them() {
     assert_eq!(decide().await["count"], 0, "the one unit of the day is held");
     let offer = first["decisions"][0]["offerId"].as_str().unwrap();
     let budget = node.ok("GET", &format!("/api/v1/offers/{offer}/budget"), "").await;
-    assert_eq!(
-        (&budget["spent"], &budget["reserved"], &budget["limit"]),
-        (&json!(0), &json!(1), &json!(10))
-    );
+    assert_eq!((&budget["spent"], &budget["reserved"], &budget["limit"]), (&json!(0), &json!(1), &json!(10)));
     let release = json!({"customerId": "c", "recommendationId": first["recommendationId"]}).to_string();
     node.ok("POST", "/api/v1/release", &release).await;
     let second = decide().await;

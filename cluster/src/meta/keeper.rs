@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -28,12 +29,19 @@ pub(crate) struct Whereabouts {
     pub(crate) hearing: Arc<Hearing>,
     /// The roster as it is applied here, whoever leads.
     pub(crate) roster: watch::Sender<Arc<Roster>>,
+    /// Index of the entry that the published one stands at.
+    pub(crate) published: Arc<AtomicU64>,
 }
 
 impl Whereabouts {
     /// Of a node that says this.
     pub(crate) fn of(info: NodeInfo) -> Self {
-        Whereabouts { info, hearing: Arc::default(), roster: watch::Sender::new(Arc::default()) }
+        Whereabouts {
+            info,
+            hearing: Arc::default(),
+            roster: watch::Sender::new(Arc::default()),
+            published: Arc::default(),
+        }
     }
 }
 
@@ -64,7 +72,7 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(around: Whereabouts, roster: &Arc<Roster>) -> Self {
+    pub(super) fn new(around: Whereabouts, roster: &Arc<Roster>, applied: u64) -> Self {
         let keeper = Keeper {
             around,
             asked: VecDeque::new(),
@@ -73,12 +81,16 @@ impl Keeper {
             settled: None,
             is_barred: false,
         };
-        keeper.publish(roster);
+        keeper.publish(roster, applied);
         keeper
     }
 
-    /// Tells the node what is applied, if that is another roster than before.
-    pub(super) fn publish(&self, roster: &Arc<Roster>) {
+    /// Tells the node what is applied, if that is another roster than before. Where it stands in the log never goes back: an actor that
+    /// recovers begins with an older one.
+    pub(super) fn publish(&self, roster: &Arc<Roster>, applied: u64) {
+        if self.around.published.fetch_max(applied, Ordering::SeqCst) > applied {
+            return;
+        }
         self.around.roster.send_if_modified(|known| {
             let is_news = !Arc::ptr_eq(known, roster);
             if is_news {

@@ -96,7 +96,7 @@ impl MetaLeader {
         let stale = state.numbers().map(|(tenant, _)| (tenant.clone(), vec![Touched::Everything])).collect();
         let unheard = state.ledger().accounts().map(|(id, _)| id).collect();
         MetaLeader {
-            keeper: Keeper::new(around.whereabouts.clone(), state.roster()),
+            keeper: Keeper::new(around.whereabouts.clone(), state.roster(), applied.index),
             around,
             tried: state.catalog().clone(),
             tried_for: 0,
@@ -128,7 +128,7 @@ impl MetaLeader {
             self.unheard.extend(told_of(&outcome).iter().map(|(_, message)| message.account));
             outcomes.push(outcome);
         }
-        self.keeper.publish(self.state.roster());
+        self.keeper.publish(self.state.roster(), position.index);
         self.applied = position;
         let ours = self.in_flight.len() == commands.len()
             && self.in_flight.iter().zip(commands).all(|((tried, _), command)| Arc::ptr_eq(tried, command));
@@ -152,7 +152,7 @@ impl MetaLeader {
         self.stale = state.numbers().map(|(tenant, _)| (tenant.clone(), vec![Touched::Everything])).collect();
         self.unheard = state.ledger().accounts().map(|(id, _)| id).collect();
         self.openings = Openings::of(&state);
-        self.keeper.publish(state.roster());
+        self.keeper.publish(state.roster(), applied.index);
         (self.tried, self.tried_for) = (state.catalog().clone(), 0);
         (self.state, self.applied) = (state, applied);
     }

@@ -124,6 +124,7 @@ pub(crate) async fn join(
                         founding,
                         node,
                         seats: [(Group::Meta, replica)].into(),
+                        left: BTreeMap::new(),
                         leaving: BTreeSet::new(),
                         peers,
                     });

@@ -65,6 +65,16 @@ impl Post {
         let _ = self.answerer.set(answerer);
     }
 
+    /// What answers forwarded calls, once the node has opened.
+    async fn answerer(&self) -> Arc<dyn Forwarded> {
+        loop {
+            if let Some(answerer) = self.answerer.get() {
+                return Arc::clone(answerer);
+            }
+            tokio::time::sleep(Duration::from_millis(PLACE_LOOK_MS)).await;
+        }
+    }
+
     /// Has another node answer a call; through a third one if there is no way to it.
     pub(crate) async fn forward(
         &self,

@@ -21,11 +21,25 @@ pub(crate) struct PeerService {
     pub(crate) hearing: Arc<Hearing>,
 }
 
+impl PeerService {
+    /// A node that was started again may be reached elsewhere than before: who it is has been judged when it came.
+    fn meet_again(&self, node: u64, address: &str) {
+        if let Some(peers) = self.post.ways.load_full()
+            && !address.is_empty()
+        {
+            peers.set_route(node, address);
+        }
+    }
+}
+
 impl Service for PeerService {
     fn serve(&self, from: &Hello, request: Request) -> Pending<'static, Vec<u8>> {
         let deadline = Instant::now() + request.within;
         let (node, post) = (from.node, self.post.clone());
         self.hearing.hear(node);
+        if node != 0 && self.post.directory.hear_start(node, from.boots) {
+            self.meet_again(node, &from.address);
+        }
         let Request { class, within, body, .. } = request;
         if node == 0 {
             // Who is of no cluster yet has one thing to ask.
@@ -43,16 +57,7 @@ impl Service for PeerService {
                     codec::encode(&answer)
                 })
             }
-            Class::Call => {
-                let answerer = post.answerer.get().cloned();
-                Box::pin(async move {
-                    match answerer {
-                        Some(answerer) => answerer.answer(body, within).await,
-                        // Whoever forwarded it reads that this is no answer, and asks elsewhere.
-                        None => Vec::new(),
-                    }
-                })
-            }
+            Class::Call => Box::pin(async move { post.answerer().await.answer(body, within).await }),
             Class::Own => Box::pin(async move {
                 let answer = match codec::decode("another node's request", &body) {
                     Ok(message) => hear(&post, node, message, deadline).await,

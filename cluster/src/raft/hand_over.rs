@@ -42,17 +42,17 @@ impl Replica {
     pub(crate) async fn hand_over(&self, to: u64) -> Result<(), HandOver> {
         let raft = self.raft().ok_or(HandOver::NotLeading)?;
         let mut metrics = raft.metrics();
-        let term = {
-            let metrics = metrics.borrow_watched();
-            let replication = metrics.replication.as_ref().ok_or(HandOver::NotLeading)?;
-            let is_voter = metrics.membership_config.voter_ids().any(|voter| voter == to);
-            let lacks = lacks(&metrics, to).filter(|lacks| *lacks <= HAND_OVER_ENTRIES_MAX);
-            if !is_voter || to == self.id || lacks.is_none() || replication.is_empty() {
-                return Err(HandOver::Behind);
-            }
-            metrics.current_term
-        };
-        self.is_leaving.store(true, Ordering::SeqCst);
+        // One that has not answered lately is in nobody's way, and takes nothing over.
+        let members = self.members().ok_or(HandOver::NotLeading)?;
+        let is_near = members.behind.get(&to).is_some_and(|behind| *behind <= HAND_OVER_ENTRIES_MAX);
+        if to == self.id || !members.voters.contains(&to) || !is_near {
+            return Err(HandOver::Behind);
+        }
+        let term = metrics.borrow_watched().current_term;
+        if self.is_leaving.swap(true, Ordering::SeqCst) {
+            // Somebody else hands it over already.
+            return Err(HandOver::NotLeading);
+        }
         self.leader.send_replace(None);
         // Nothing is proposed any more: what is under way still gets to the other, unless that has fallen silent.
         let until = Instant::now() + Duration::from_millis(self.ports.timing.election_min_ms);

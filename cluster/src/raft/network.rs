@@ -54,6 +54,8 @@ pub(super) struct Network {
     pub(super) own: u64,
     pub(super) carrier: Arc<dyn Carrier>,
     pub(super) offload: Arc<dyn Offload>,
+    /// How long entries may take to be durable on the other side.
+    pub(super) append_within: Duration,
 }
 
 /// The way to one replica.
@@ -63,6 +65,7 @@ pub(super) struct Way {
     seat: Seat,
     carrier: Arc<dyn Carrier>,
     offload: Arc<dyn Offload>,
+    append_within: Duration,
 }
 
 impl RaftNetworkFactory<Types> for Network {
@@ -70,7 +73,7 @@ impl RaftNetworkFactory<Types> for Network {
 
     async fn new_client(&mut self, target: u64, node: &Seat) -> Way {
         let (carrier, offload) = (Arc::clone(&self.carrier), Arc::clone(&self.offload));
-        Way { own: self.own, to: target, seat: *node, carrier, offload }
+        Way { own: self.own, to: target, seat: *node, carrier, offload, append_within: self.append_within }
     }
 }
 
@@ -114,8 +117,10 @@ impl RaftNetworkV2<Types> for Way {
         request: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        // With entries the answer comes when they are durable there: a slow disk must not have them sent again and again.
+        let within = if request.entries.is_empty() { option.soft_ttl() } else { self.append_within };
         let message = RaftMessage::Append(Append::new(&request));
-        let answer = self.ask(message, RPCTypes::AppendEntries, option.soft_ttl()).await?;
+        let answer = self.ask(message, RPCTypes::AppendEntries, within).await?;
         let RaftAnswer::Append(appended) = answer else { return Err(senseless(&answer)) };
         Ok(appended.read())
     }

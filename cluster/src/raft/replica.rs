@@ -202,7 +202,8 @@ impl Replica {
         store.agree_with(found).await.map_err(|error| error.to_string())?;
         let machine = RaftMachine::new(machine, self.shelf.clone(), snapshot);
         let (carrier, offload) = (Arc::clone(&self.ports.carrier), Arc::clone(&self.ports.offload));
-        let network = Network { own: self.id, carrier, offload };
+        let append_within = Duration::from_millis(self.ports.timing.election_max_ms);
+        let network = Network { own: self.id, carrier, offload, append_within };
         let config = config(self.ports.timing).map_err(|error| error.to_string())?;
         // Everything that openraft draws, in this task and those it spawns, comes from this seed.
         let seed = self.ports.entropy.u64();

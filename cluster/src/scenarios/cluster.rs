@@ -13,6 +13,7 @@ use crate::calls::{Place, ProfileWrite};
 use crate::config::{Begin, Config};
 use crate::error::Error;
 use crate::handle::Handle;
+use crate::identity;
 use crate::ports::memory_disk::MemoryDisk;
 use crate::ports::memory_network::MemoryNetwork;
 use crate::start::{Ports, start};
@@ -24,6 +25,8 @@ pub(super) struct Cluster {
     pub(super) network: MemoryNetwork,
     pub(super) nodes: Vec<Handle>,
     pub(super) clocks: Vec<Arc<OddClock>>,
+    disks: Vec<Arc<MemoryDisk>>,
+    starts: usize,
 }
 
 pub(super) fn address(node: usize) -> String {
@@ -33,7 +36,14 @@ pub(super) fn address(node: usize) -> String {
 impl Cluster {
     /// So many nodes, each of which has joined the first; everything is where it should be.
     pub(super) async fn of(name: &'static str, nodes: usize) -> Self {
-        let mut cluster = Cluster { name, network: MemoryNetwork::new(), nodes: Vec::new(), clocks: Vec::new() };
+        let mut cluster = Cluster {
+            name,
+            network: MemoryNetwork::new(),
+            nodes: Vec::new(),
+            clocks: Vec::new(),
+            disks: Vec::new(),
+            starts: 0,
+        };
         for _ in 0..nodes {
             cluster.add().await;
         }
@@ -43,22 +53,26 @@ impl Cluster {
 
     async fn add(&mut self) {
         let number = self.nodes.len() + 1;
+        self.disks.push(Arc::new(MemoryDisk::new()));
+        self.clocks.push(Arc::new(OddClock::new()));
+        let node = self.start(number, address(number)).await;
+        self.nodes.push(node);
+    }
+
+    /// Starts a node at an address, on what its disk holds.
+    async fn start(&mut self, number: usize, at: String) -> Handle {
         let begin = match number {
             1 => Begin::Bootstrap { shards: SHARDS },
             _ => Begin::Join(vec![address(1)]),
         };
-        let config = Config {
-            begin,
-            node: format!("{}-{number}", self.name),
-            peer_address: address(number),
-            ..Config::default()
-        };
-        let (ports, _) = ports(Arc::new(MemoryDisk::new()), number as u64);
-        let clock = Arc::new(OddClock::new());
-        self.clocks.push(Arc::clone(&clock));
-        let ports = Ports { network: Arc::new(self.network.host(&address(number))), clock, ..ports };
+        self.starts += 1;
+        let node = format!("{}-{number}-{}", self.name, self.starts);
+        let config = Config { begin, node, peer_address: at.clone(), ..Config::default() };
+        let (ports, _) = ports(Arc::clone(&self.disks[number - 1]) as _, self.starts as u64);
+        let clock = Arc::clone(&self.clocks[number - 1]);
+        let ports = Ports { network: Arc::new(self.network.host(&at)), clock, ..ports };
         let started = timeout(Duration::from_secs(60), start(config, ports)).await;
-        self.nodes.push(started.expect("it starts").unwrap());
+        started.expect("it starts").unwrap()
     }
 
     pub(super) fn node(&self, number: usize) -> &Handle {
@@ -207,4 +221,61 @@ async fn a_node_that_is_cut_off_leads_nothing_and_the_others_go_on() {
             .iter()
             .all(|group| group.shard.is_none() || group.leader.is_some()))
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_comes_back_at_another_address_is_found_and_catches_up() {
+    let mut cluster = Cluster::of("elsewhere", 3).await;
+    change(cluster.node(1), command(Op::CreateTenant)).await;
+    cluster.node(3).shutdown().await;
+    let changed = change(cluster.node(1), offer("one", 50, vec![])).await;
+    for number in 0..6 {
+        cluster.at(1, number, async |node| put(node, number, 50.0).await).await.unwrap();
+    }
+    cluster.nodes[2] = cluster.start(3, "host-33:1".to_owned()).await;
+    cluster.node(3).wait_for_revision(changed.revision, soon()).await.unwrap();
+    cluster.settle(3).await;
+    let known = |node: &Handle| node.report().nodes.iter().any(|node| node.peer_address == "host-33:1" && node.is_up);
+    let found = timeout(Duration::from_secs(10), async {
+        while !cluster.nodes.iter().all(known) {
+            sleep(Duration::from_millis(50)).await;
+        }
+    });
+    assert!(found.await.is_ok(), "{:#?}", cluster.node(1).report());
+    for number in 0..6 {
+        let seen = cluster.at(3, number, async |node| age(node, number).await).await.unwrap();
+        assert_eq!(seen, Some(Value::Number(50.0)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_has_left_a_group_never_takes_that_replica_in_again_whatever_an_older_roster_says() {
+    let mut cluster = Cluster::of("older", 5).await;
+    change(cluster.node(1), command(Op::CreateTenant)).await;
+    let founders = |node: &Handle| -> Vec<u64> {
+        let roster = node.roster();
+        let own = roster.replicas_of(1).map(|(replica, _)| replica).filter(|replica| *replica > 1);
+        own.filter(|replica| *replica <= 1 + u64::from(SHARDS)).collect()
+    };
+    let moved = timeout(Duration::from_secs(60), async {
+        while founders(cluster.node(1)).len() == usize::from(SHARDS) {
+            sleep(Duration::from_millis(50)).await;
+        }
+        cluster.settle(5).await;
+    });
+    assert!(moved.await.is_ok(), "with five nodes the founder gives some up: {:#?}", cluster.node(1).report());
+    let before = cluster.disks[0].clone();
+    let held = |disk: &MemoryDisk| identity::peek(disk).cluster.unwrap();
+    let left = held(&before).left;
+    assert!(!left.is_empty(), "{:?}", held(&before));
+    // The meta group's state at its next start begins with what its log says first.
+    cluster.node(1).shutdown().await;
+    cluster.nodes[0] = cluster.start(1, address(1)).await;
+    cluster.settle(5).await;
+    sleep(Duration::from_secs(5)).await;
+    let now = held(&before);
+    for (group, replica) in left {
+        assert_ne!(now.seats.get(&group), Some(&replica), "{now:?}");
+        assert!(now.left[&group] >= replica);
+    }
 }
