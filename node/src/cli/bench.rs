@@ -21,6 +21,7 @@ use clap::builder::RangedU64ValueParser;
 use hdrhistogram::Histogram;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
+use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -28,6 +29,7 @@ use tokio::net::TcpStream;
 use tokio::process::Child;
 use tokio::time::Instant;
 
+use crate::cli::bench_cluster;
 use crate::client::{Client, Target};
 use crate::compose::{DEV_KEY, DEV_TENANT};
 use crate::demo::generated;
@@ -40,6 +42,10 @@ pub struct BenchArgs {
     /// Start a node in memory with so many offers, and load that one in place of the one at --url.
     #[arg(long, value_name = "NUMBER", value_parser = RangedU64ValueParser::<usize>::new().range(1..=BENCH_OFFERS_MAX))]
     offers: Option<usize>,
+    /// Start a cluster of three nodes on loopback in place of all that: writes, decisions that take, the last units of a pool, catalogue
+    /// writes and failovers.
+    #[arg(long, conflicts_with = "rate")]
+    cluster: bool,
     /// Requests a second at half load. Default: half of what the node reached at full load.
     #[arg(long, value_parser = RangedU64ValueParser::<u64>::new().range(1..=BENCH_RATE_MAX))]
     rate: Option<u64>,
@@ -62,6 +68,9 @@ pub struct BenchArgs {
     target: Target,
 }
 
+/// Offers of the cluster that is measured.
+const CLUSTER_OFFERS: usize = 10_000;
+
 /// One run's result.
 struct Measured {
     rate: f64,
@@ -72,7 +81,7 @@ struct Measured {
 /// Highest latency the histogram tells apart.
 const LATENCY_US_MAX: u64 = 60_000_000;
 
-fn histogram() -> Histogram<u64> {
+pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new_with_max(LATENCY_US_MAX, 3).expect("bounds are valid")
 }
 
@@ -89,6 +98,9 @@ impl Measured {
 /// # Errors
 /// When the node cannot be reached or refuses the body.
 pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
+    if args.cluster {
+        return bench_cluster::run(args.offers.unwrap_or(CLUSTER_OFFERS), args.seconds).await;
+    }
     let sample = serde_json::from_slice(&body(&args, 0)).context("--body is no JSON once {n} is a number")?;
     let own = match args.offers {
         Some(offers) => Some(OwnNode::start(offers).await?),
@@ -246,13 +258,14 @@ pub async fn serve_ceiling(args: CeilingArgs) -> anyhow::Result<()> {
 }
 
 /// One keep-alive connection.
-struct Connection {
+pub(super) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     authority: String,
 }
 
 impl Connection {
-    async fn open(target: &Target) -> anyhow::Result<Self> {
+    /// Connects.
+    pub(super) async fn open(target: &Target) -> anyhow::Result<Self> {
         let authority = target.url.strip_prefix("http://").context("bench speaks plain http://")?;
         let authority = authority.trim_end_matches('/').to_owned();
         let stream = TcpStream::connect(&authority).await.with_context(|| format!("cannot reach {authority}"))?;
@@ -264,17 +277,30 @@ impl Connection {
 
     /// Sends request `number`; whether it was answered 2xx.
     async fn call(&mut self, args: &BenchArgs, number: u64) -> anyhow::Result<bool> {
-        let request = hyper::Request::post(format!("/api/v1{}", args.path))
+        let (status, _) = self.send(&args.target, Method::POST, &args.path, body(args, number)).await?;
+        Ok(status.is_success())
+    }
+
+    /// Sends a JSON body under `/api/v1`, and gives status and body of the answer.
+    pub(super) async fn send(
+        &mut self,
+        target: &Target,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
+        let request = hyper::Request::builder()
+            .method(method)
+            .uri(format!("/api/v1{path}"))
             .header("Host", &self.authority)
-            .header("X-API-Key", &args.target.key)
-            .header("X-Tenant-Id", &args.target.tenant)
+            .header("X-API-Key", &target.key)
+            .header("X-Tenant-Id", &target.tenant)
             .header("Content-Type", "application/json")
-            .body(Full::new(Bytes::from(body(args, number))))?;
+            .body(Full::new(Bytes::from(body)))?;
         self.sender.ready().await?;
         let answer = self.sender.send_request(request).await?;
-        let ok = answer.status().is_success();
-        answer.into_body().collect().await?;
-        Ok(ok)
+        let status = answer.status();
+        Ok((status, answer.into_body().collect().await?.to_bytes()))
     }
 }
 

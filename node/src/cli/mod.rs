@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 pub mod bench;
+mod bench_cluster;
 pub mod cluster;
 pub mod decide;
 pub mod demo;

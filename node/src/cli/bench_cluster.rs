@@ -1,0 +1,259 @@
+//! `proffer bench --cluster`: three real nodes on loopback with synced logs, 64 clients that ask all of them.
+//!
+//! The ceiling is the smallest write that takes the same road (a profile of one attribute: HTTP, perhaps another node, the shard's log on
+//! two disks); what a decision that takes costs more is the ratio. How long this machine's disk takes to sync stands beside it.
+
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use hdrhistogram::Histogram;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::cli::bench::{Connection, histogram};
+use crate::cli::demo_cluster::Directory;
+use crate::client::{Client, Target};
+use crate::demo::generated;
+use crate::limits::CLUSTER_READY_MAX;
+use crate::processes::{NodeProcess, addresses, wait_whole};
+
+const NODES: u16 = 3;
+const CLIENTS: usize = 64;
+const CUSTOMERS: u64 = 20_000;
+/// Units of the pool whose last one is waited for.
+const POOL: u64 = 100;
+const CATALOGUE_WRITES: usize = 100;
+const SYNCS: usize = 200;
+
+/// What a client does with its connection again and again; whether it was done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Deed {
+    /// A profile of one attribute.
+    Put,
+    /// A recommend that reserves a unit.
+    Take,
+    /// A recommend that reserves a unit, and the impression that confirms it.
+    TakeAndRespond,
+}
+
+/// One row of the table.
+struct Row {
+    what: String,
+    per_second: f64,
+    latency_us: Histogram<u64>,
+    errors: u64,
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = |quantile| self.latency_us.value_at_quantile(quantile) as f64 / 1e3;
+        let (p50, p99, worst) = (at(0.5), at(0.99), self.latency_us.max() as f64 / 1e3);
+        write!(
+            f,
+            "{:52} {:>9.0} {p50:>8.2} {p99:>8.2} {worst:>8.1} {:>7}",
+            self.what, self.per_second, self.errors
+        )
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When a node does not start or refuses what it is given.
+pub(super) async fn run(offers: usize, seconds: u64) -> anyhow::Result<()> {
+    let directory = Directory::new()?;
+    let synced = syncs(directory.path())?;
+    let mut nodes = Vec::new();
+    let addresses = addresses(0, NODES).await?;
+    let first = addresses.first().map(|[_, peer]| *peer);
+    for (number, pair) in (1..).zip(&addresses) {
+        let join = first.filter(|_| number > 1);
+        nodes.push(NodeProcess::start(number, *pair, join, directory.path()).await?);
+    }
+    let targets: Vec<Target> = nodes.iter().map(|node| Ok(node.client()?.target().clone())).collect::<anyhow::Result<_>>()?;
+    let targets: Arc<[Target]> = targets.into();
+    let client = nodes.first().context("there are three")?.client()?;
+    wait_whole(&client, usize::from(NODES), CLUSTER_READY_MAX).await?;
+    let begun = Instant::now();
+    generated::load(&client, offers).await?;
+    eprintln!("{offers} offers loaded in {:.1} s", begun.elapsed().as_secs_f64());
+    let caps = json!([{"scope": "profile", "limit": 1_000, "reservationSeconds": 3_600}]);
+    let scarce = json!([{"scope": "global", "limit": POOL, "reservationSeconds": 60}]);
+    let offer = |name: &str, channel: &str, caps: &Value| {
+        let body = json!({"name": name, "status": "active", "priority": 100, "businessValue": 100, "caps": caps});
+        let creative = json!({"name": name, "status": "active", "offerId": name, "channelId": channel,
+            "contentType": "text", "content": {"title": name}});
+        (body, creative)
+    };
+    for channel in ["taking", "scarce"] {
+        client.post("/channels", &json!({"name": channel})).await?;
+    }
+    for (body, creative) in [offer("taken", "taking", &caps), offer("pool", "scarce", &scarce)] {
+        client.post("/offers", &body).await?;
+        client.post("/creatives?wait=all", &creative).await?;
+    }
+
+    let mut out = std::io::stdout().lock();
+    let sync = |quantile| synced.value_at_quantile(quantile) as f64 / 1e3;
+    writeln!(
+        out,
+        "{NODES} nodes, {CLIENTS} clients, {offers} offers, {seconds} s each; fdatasync of 4 KiB here: p50 {:.2} ms, p99 {:.2} ms",
+        sync(0.5),
+        sync(0.99)
+    )?;
+    writeln!(out, "{:52} {:>9} {:>8} {:>8} {:>8} {:>7}", "run", "per s", "p50 ms", "p99 ms", "max ms", "errors")?;
+    drive(&targets, Deed::Put, 1).await?;
+    let put = drive(&targets, Deed::Put, seconds).await?;
+    writeln!(out, "{put}")?;
+    for deed in [Deed::Take, Deed::TakeAndRespond] {
+        let row = drive(&targets, deed, seconds).await?;
+        writeln!(out, "{row}\n    = {:.0} % of the smallest write", 100.0 * row.per_second / put.per_second)?;
+    }
+    writeln!(out, "{}", last_units(&targets).await?)?;
+    writeln!(out, "{}", catalogue_writes(&client).await?)?;
+    out.flush()?;
+    for node in &nodes {
+        node.terminate();
+    }
+    for node in nodes {
+        node.wait().await?;
+    }
+    Ok(())
+}
+
+/// How long the disk under `directory` takes to make 4 KiB durable.
+fn syncs(directory: &Path) -> anyhow::Result<Histogram<u64>> {
+    let mut file = OpenOptions::new().create(true).append(true).open(directory.join("sync"))?;
+    let mut latency = histogram();
+    for _ in 0..SYNCS {
+        file.write_all(&[7; 4_096])?;
+        let begun = Instant::now();
+        file.sync_data()?;
+        latency.saturating_record(begun.elapsed().as_micros() as u64);
+    }
+    Ok(latency)
+}
+
+/// All clients do the same for some seconds, each at one node, spread over all.
+async fn drive(targets: &Arc<[Target]>, deed: Deed, seconds: u64) -> anyhow::Result<Row> {
+    let numbers = Arc::new(AtomicU64::new(0));
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let begun = Instant::now();
+    let mut tasks = JoinSet::new();
+    for client in 0..CLIENTS {
+        let (target, numbers) = (targets[client % targets.len()].clone(), Arc::clone(&numbers));
+        let mut connection = Connection::open(&target).await?;
+        tasks.spawn(async move {
+            let (mut latency, mut errors) = (histogram(), 0_u64);
+            while Instant::now() < until {
+                let number = numbers.fetch_add(1, Ordering::Relaxed);
+                let begun = Instant::now();
+                errors += u64::from(!perform(&mut connection, &target, deed, number).await?);
+                latency.saturating_record(begun.elapsed().as_micros() as u64);
+            }
+            anyhow::Ok((latency, errors))
+        });
+    }
+    let (mut latency_us, mut errors) = (histogram(), 0);
+    while let Some(part) = tasks.join_next().await {
+        let (latency, failed) = part??;
+        latency_us.add(latency).context("histograms share bounds")?;
+        errors += failed;
+    }
+    let what = match deed {
+        Deed::Put => "smallest write: a profile of one attribute",
+        Deed::Take => "recommend that reserves",
+        Deed::TakeAndRespond => "recommend that reserves + respond (pairs)",
+    };
+    let per_second = latency_us.len() as f64 / begun.elapsed().as_secs_f64();
+    Ok(Row { what: what.to_owned(), per_second, latency_us, errors })
+}
+
+async fn perform(connection: &mut Connection, target: &Target, deed: Deed, number: u64) -> anyhow::Result<bool> {
+    let customer = format!("taker-{}", number % CUSTOMERS);
+    if deed == Deed::Put {
+        let body = json!({"attributes": {"age": number % 90}}).to_string().into_bytes();
+        let (status, _) = connection.send(target, Method::PUT, &format!("/profiles/{customer}"), body).await?;
+        return Ok(status.is_success());
+    }
+    let Some(answer) = take(connection, target, &customer, "taking").await? else { return Ok(false) };
+    if deed == Deed::Take {
+        return Ok(answer["count"] == 1);
+    }
+    let body = json!({"customerId": customer, "recommendationId": answer["recommendationId"], "rank": 1,
+        "outcome": "impression", "idempotencyKey": format!("i-{number}")});
+    let (status, _) = connection.send(target, Method::POST, "/respond", body.to_string().into_bytes()).await?;
+    Ok(status.is_success())
+}
+
+/// A decision of one offer, if it was made.
+async fn take(
+    connection: &mut Connection,
+    target: &Target,
+    customer: &str,
+    channel: &str,
+) -> anyhow::Result<Option<Value>> {
+    let body = json!({"customerId": customer, "channel": channel, "limit": 1}).to_string().into_bytes();
+    let (status, answer) = connection.send(target, Method::POST, "/recommend", body).await?;
+    Ok(if status.is_success() { Some(serde_json::from_slice(&answer)?) } else { None })
+}
+
+/// All clients want the units of a pool, which lies in one place and is wanted in all shards, until every one is taken.
+async fn last_units(targets: &Arc<[Target]>) -> anyhow::Result<String> {
+    let (taken, asked) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let is_over = Arc::new(AtomicBool::new(false));
+    let begun = Instant::now();
+    let mut tasks = JoinSet::new();
+    for client in 0..CLIENTS {
+        let target = targets[client % targets.len()].clone();
+        let (taken, asked, is_over) = (Arc::clone(&taken), Arc::clone(&asked), Arc::clone(&is_over));
+        let mut connection = Connection::open(&target).await?;
+        tasks.spawn(async move {
+            while !is_over.load(Ordering::Relaxed) {
+                let number = asked.fetch_add(1, Ordering::Relaxed);
+                let answer = take(&mut connection, &target, &format!("last-{number}"), "scarce").await?;
+                if answer.is_some_and(|answer| answer["count"] == 1)
+                    && taken.fetch_add(1, Ordering::Relaxed) + 1 >= POOL
+                {
+                    is_over.store(true, Ordering::Relaxed);
+                }
+            }
+            anyhow::Ok(())
+        });
+    }
+    let watch = {
+        let is_over = Arc::clone(&is_over);
+        tokio::spawn(async move {
+            sleep(CLUSTER_READY_MAX).await;
+            is_over.store(true, Ordering::Relaxed);
+        })
+    };
+    while let Some(task) = tasks.join_next().await {
+        task??;
+    }
+    watch.abort();
+    let (taken, asked) = (taken.load(Ordering::Relaxed), asked.load(Ordering::Relaxed));
+    ensure!(taken <= POOL, "{taken} of {POOL} units were taken");
+    Ok(format!("last units: {taken} of {POOL} sold to {asked} requests of {CLIENTS} clients in {:.2} s", begun.elapsed().as_secs_f64()))
+}
+
+/// One offer is changed again and again; each answer says that every node decides by it.
+async fn catalogue_writes(client: &Client) -> anyhow::Result<Row> {
+    let (mut latency_us, begun) = (histogram(), Instant::now());
+    for number in 0..CATALOGUE_WRITES {
+        let body = json!({"shortDesc": format!("changed {number} times")});
+        let begun = Instant::now();
+        client.put("/offers/offer%2017?wait=all", &body).await.context("a catalogue write")?;
+        latency_us.saturating_record(begun.elapsed().as_micros() as u64);
+    }
+    let per_second = CATALOGUE_WRITES as f64 / begun.elapsed().as_secs_f64();
+    Ok(Row { what: "catalogue write in force on all nodes (one by one)".to_owned(), per_second, latency_us, errors: 0 })
+}
