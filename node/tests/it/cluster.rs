@@ -1,122 +1,23 @@
 //! Three real processes on loopback: whoever is asked answers, and what was acknowledged outlives whoever is killed.
 
-use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use proffer_node::client::{Client, Problem};
-use proffer_node::processes::{addresses, wait_whole};
+use proffer_node::client::Client;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::process::{BINARY, Node, Starting};
+use crate::nodes::{Nodes, PATIENCE, insist};
+use crate::process::BINARY;
 
 const NODES: usize = 3;
-const PATIENCE: Duration = Duration::from_secs(60);
+const SHARDS: u16 = 16;
 /// Longest that a shard may be without a leader. A debug build on a machine that runs other tests is slower than its timers.
 const FAILOVER_MAX: Duration = if cfg!(debug_assertions) { Duration::from_secs(10) } else { Duration::from_secs(1) };
 const FAILOVERS: usize = 9;
-
-/// Elections want a core: one cluster at a time.
-pub static ALONE: Mutex<()> = Mutex::const_new(());
-
-struct Cluster {
-    addresses: Vec<[SocketAddr; 2]>,
-    nodes: Vec<Option<Node>>,
-    data: TempDir,
-    _alone: MutexGuard<'static, ()>,
-}
-
-impl Cluster {
-    async fn start() -> Cluster {
-        let alone = ALONE.lock().await;
-        let addresses = addresses(0, NODES as u16).await.expect("there are free ports");
-        let data = tempfile::tempdir().expect("a temporary directory");
-        let mut cluster = Cluster { addresses, nodes: Vec::new(), data, _alone: alone };
-        for index in 0..NODES {
-            let node = cluster.launch(index).listening();
-            cluster.nodes.push(Some(node));
-        }
-        cluster.whole().await;
-        cluster
-    }
-
-    fn launch(&self, index: usize) -> Starting {
-        let [listen, peer] = self.addresses[index];
-        let mut command = Command::new(BINARY);
-        command.args(["serve", "--dev", "--listen", &listen.to_string(), "--peer", &peer.to_string(), "--data"]);
-        command.arg(self.data.path().join(index.to_string()));
-        if index > 0 {
-            command.args(["--join", &self.addresses[0][1].to_string()]);
-        }
-        Starting::spawn(command)
-    }
-
-    fn client(&self, index: usize) -> Client {
-        self.nodes[index].as_ref().expect("it runs").client()
-    }
-
-    /// Any node that runs, but for one.
-    fn other(&self, than: usize) -> Client {
-        let index = (0..NODES).find(|index| *index != than && self.nodes[*index].is_some());
-        self.client(index.expect("two run"))
-    }
-
-    fn kill(&mut self, index: usize) {
-        self.nodes[index].take().expect("it runs").kill();
-    }
-
-    /// Starts whoever was killed, all at once.
-    async fn restart(&mut self) {
-        let gone: Vec<_> = (0..NODES).filter(|index| self.nodes[*index].is_none()).collect();
-        let starting: Vec<_> = gone.iter().map(|index| self.launch(*index)).collect();
-        for (index, starting) in gone.into_iter().zip(starting) {
-            self.nodes[index] = Some(starting.listening());
-        }
-        self.whole().await;
-    }
-
-    async fn whole(&self) {
-        for node in self.nodes.iter().flatten() {
-            wait_whole(&node.client(), NODES, PATIENCE).await.expect("the cluster becomes whole");
-        }
-    }
-
-    /// Which process leads the customer's shard.
-    async fn leader(&self, customer: &str) -> usize {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let path = format!("/cluster/locate?customerId={customer}");
-            let there = self.client(0).call(Method::GET, &path, &Value::Null).await.expect("it can be located");
-            let is_at = |[listen, _]: &[SocketAddr; 2]| there["httpAddress"] == listen.to_string();
-            if let Some(index) = self.addresses.iter().position(is_at) {
-                return index;
-            }
-            assert!(Instant::now() < deadline, "nobody leads: {there}");
-            sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
-
-/// Asks until the cluster has found who answers.
-async fn insist<T>(mut ask: impl AsyncFnMut() -> anyhow::Result<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match ask().await {
-            Ok(answer) => return answer,
-            Err(error) => {
-                let is_retryable = error.downcast_ref::<Problem>().is_some_and(Problem::is_retryable);
-                assert!(is_retryable && Instant::now() < deadline, "{error:#}");
-                sleep(Duration::from_millis(10)).await;
-            }
-        }
-    }
-}
 
 async fn keyed(client: &Client, customer: &str) -> Value {
     let body = serde_json::to_vec(&json!({"customerId": customer, "channel": "web"})).expect("it can be written");
@@ -127,7 +28,7 @@ async fn keyed(client: &Client, customer: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_node_gives_the_same_decision_and_sees_what_another_has_written() {
-    let cluster = Cluster::start().await;
+    let cluster = Nodes::start(NODES, SHARDS).await;
     let first = cluster.client(0);
     let import = json!({
         "channels": [{"name": "web"}],
@@ -156,24 +57,25 @@ async fn every_node_gives_the_same_decision_and_sees_what_another_has_written() 
     }
     let status = Command::new(BINARY)
         .args(["cluster", "status"])
-        .env("PROFFER_URL", &cluster.nodes[1].as_ref().expect("it runs").url)
+        .env("PROFFER_URL", &cluster.client(1).target().url)
         .stderr(Stdio::inherit())
         .output()
         .expect("the binary runs");
     let said = String::from_utf8_lossy(&status.stdout).into_owned();
     assert!(status.status.success() && said.contains("redundancy: one node"), "{said}");
-    assert!(cluster.addresses.iter().all(|[listen, _]| said.contains(&listen.to_string())), "{said}");
+    let addresses = (0..NODES).map(|number| cluster.client(number).target().url.replace("http://", ""));
+    assert!(addresses.into_iter().all(|address| said.contains(&address)), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_profiles_of_a_killed_leader_are_served_again_at_once() {
-    let mut cluster = Cluster::start().await;
+    let mut cluster = Nodes::start(NODES, SHARDS).await;
     let mut times = Vec::new();
     for round in 0..FAILOVERS {
         let customer = format!("c{round}");
         let path = format!("/profiles/{customer}");
         let leader = cluster.leader(&customer).await;
-        let client = cluster.other(leader);
+        let client = cluster.client(cluster.other(leader));
         let before = json!({"attributes": {"round": round}});
         insist(async || client.put(&path, &before).await).await;
         let begin = Instant::now();
@@ -182,7 +84,8 @@ async fn the_profiles_of_a_killed_leader_are_served_again_at_once() {
         insist(async || client.put(&path, &json!({"segments": ["kept"]})).await).await;
         times.push(begin.elapsed());
         assert_eq!(seen["attributes"]["round"], round, "{seen}");
-        cluster.restart().await;
+        cluster.start_all();
+        cluster.whole().await;
     }
     times.sort();
     let worst = times[FAILOVERS - 1];
@@ -209,7 +112,7 @@ async fn write(client: Client, worker: usize, stop: Arc<AtomicBool>) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_outlives_the_death_of_all() {
-    let mut cluster = Cluster::start().await;
+    let mut cluster = Nodes::start(NODES, SHARDS).await;
     let first = cluster.client(0);
     insist(async || first.post("/import", &json!({"offers": [{"name": "kept", "status": "active"}]})).await).await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -225,7 +128,8 @@ async fn what_was_acknowledged_outlives_the_death_of_all() {
         acknowledged.push(writer.await.expect("no panic"));
     }
     assert!(acknowledged.iter().all(|count| *count > 0), "the load was none: {acknowledged:?}");
-    cluster.restart().await;
+    cluster.start_all();
+    cluster.whole().await;
     for (worker, count) in acknowledged.into_iter().enumerate() {
         let client = cluster.client((worker + 1) % NODES);
         for number in 0..count {

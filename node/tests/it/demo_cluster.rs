@@ -3,13 +3,14 @@
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proffer_node::client::{Client, Target};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use tokio::time::Instant;
 
-use crate::cluster::ALONE;
+use crate::nodes::ALONE;
 use crate::process::BINARY;
 
 /// Ends the demo, and with it its nodes, when dropped.

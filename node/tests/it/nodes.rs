@@ -4,32 +4,43 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use proffer_node::client::{Client, Target};
+use proffer_node::client::{Client, Problem, Target};
 use proffer_node::processes::{addresses, wait_whole};
 use reqwest::Method;
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::{Instant, sleep};
 
-use crate::process::{BINARY, Node};
+use crate::process::{BINARY, Node, Starting};
 
-/// Longest time for a cluster to become whole on a busy machine.
+/// Longest time for a cluster to become whole, or to answer, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
-/// See the module. Nodes are numbered from 0.
+/// Most nodes of such a cluster.
+const NODES_MAX: u16 = 5;
+
+/// Elections want a core: one cluster at a time.
+pub static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// See the module. Nodes are numbered from 0; the first has founded the cluster.
 pub struct Nodes {
-    directory: TempDir,
-    addresses: Vec<[SocketAddr; 2]>,
+    // The processes end before their data goes and another cluster begins.
     running: Vec<Option<Node>>,
+    addresses: Vec<[SocketAddr; 2]>,
     shards: u16,
+    directory: TempDir,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Nodes {
-    /// So many nodes with so many shards, whole; there are addresses for `most`.
-    pub async fn start(count: usize, most: usize, shards: u16) -> Nodes {
+    /// So many nodes with so many shards, whole.
+    pub async fn start(count: usize, shards: u16) -> Nodes {
+        let _alone = ALONE.lock().await;
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let addresses = addresses(0, most as u16).await.expect("free addresses");
-        let mut nodes = Nodes { directory, addresses, running: Vec::new(), shards };
+        let addresses = addresses(0, NODES_MAX).await.expect("there are free ports");
+        let mut nodes = Nodes { running: Vec::new(), addresses, shards, directory, _alone };
         for _ in 0..count {
             nodes.add();
         }
@@ -47,25 +58,19 @@ impl Nodes {
 
     /// Starts a node that was killed, on what its disk holds.
     pub fn start_again(&mut self, number: usize) {
-        let starting = self.begin(number);
-        self.running[number] = Some(Node::spawn(starting));
+        self.running[number] = Some(self.begin(number).listening());
     }
 
     /// Starts all nodes that were killed, side by side: one of them alone may have to wait for the others.
     pub fn start_all(&mut self) {
-        let missing: Vec<usize> = (0..self.running.len()).filter(|number| self.running[*number].is_none()).collect();
-        let commands: Vec<_> = missing.iter().map(|number| self.begin(*number)).collect();
-        let started: Vec<_> = std::thread::scope(|scope| {
-            let spawned: Vec<_> =
-                commands.into_iter().map(|command| scope.spawn(move || Node::spawn(command))).collect();
-            spawned.into_iter().map(|node| node.join().expect("it starts")).collect()
-        });
-        for (number, node) in missing.into_iter().zip(started) {
-            self.running[number] = Some(node);
+        let gone: Vec<_> = (0..self.running.len()).filter(|number| self.running[*number].is_none()).collect();
+        let starting: Vec<_> = gone.iter().map(|number| self.begin(*number)).collect();
+        for (number, starting) in gone.into_iter().zip(starting) {
+            self.running[number] = Some(starting.listening());
         }
     }
 
-    fn begin(&self, number: usize) -> Command {
+    fn begin(&self, number: usize) -> Starting {
         let [listen, peer] = self.addresses[number];
         let mut command = Command::new(BINARY);
         command.args(["serve", "--dev", "--listen", &listen.to_string(), "--peer", &peer.to_string(), "--data"]);
@@ -75,7 +80,7 @@ impl Nodes {
         } else {
             command.args(["--join", &self.addresses[0][1].to_string()]);
         }
-        command
+        Starting::spawn(command)
     }
 
     /// SIGKILL.
@@ -114,15 +119,74 @@ impl Nodes {
         (0..self.running.len()).filter(|number| self.running[*number].is_some()).collect()
     }
 
-    /// Waits until all that run are whole; answers with the cluster's status.
+    /// A node that runs, and is another.
+    pub fn other(&self, than: usize) -> usize {
+        self.running().into_iter().find(|number| *number != than).expect("another runs")
+    }
+
+    /// Waits until all that run say that they are whole; answers with the cluster's status.
     pub async fn whole(&self) -> Value {
         let running = self.running();
-        let client = self.client(*running.first().expect("a node runs"));
-        wait_whole(&client, running.len(), PATIENCE).await.expect("the cluster becomes whole")
+        let mut status = Value::Null;
+        for number in &running {
+            let whole = wait_whole(&self.client(*number), running.len(), PATIENCE).await;
+            status = whole.expect("the cluster becomes whole");
+        }
+        status
     }
 
     /// What `/cluster/…` says through a node.
     pub async fn cluster(&self, number: usize, path: &str) -> Value {
-        self.client(number).call(Method::GET, path, &Value::Null).await.expect("it is answered")
+        let client = self.client(number);
+        insist(async || client.call(Method::GET, path, &Value::Null).await).await
+    }
+
+    /// Which node listens at an address.
+    pub fn at(&self, http_address: &Value) -> Option<usize> {
+        self.addresses.iter().position(|[listen, _]| *http_address == listen.to_string())
+    }
+
+    /// The node that has an id (like `n3`) in the cluster's status.
+    pub fn named(&self, status: &Value, id: &Value) -> Option<usize> {
+        let node = status["nodes"].as_array()?.iter().find(|node| node["node"] == *id)?;
+        self.at(&node["httpAddress"])
+    }
+
+    /// Which node leads the customer's shard, as the first one sees it.
+    pub async fn leader(&self, customer: &str) -> usize {
+        let path = format!("/cluster/locate?customerId={customer}");
+        self.found(&path, |there| self.at(&there["httpAddress"])).await
+    }
+
+    /// Which node leads the catalogue, as one that runs sees it.
+    pub async fn meta_leader(&self) -> usize {
+        self.found("/cluster/status", |status| self.named(status, &status["metaLeader"])).await
+    }
+
+    async fn found(&self, path: &str, find: impl Fn(&Value) -> Option<usize>) -> usize {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let said = self.cluster(self.running()[0], path).await;
+            if let Some(number) = find(&said) {
+                return number;
+            }
+            assert!(Instant::now() < deadline, "nobody leads: {said}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Asks until the cluster has found who answers.
+pub async fn insist<T>(mut ask: impl AsyncFnMut() -> anyhow::Result<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(error) => {
+                let is_retryable = error.downcast_ref::<Problem>().is_some_and(Problem::is_retryable);
+                assert!(is_retryable && Instant::now() < deadline, "{error:#}");
+                sleep(Duration::from_millis(10)).await;
+            }
+        }
     }
 }
