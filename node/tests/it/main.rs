@@ -4,6 +4,7 @@ mod cluster;
 mod commands;
 mod cross_sell;
 mod demo_cluster;
+mod exclusion;
 mod nodes;
 mod open_bandit;
 mod process;
