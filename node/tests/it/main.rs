@@ -5,6 +5,7 @@ mod commands;
 mod cross_sell;
 mod demo_cluster;
 mod exclusion;
+mod growth;
 mod nodes;
 mod open_bandit;
 mod process;
