@@ -139,6 +139,8 @@ pub const SOFT_SHARES: u64 = 64;
 pub const OVER_READS_MAX: usize = 10;
 /// Wait between those looks, in milliseconds.
 pub const OVER_READ_MS: u64 = 5;
+/// How soon a shard is told again what it did not confirm, in milliseconds.
+pub const TELL_SHARDS_AGAIN_MS: u64 = 50;
 /// How often it is looked whether snapshots are due, in milliseconds.
 pub const SNAPSHOT_ROUND_MS: u64 = 1_000;
 /// How often a draining node looks whether it is idle, in milliseconds.
@@ -149,6 +151,9 @@ pub const TICK_DUE_MAX: usize = 2_048;
 pub const EXCLUDED_TRIES: u8 = 3;
 /// Commands formed and not yet proposed: beyond, callers wait in the door.
 pub const FORMING_BYTES_MAX: usize = 2 * ENTRY_BYTES_MAX;
+/// How long calls whose entry is under way wait at a replica that does not lead any more, in milliseconds: the longest election timeout,
+/// after which another may lead.
+pub const LEADERLESS_MS: u64 = 300;
 /// How soon a call that needs a newer catalogue looks again, in milliseconds.
 pub const BEHIND_MS: u64 = 5;
 /// Bytes of a replica's newest entries that stay decoded in memory beside those that are not durable yet.
@@ -260,6 +265,10 @@ pub const CLAIMS_LOOK_MS: u64 = 10;
 pub const CLAIMS_TELL_MS: u64 = 250;
 /// After so long without a word of a node, in milliseconds, nothing is known of what it leads.
 pub const CLAIMS_SILENT_MS: u64 = 1_000;
+/// A node to which there is no link leads nothing any more, as far as is known, when its last word is so old, in milliseconds.
+pub const CLAIMS_UNLINKED_MS: u64 = 300;
+/// The same of one that only others hear: its words have two rounds to come.
+pub const RUMOURS_UNLINKED_MS: u64 = 2 * CLAIMS_TELL_MS + 100;
 /// Longest time that one request of the cluster's own takes on its way, in milliseconds; it is made again.
 pub const COURIER_MS: u64 = 2_000;
 /// How often a node that wants to join asks again, in milliseconds.
@@ -268,5 +277,9 @@ pub const JOIN_RETRY_MS: u64 = 500;
 pub const JOIN_MS_MAX: u64 = 60_000;
 /// A node without a catalogue lease for so long hands over what it leads, in milliseconds.
 pub const SURRENDER_AFTER_MS: u64 = 500;
+/// A node that lacks a fence for so long, though others have it, hands over what it leads, in milliseconds.
+pub const FENCE_LACKING_MS: u64 = 500;
+/// The same of any other revision: compiling one takes its time, and not the same on every node.
+pub const REVISION_LACKING_MS: u64 = 3_000;
 /// How often it looks, in milliseconds.
 pub const SURRENDER_LOOK_MS: u64 = 100;

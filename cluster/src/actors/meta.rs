@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::actors::acknowledge::acknowledge;
+use crate::actors::fences::Fences;
 use crate::actors::timer::Alarm;
 use crate::groups::{Groups, ProposeMeta};
 use crate::meta::command::MetaOutcome;
@@ -65,6 +66,7 @@ pub(crate) struct MetaBody {
     offload: Arc<dyn Offload>,
     fatal: Arc<dyn Fatal>,
     tasks: JoinSet<()>,
+    fences: Fences,
     alarm: Alarm,
     /// A `Work` of our own is in the mailbox.
     summoned: bool,
@@ -134,8 +136,19 @@ impl Actor for MetaActor {
             views.known().await;
             let _ = waker.cast(MetaMsg::Work);
         });
+        let fences = Fences::new(&around, &mut tasks);
         let leader = MetaLeader::new(around.clone(), state, applied);
-        Ok(MetaBody { leader, around, propose, offload, fatal, tasks, alarm: Alarm::default(), summoned: false })
+        Ok(MetaBody {
+            leader,
+            around,
+            propose,
+            offload,
+            fatal,
+            tasks,
+            fences,
+            alarm: Alarm::default(),
+            summoned: false,
+        })
     }
 
     async fn handle(
@@ -194,7 +207,10 @@ impl MetaBody {
                 let woken = myself.clone();
                 self.around.door.open(Arc::new(move || drop(woken.cast(MetaMsg::Work))));
             }
-            (None, true) => self.around.door.close(),
+            (None, true) => {
+                self.around.door.close();
+                self.leader.turn_away();
+            }
             (Some(_), true) | (None, false) => {}
         }
     }
@@ -222,8 +238,13 @@ impl MetaBody {
             self.summoned = true;
             let _ = myself.cast(MetaMsg::Work);
         }
+        if let Some(fence) = self.leader.fence_to_tell() {
+            self.fences.raise(fence);
+        }
         for ready in self.leader.acknowledgements() {
-            self.tasks.spawn(acknowledge(self.around.clone(), ready));
+            // Its exclusion is committed, also if another leads by now.
+            ready.fence.into_iter().for_each(|fence| self.fences.raise(fence));
+            self.tasks.spawn(acknowledge(self.around.clone(), ready, self.fences.heard()));
         }
         // Last, so that whoever waits for the leases from this turn on is looked at.
         if self.leader.see_to_leases() {

@@ -73,6 +73,20 @@ impl MetaAsk {
             | MetaAsk::Operate { .. } => 0,
         }
     }
+
+    /// Answers that it failed. Whoever asked may have stopped waiting.
+    pub(crate) fn fail(self, error: Error) {
+        match self {
+            MetaAsk::Change { reply, .. } => drop(reply.send(Err(error))),
+            MetaAsk::Budget { reply, .. } => drop(reply.send(Err(error))),
+            MetaAsk::Over { reply, .. } => drop(reply.send(Err(error))),
+            MetaAsk::Enroll { reply, .. } => drop(reply.send(Err(error))),
+            MetaAsk::Operate { reply, .. } => drop(reply.send(Err(error))),
+            MetaAsk::Everywhere { reply, .. } => drop(reply.send(Err(error))),
+            // Whoever leads the group says it again.
+            MetaAsk::Configured(_) => {}
+        }
+    }
 }
 
 /// The ledger's side of one account.

@@ -80,6 +80,8 @@ pub(crate) struct Acknowledgement {
     pub(crate) reply: Reply<Vec<Result<Changed, Error>>>,
     pub(crate) duties: Duties,
     pub(crate) room: Room,
+    /// Of an exclusion: every shard has to have heard of this.
+    pub(crate) fence: Option<Revision>,
     /// Of an exclusion: comes when no node can decide without it any more.
     pub(crate) fenced: Option<oneshot::Receiver<()>>,
 }

@@ -95,6 +95,8 @@ impl MetaLeader {
     pub(crate) fn new(around: Surroundings, state: MetaState, applied: Position) -> Self {
         let stale = state.numbers().map(|(tenant, _)| (tenant.clone(), vec![Touched::Everything])).collect();
         let unheard = state.ledger().accounts().map(|(id, _)| id).collect();
+        // The actor before this one may have died while it led.
+        around.tenure.clock().lead(false);
         MetaLeader {
             keeper: Keeper::new(around.whereabouts.clone(), state.roster(), applied.index),
             around,
@@ -213,6 +215,13 @@ impl MetaLeader {
         self.open.clear();
     }
 
+    /// The door is closed: whoever came through it before is answered.
+    pub(crate) fn turn_away(&self) {
+        while let Some(Admitted { ask, room: _room }) = self.around.door.next_call() {
+            ask.fail(Error::NotLed { reason: "the catalogue".to_owned() });
+        }
+    }
+
     /// The next entry to propose, if none is under way and there is something to propose. Answers what only reads.
     pub(crate) fn next_entry(&mut self) -> Option<(Vec<Command>, Leader)> {
         let leader = self.leader?;
@@ -305,6 +314,10 @@ impl MetaLeader {
                     self.retry(&command, part);
                 }
                 self.follow(leader);
+                if self.leader.is_none() {
+                    // It may have been lost before the refusal came: then what is begun again has nobody to begin it.
+                    self.hand_back();
+                }
             }
             Proposed::NotApplied(reason) => {
                 tracing::warn!(%reason, "an entry of the catalogue was not applied");
@@ -358,10 +371,17 @@ impl MetaLeader {
                     |answer: Result<Changed, Error>| if stuck { answer.and(Err(Error::Unknown)) } else { answer };
                 let answers = answers.into_iter().flatten().map(known).collect();
                 // Its exclusions are applied: the newest fence is theirs, or a later one.
-                let fenced = duties.fence.then(|| self.leasing.fenced(self.state.fence()));
-                Acknowledgement { answers, reply, duties, room, fenced }
+                let fence = duties.fence.then(|| self.state.fence());
+                let fenced = fence.map(|fence| self.leasing.fenced(fence));
+                Acknowledgement { answers, reply, duties, room, fence, fenced }
             })
             .collect()
+    }
+
+    /// The fence that shards have to hear of: the newest, once it is in force here, whoever has it put there.
+    pub(crate) fn fence_to_tell(&self) -> Option<Revision> {
+        let fence = self.state.fence();
+        (self.leader.is_some() && fence <= self.around.views.revision()).then_some(fence)
     }
 
     /// When time alone makes something to do.
