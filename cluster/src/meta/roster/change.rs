@@ -137,12 +137,26 @@ impl Roster {
         if record.target.as_ref() == Some(&record.now) {
             record.target = None;
         }
-        if record.heard == record.targets {
+        if *targets == record.targets {
             let record = record.clone();
             let is_kept = |replica| record.now.contains(replica) || record.meant().contains(replica);
             self.replicas.retain(|replica, of| of.group != *group || is_kept(*replica));
         }
+        self.configure_out(*group);
         Ok(())
+    }
+
+    /// A leader that knew of an older target only may have taken a replica in that has left meanwhile. It lives nowhere any more: the
+    /// group is to be without it.
+    fn configure_out(&mut self, group: Group) {
+        let Some(record) = self.groups.get_mut(&group) else { return };
+        let is_there = |replica: &u64| self.replicas.contains_key(replica);
+        let there = |replicas: &BTreeSet<u64>| replicas.iter().copied().filter(is_there).collect();
+        let meant = record.meant();
+        let target = Members { voters: there(&meant.voters), learners: there(&meant.learners) };
+        if target != *meant && !target.voters.is_empty() {
+            record.aim(target);
+        }
     }
 
     /// Lets every group be led as is even.

@@ -127,6 +127,38 @@ fn replicas_leave_only_when_a_leader_that_knew_of_the_newest_target_says_so() {
 }
 
 #[test]
+fn a_leader_that_knew_an_older_target_only_is_not_judged_by_the_newest_one() {
+    let mut roster = founded(1);
+    let (node, _) = roster.enroll(&says(102, 1), 1, 5).unwrap();
+    roster.retarget(SHARD, &set([1]), &set([node]), (None, false), 6).unwrap();
+    let placed = roster.replica_on(SHARD, node).unwrap();
+    let older = roster.group(SHARD).unwrap().targets;
+    roster.retarget(SHARD, &set([1]), &set([]), (None, false), 7).unwrap();
+    let (third, _) = roster.enroll(&says(103, 1), 1, 8).unwrap();
+    roster.retarget(SHARD, &set([1]), &set([third]), (None, false), 9).unwrap();
+    let added = roster.replica_on(SHARD, third).unwrap();
+    roster.configure(&as_meant(&roster, SHARD, 4)).unwrap();
+    assert!(roster.has_left(placed), "the leader knew of the newest target");
+    // Another leader, whose roster is behind, does what that says: the replica is taken in that has left, the other one put out.
+    let behind = Configured {
+        group: SHARD,
+        members: Members { voters: set([2]), learners: set([placed]) },
+        at: Position { leader: Leader { term: 2, replica: 1 }, index: 6 },
+        targets: older,
+    };
+    roster.configure(&behind).unwrap();
+    assert_eq!(roster.node_of(added), Some(third), "its leader has not heard that it should go, or stay");
+    let record = roster.group(SHARD).unwrap();
+    assert_eq!(record.now.learners, set([placed]));
+    assert_eq!(record.meant(), &Members { voters: set([2]), learners: set([]) }, "what is nowhere is configured out");
+    let at = Position { index: 8, ..behind.at };
+    roster.configure(&Configured { at, ..as_meant(&roster, SHARD, 8) }).unwrap();
+    let record = roster.group(SHARD).unwrap();
+    assert_eq!((record.target.as_ref(), &record.now.learners), (None, &set([])));
+    assert!(roster.has_left(added), "a leader that knows the newest target says so");
+}
+
+#[test]
 fn a_removed_node_is_forgotten_when_it_holds_nothing_and_never_comes_back() {
     let mut roster = founded(1);
     let (node, replica) = roster.enroll(&says(102, 1), 1, 5).unwrap();
