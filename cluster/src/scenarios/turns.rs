@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::world::*;
 use crate::calls::{Call, CallKey, RespondRequest};
 use crate::error::Error;
-use crate::limits::{ENTRY_BYTES_MAX, OWN_RETRY_MS, PROPOSE_TRIES, TICK_DUE_MAX, WAITERS_SWEEP_MS};
+use crate::limits::{ENTRY_BYTES_MAX, LEADERLESS_MS, OWN_RETRY_MS, PROPOSE_TRIES, TICK_DUE_MAX, WAITERS_SWEEP_MS};
 use crate::meta::command::{Founding, MetaCommand, MetaCommandV1, MetaOp, MetaOutcome};
 use crate::meta::compile::Compile;
 use crate::meta::door::MetaDoor;
@@ -314,6 +314,62 @@ async fn writes_of_one_call_stay_in_order_when_an_entry_is_refused() {
     let (state, _) = bench.leader.share();
     let (_, profile) = state.profiles_of(&tenant()).next().unwrap();
     assert!(profile.attributes.iter().any(|(_, value)| *value == Value::Number(39.0)), "the last one wins");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_in_flight_at_a_leader_that_is_cut_off_are_answered_and_may_have_been_applied() {
+    // However the log ends it: applied after all, taken no more, or never told.
+    for ending in 0..3 {
+        let mut bench = capped();
+        let [mut decision, mut unkeyed] = [bench.decide(1, keyed(5)), bench.decide(2, Call::until(soon()))];
+        let mut write = bench.write(vec![put(3, [("tier", Value::text("gold"))])]);
+        let commands = bench.turn();
+        assert_eq!(commands.len(), 3);
+        bench.leader.follow(None);
+        let timeout = Duration::from_millis(LEADERLESS_MS);
+        assert_eq!(bench.leader.next_timer(), Some(Instant::now() + timeout));
+        tokio::time::advance(timeout - Duration::from_millis(1)).await;
+        bench.leader.wake();
+        assert!(decision.try_recv().is_err(), "it may lead again before another does");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        bench.leader.wake();
+        assert_eq!(decision.try_recv().unwrap().unwrap_err(), Error::Unknown, "ending {ending}");
+        assert_eq!(unkeyed.try_recv().unwrap().unwrap_err(), Error::Unknown);
+        assert_eq!(write.try_recv().unwrap().unwrap_err(), Error::Unknown);
+        assert_eq!(bench.leader.next_timer(), None);
+        let taken = match ending {
+            0 => {
+                bench.commit(&commands);
+                true
+            }
+            1 => {
+                bench.leader.proposed(moved(None));
+                false
+            }
+            _ => {
+                bench.leader.proposed(Proposed::Unknown);
+                false
+            }
+        };
+        bench.leader.follow(Some(Leader { term: 3, ..LED }));
+        assert!(bench.turn().is_empty(), "nothing of it is begun again here");
+        let (state, _) = bench.leader.share();
+        assert_eq!(state.profiles_of(&tenant()).count(), if taken { 3 } else { 0 }, "ending {ending}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_in_flight_is_waited_for_by_a_replica_that_soon_leads_again() {
+    let mut bench = capped();
+    let write = bench.write(vec![put(3, [("tier", Value::text("gold"))])]);
+    let commands = bench.turn();
+    bench.leader.follow(None);
+    tokio::time::advance(Duration::from_millis(LEADERLESS_MS / 2)).await;
+    bench.leader.follow(Some(LED));
+    tokio::time::advance(Duration::from_millis(LEADERLESS_MS)).await;
+    bench.leader.wake();
+    bench.commit(&commands);
+    assert_eq!(write.await.unwrap(), Ok(1));
 }
 
 #[tokio::test(start_paused = true)]

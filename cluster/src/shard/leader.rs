@@ -20,8 +20,8 @@ use tokio::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::limits::{
-    BEHIND_MS, ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, ENTRY_OVERHEAD_BYTES, FORMING_BYTES_MAX, OWN_RETRY_MS,
-    PROPOSE_TRIES, RETRY_AFTER_START_MS, TICK_DUE_MAX, TURN_ASKS_MAX, WAITERS_SWEEP_MS,
+    BEHIND_MS, ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, ENTRY_OVERHEAD_BYTES, FORMING_BYTES_MAX, LEADERLESS_MS,
+    OWN_RETRY_MS, PROPOSE_TRIES, RETRY_AFTER_START_MS, TICK_DUE_MAX, TURN_ASKS_MAX, WAITERS_SWEEP_MS,
 };
 use crate::meta::door::MetaDoor;
 use crate::ports::clock::Clock;
@@ -57,6 +57,8 @@ pub(crate) struct ShardLeader {
     applied: Position,
     pub(super) pending: Pending,
     leader: Option<Leader>,
+    /// When it ceased to lead, if it did.
+    lost_at: Option<Instant>,
     /// Proposed and not answered, in order: at most one entry.
     in_flight: Vec<Deed>,
     /// The next entry.
@@ -87,6 +89,7 @@ impl ShardLeader {
             applied,
             pending: Pending::new(),
             leader: None,
+            lost_at: None,
             in_flight: Vec::new(),
             forming: VecDeque::new(),
             forming_bytes: 0,
@@ -145,12 +148,30 @@ impl ShardLeader {
             return;
         }
         self.leader = leader;
+        self.lost_at = leader.is_none().then(Instant::now);
         self.tick_pending = false;
         self.start_over();
         match leader {
             Some(_) => self.taker.report_all(&self.state),
             // What it was asked as a leader is another's to answer now: nothing of it was done, or it is in the log.
             None => self.hand_back_unless_led(),
+        }
+    }
+
+    /// From when on those whose entry is under way are kept waiting no longer: cut off from the others, this replica may not learn for as
+    /// long as it likes what became of it.
+    fn doubted_at(&self) -> Option<Instant> {
+        let is_awaited = self.in_flight.iter().any(|deed| deed.origin.is_awaited());
+        let lost_at = self.lost_at.filter(|_| is_awaited);
+        lost_at.map(|lost_at| lost_at + Duration::from_millis(LEADERLESS_MS))
+    }
+
+    /// Tells everybody whose entry is under way that it is not known what becomes of it: who may repeat it does so where another leads.
+    fn doubt_in_flight(&mut self) {
+        let awaited = self.in_flight.iter_mut().filter(|deed| deed.origin.is_awaited());
+        let origins: Vec<Origin> = awaited.map(|deed| std::mem::replace(&mut deed.origin, Origin::Doubted)).collect();
+        for origin in origins {
+            self.fail(origin, &Error::Unknown);
         }
     }
 
@@ -279,7 +300,9 @@ impl ShardLeader {
 
     /// When time alone makes something to do.
     pub(crate) fn next_timer(&self) -> Option<Instant> {
-        self.leader?;
+        if self.leader.is_none() {
+            return self.doubted_at();
+        }
         let parked = self.parked.iter().map(|(until, _)| *until).min();
         let due = (!self.tick_pending).then(|| self.state.next_due()).flatten().map(|due| {
             let ms = due.since_ms(self.now()).clamp(0, 60_000);
@@ -294,6 +317,9 @@ impl ShardLeader {
     /// Time has passed.
     pub(crate) fn wake(&mut self) {
         if self.leader.is_none() {
+            if self.doubted_at().is_some_and(|at| at <= Instant::now()) {
+                self.doubt_in_flight();
+            }
             return;
         }
         let now = Instant::now();
@@ -461,7 +487,7 @@ impl ShardLeader {
         self.forming_bytes = 0;
         let mut again: VecDeque<Work> = VecDeque::new();
         for deed in std::mem::take(&mut self.forming) {
-            again.push_back(deed.origin.into_work(&deed.command));
+            again.extend(deed.origin.into_work(&deed.command));
         }
         for waiter in std::mem::take(&mut self.waiting) {
             again.push_back(match waiter.answer {
@@ -500,7 +526,7 @@ impl ShardLeader {
                 let reason = "the shard's leader keeps changing".to_owned();
                 self.fail(deed.origin, &Error::Unavailable { reason, retry_after_ms: RETRY_AFTER_START_MS });
             } else {
-                again.push_back(deed.origin.into_work(&deed.command));
+                again.extend(deed.origin.into_work(&deed.command));
             }
         }
         again.append(&mut self.redo);
@@ -518,6 +544,7 @@ impl ShardLeader {
                 tracing::warn!(shard = self.around.shard.0, %refusal, "the cluster's own command was refused");
                 self.own_failed();
             }
+            (Origin::Doubted, _) => {}
             (Origin::Own, _) => {
                 self.tick_pending = false;
                 if self.taker.is_settled() {
@@ -534,6 +561,7 @@ impl ShardLeader {
             Origin::Respond(ask) => ask.reply.send(Err(error.clone())),
             Origin::Write(tally) => tally.refused(error.clone()),
             Origin::Own => self.own_failed(),
+            Origin::Doubted => {}
         }
     }
 
@@ -576,15 +604,15 @@ impl ShardLeader {
         };
         match refusal {
             Refusal::Fenced { need } if need > self.around.views.revision() => {
-                self.behind.push((need, origin.into_work(command)));
+                self.behind.extend(origin.into_work(command).map(|work| (need, work)));
             }
             Refusal::Fenced { .. } | Refusal::WrongLeader | Refusal::DecisionRepeated => {
                 let mut origin = origin;
                 if origin.count_try() > PROPOSE_TRIES {
                     let reason = "the shard's leader keeps changing".to_owned();
                     self.fail(origin, &Error::Unavailable { reason, retry_after_ms: RETRY_AFTER_START_MS });
-                } else {
-                    self.redo.push_front(origin.into_work(command));
+                } else if let Some(work) = origin.into_work(command) {
+                    self.redo.push_front(work);
                 }
             }
             Refusal::CapRefused { .. }
@@ -595,7 +623,9 @@ impl ShardLeader {
             | Refusal::Malformed(_) => {
                 let error = super::deciding::refused(&refusal);
                 let until = (!self.pending.is_empty()).then(|| self.pending.last());
-                self.refuse_when(until, origin.into_work(command), error);
+                if let Some(work) = origin.into_work(command) {
+                    self.refuse_when(until, work, error);
+                }
             }
         }
     }

@@ -31,6 +31,8 @@ pub(super) enum Origin {
     Write(Arc<Tally>),
     /// Nobody: ticks and escrow.
     Own,
+    /// Nobody any more: whoever did was told that it is not known. It may still be applied, and is not begun again.
+    Doubted,
 }
 
 /// A finished answer that waits for what it has read to commit.
@@ -83,6 +85,15 @@ impl Origin {
             Origin::Decide(ask, _) => ask.call.idempotency.is_some(),
             Origin::Respond(ask) => ask.call.idempotency.is_some(),
             Origin::Write(_) | Origin::Own => true,
+            Origin::Doubted => false,
+        }
+    }
+
+    /// Somebody waits for what becomes of it.
+    pub(super) fn is_awaited(&self) -> bool {
+        match self {
+            Origin::Decide(..) | Origin::Respond(_) | Origin::Write(_) => true,
+            Origin::Own | Origin::Doubted => false,
         }
     }
 
@@ -92,21 +103,22 @@ impl Origin {
             Origin::Decide(ask, _) => &mut ask.proposed,
             Origin::Respond(ask) => &mut ask.proposed,
             Origin::Write(tally) => return tally.count_try(),
-            Origin::Own => return 1,
+            Origin::Own | Origin::Doubted => return 1,
         };
         *tries = tries.saturating_add(1);
         *tries
     }
 
-    /// The same from the beginning.
-    pub(super) fn into_work(self, command: &Command) -> Work {
+    /// The same from the beginning, if it is to be begun again.
+    pub(super) fn into_work(self, command: &Command) -> Option<Work> {
         let ShardCommand::V1(ShardCommandV1 { op, .. }) = &**command;
-        match self {
+        Some(match self {
             Origin::Decide(ask, _) => Work::Ask(Ask::Decide(ask)),
             Origin::Respond(ask) => Work::Ask(Ask::Respond(ask)),
             Origin::Write(tally) => Work::Op(op.clone(), tally),
             Origin::Own => Work::Own(op.clone()),
-        }
+            Origin::Doubted => return None,
+        })
     }
 
     /// It may have been applied, and is tried again.
@@ -115,7 +127,7 @@ impl Origin {
             Origin::Decide(ask, _) => ask.reply.doubt(),
             Origin::Respond(ask) => ask.reply.doubt(),
             Origin::Write(tally) => tally.doubt(),
-            Origin::Own => {}
+            Origin::Own | Origin::Doubted => {}
         }
     }
 }
