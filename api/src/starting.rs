@@ -1,10 +1,12 @@
 //! The HTTP face of a node that is still recovering: the process lives, but decides nothing yet.
 
+use std::sync::OnceLock;
+
 use axum::extract::Request;
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use proffer_cluster::Outcome;
 use proffer_cluster::ports::entropy::Entropy;
+use proffer_cluster::{Handle, Outcome};
 
 use crate::asked::Queried;
 use crate::ids::RequestIds;
@@ -17,12 +19,20 @@ use crate::v1::probes;
 #[derive(Debug)]
 pub struct Starting {
     request_ids: RequestIds,
+    /// The cluster, once this node has found its place in it.
+    handle: OnceLock<Handle>,
 }
 
 impl Starting {
     /// Draws what request ids are made from.
     pub fn new(entropy: &dyn Entropy) -> Self {
-        Starting { request_ids: RequestIds::new(entropy) }
+        Starting { request_ids: RequestIds::new(entropy), handle: OnceLock::new() }
+    }
+
+    /// From now on `/readyz?verbose` says what the cluster misses.
+    pub fn know(&self, handle: Handle) {
+        // A node has one, and learns of it once.
+        let _ = self.handle.set(handle);
     }
 
     /// `/livez` with 200, `/readyz` with 503 and why, everything else with a problem.
@@ -30,7 +40,7 @@ impl Starting {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         let mut response = match request.uri().path() {
             "/livez" if is_read => probes::alive(),
-            "/readyz" if is_read => not_ready(request).unwrap_or_else(Problem::into_response),
+            "/readyz" if is_read => self.not_ready(request).unwrap_or_else(Problem::into_response),
             _ => recovering().into_response(),
         };
         let headers = response.headers_mut();
@@ -38,15 +48,18 @@ impl Starting {
         headers.insert(CATALOG_REVISION, HeaderValue::from(0));
         response
     }
+
+    fn not_ready(&self, request: &Request) -> Result<Response, Problem> {
+        let verbose = Queried::read(request.uri())?.flag("verbose")?;
+        let details = verbose.then(|| {
+            let status = self.handle.get().map(Handle::status);
+            probes::Details::unready(REASON, status)
+        });
+        Ok(probes::health(StatusCode::SERVICE_UNAVAILABLE, "notReady", details))
+    }
 }
 
 const REASON: &str = "the node is recovering";
-
-fn not_ready(request: &Request) -> Result<Response, Problem> {
-    let verbose = Queried::read(request.uri())?.flag("verbose")?;
-    let details = verbose.then(|| probes::Details::unready(REASON));
-    Ok(probes::health(StatusCode::SERVICE_UNAVAILABLE, "notReady", details))
-}
 
 fn recovering() -> Problem {
     Problem::Unavailable {

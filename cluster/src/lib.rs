@@ -49,5 +49,5 @@ pub mod view;
 pub use config::{Begin, Config};
 pub use error::{Error, Outcome, StartError};
 pub use handle::Handle;
-pub use start::{Ports, start};
+pub use start::{Ports, launch, start};
 pub use view::TenantView;

@@ -68,12 +68,22 @@ impl std::fmt::Debug for Ports {
     }
 }
 
-/// Recovers the node from its disk and starts it; an empty disk founds a cluster or joins one, as the configuration says. Returns when
-/// everything that it holds is recovered and everything that there is is led by somebody.
+/// As [`launch`], and returns when everything that there is is led by somebody.
 ///
 /// # Errors
 /// See [`StartError`]; nothing is running then.
 pub async fn start(config: Config, ports: Ports) -> Result<Handle, StartError> {
+    let handle = launch(config, ports).await?;
+    handle.settled().await;
+    Ok(handle)
+}
+
+/// Recovers the node from its disk and starts it; an empty disk founds a cluster or joins one, as the configuration says. Returns when
+/// everything that it holds is recovered; who leads it is still to be found out.
+///
+/// # Errors
+/// See [`StartError`]; nothing is running then.
+pub async fn launch(config: Config, ports: Ports) -> Result<Handle, StartError> {
     config.check()?;
     let failed = |what: &str, reason: String| StartError::Recovery { what: what.to_owned(), reason };
     let (disk, entropy) = (Arc::clone(&ports.disk), Arc::clone(&ports.entropy));
@@ -130,7 +140,7 @@ pub async fn start(config: Config, ports: Ports) -> Result<Handle, StartError> {
     let place = Place { founding: belonging.founding, node: belonging.node, whereabouts, ways };
     let mut node = build(&config, &ports, Arc::clone(&groups) as _, place).await?;
     meet(&mut node, &ports, groups, home, &belonging, info, hearing);
-    Ok(node.ready().await)
+    Ok(Handle::new(node.inner))
 }
 
 /// What an empty disk becomes.
@@ -169,7 +179,6 @@ impl Place {
 /// A node whose actors run, though nobody may lead yet.
 struct Built {
     inner: Inner,
-    groups: Arc<dyn Groups>,
     supervisor: Supervisor,
 }
 
@@ -182,7 +191,9 @@ pub(crate) async fn assemble(
     founding: Founding,
     whereabouts: Whereabouts,
 ) -> Result<Handle, StartError> {
-    Ok(build(&config, &ports, groups, Place::alone(founding, whereabouts)).await?.ready().await)
+    let handle = Handle::new(build(&config, &ports, groups, Place::alone(founding, whereabouts)).await?.inner);
+    handle.settled().await;
+    Ok(handle)
 }
 
 async fn build(config: &Config, ports: &Ports, groups: Arc<dyn Groups>, place: Place) -> Result<Built, StartError> {
@@ -269,7 +280,7 @@ async fn build(config: &Config, ports: &Ports, groups: Arc<dyn Groups>, place: P
         drain,
         drained,
     };
-    Ok(Built { inner, groups, supervisor })
+    Ok(Built { inner, supervisor })
 }
 
 /// Takes the node's place among the others.
@@ -329,12 +340,12 @@ fn meet(
     tasks.spawn(post::enroll(post.clone(), info));
 }
 
-impl Built {
-    /// Waits until this node's catalogue is as new as it has to be, and for a while until everything that is in the cluster is led by
-    /// somebody. A disk without room is no reason to wait for ever either: what is missing is told to whoever asks.
-    async fn ready(self) -> Handle {
-        let handle = Handle::new(self.inner);
-        let inner = &handle.inner;
+impl Handle {
+    /// Returns when this node's catalogue is as new as it has to be, and everything that is in the cluster is led by somebody or has
+    /// not been for a while: from then on the node takes leads. A disk without room is no reason to wait for ever either: what is
+    /// missing is told to whoever asks.
+    pub async fn settled(&self) {
+        let inner = &self.inner;
         let all_led = async {
             inner.views.settled().await;
             // What cannot be led while others are away must not keep this node from answering for what can.
@@ -348,7 +359,7 @@ impl Built {
             while patience > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 patience =
-                    if self.groups.trouble().is_some() { patience.saturating_sub(10) } else { START_IN_TROUBLE_MS };
+                    if inner.groups.trouble().is_some() { patience.saturating_sub(10) } else { START_IN_TROUBLE_MS };
             }
         };
         tokio::select! {
@@ -356,6 +367,5 @@ impl Built {
             () = in_trouble => tracing::error!("the node starts, and cannot write: not everything is led"),
         }
         inner.post.directory.take_leads(true);
-        handle
     }
 }

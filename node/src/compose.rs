@@ -21,6 +21,7 @@ use proffer_engine::catalog::{Actor, Command, CommandV1, Op, Refusal, Role};
 use proffer_engine::keys::TenantId;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
+use tokio::time::{Instant, timeout};
 use tower::Service;
 
 use crate::adapters::clock::SystemClock;
@@ -29,7 +30,7 @@ use crate::adapters::entropy::SystemEntropy;
 use crate::adapters::fatal::AbortProcess;
 use crate::adapters::network::TcpNetwork;
 use crate::adapters::offload::Threads;
-use crate::limits::{ADMIT_MAX, ADMIT_PAUSE, DRAIN_MAX};
+use crate::limits::{ADMIT_MAX, ADMIT_PAUSE, DRAIN_MAX, SETTLE_MAX};
 use crate::listen::{Server, serve};
 
 /// The key that `--dev` sets.
@@ -136,7 +137,7 @@ pub struct Node {
 const TOKEN_KEY_CONTEXT: &[u8] = b"proffer recommendation id v1";
 
 impl Node {
-    /// Starts a node and returns once it decides, or is one of a cluster that does not yet. Its probes answer from the first.
+    /// Starts a node and returns once it decides, or has waited for its cluster for long. Its probes answer from the first.
     ///
     /// # Errors
     /// When the address is taken, the directory is in use or cannot be recovered, or a part does not start.
@@ -147,7 +148,7 @@ impl Node {
         let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
         let front = Front::new(Starting::new(&*entropy));
         let server = serve(listener, front.clone().into_router());
-        match recover(composition, address, clock, entropy).await {
+        match recover(composition, address, &front, clock, entropy).await {
             Ok((handle, router)) => {
                 front.open(router);
                 Ok(Node { address, handle, server })
@@ -185,6 +186,7 @@ impl Node {
 async fn recover(
     composition: Composition,
     address: SocketAddr,
+    front: &Front,
     clock: Arc<SystemClock>,
     entropy: Arc<SystemEntropy>,
 ) -> anyhow::Result<(Handle, Router)> {
@@ -215,11 +217,18 @@ async fn recover(
         zone,
         ..cluster::Config::default()
     };
-    let handle = cluster::start(config, ports).await?;
-    admit(&handle, clock.as_ref(), &access).await?;
+    let handle = cluster::launch(config, ports).await?;
+    front.starting.know(handle.clone());
     let signing = Sha256::new().chain_update(TOKEN_KEY_CONTEXT).chain_update(handle.secret()).finalize().into();
     let token_keys = TokenKeys::new(TokenKey::new(1, &signing), Vec::new());
-    let router = api::router(handle.clone(), api::Config::new(clock, entropy, offload, token_keys));
+    // From here on the node answers what others forward: it may lead something that they wait for.
+    let router = api::router(handle.clone(), api::Config::new(clock.clone(), entropy, offload, token_keys));
+    let settling = handle.clone();
+    let settled = tokio::spawn(async move { settling.settled().await });
+    if timeout(SETTLE_MAX, settled).await.is_err() {
+        tracing::warn!(reasons = ?handle.status().reasons, "the node serves what can be served");
+    }
+    admit(&handle, clock.as_ref(), &access).await?;
     Ok((handle, router))
 }
 
@@ -239,12 +248,12 @@ fn advertised(bound: SocketAddr, advertise: Option<&str>) -> String {
 /// Makes the first tenant, and the first key what `access` says. A node of a cluster that cannot be written to now goes on
 /// without: then no key is new.
 async fn admit(handle: &Handle, clock: &dyn Clock, access: &Access) -> anyhow::Result<()> {
-    let deadline = tokio::time::Instant::now() + ADMIT_MAX;
+    let deadline = Instant::now() + ADMIT_MAX;
     loop {
         match try_to_admit(handle, clock, access, deadline).await {
             Ok(()) => return Ok(()),
             Err(error) if !error.retryable() => return Err(error.into()),
-            Err(error) if tokio::time::Instant::now() + ADMIT_PAUSE >= deadline => {
+            Err(error) if Instant::now() + ADMIT_PAUSE >= deadline => {
                 tracing::warn!(%error, "the catalogue cannot be written now: who is let in stays as it is");
                 return Ok(());
             }
@@ -257,7 +266,7 @@ async fn try_to_admit(
     handle: &Handle,
     clock: &dyn Clock,
     access: &Access,
-    deadline: tokio::time::Instant,
+    deadline: Instant,
 ) -> Result<(), cluster::Error> {
     let tenant = TenantId::new(DEV_TENANT);
     let (id, secret, roles) = match access {

@@ -11,6 +11,8 @@ pub const CONNECTIONS_MAX: usize = 10_000;
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Longest wait for calls under way when the node stops.
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// Longest wait of a node that starts for everything in its cluster to be led: then it serves what is.
+pub const SETTLE_MAX: Duration = Duration::from_secs(15);
 /// Longest wait for the first tenant and key to be written.
 pub const ADMIT_MAX: Duration = Duration::from_secs(10);
 /// Pause before that is tried again.

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use axum::http::StatusCode;
 use axum::response::Response;
+use proffer_cluster::calls::Status;
 
 use crate::App;
 use crate::asked::Queried;
@@ -30,9 +31,11 @@ pub struct Details {
 }
 
 impl Details {
-    /// Of a node that has no cluster to ask yet.
-    pub fn unready(reason: &str) -> Self {
-        Details { reasons: vec![reason.to_owned()], catalog_revision: 0, shards: 0, panics: 0 }
+    /// Of a node that answers nothing else yet: for this reason, and those of its cluster if it knows one.
+    pub fn unready(reason: &str, status: Option<Status>) -> Self {
+        let (revision, shards) = status.as_ref().map_or((0, 0), |status| (status.revision.0, status.shards));
+        let reasons = std::iter::once(reason.to_owned()).chain(status.into_iter().flat_map(|status| status.reasons));
+        Details { reasons: reasons.collect(), catalog_revision: revision, shards, panics: 0 }
     }
 }
 

@@ -32,7 +32,7 @@ async fn every_node_gives_the_same_decision_and_sees_what_another_has_written() 
     let first = cluster.client(0);
     let import = json!({
         "channels": [{"name": "web"}],
-        "offers": [{"name": "for all", "status": "active", "caps": [{"scope": "global", "limit": 100}]},
+        "offers": [{"name": "for all", "status": "active", "caps": [{"scope": "profile", "limit": 3}]},
                    {"name": "for adults", "status": "active"}],
         "qualification-rules": [{"name": "adults", "ruleType": "attribute_condition", "scope": "offer", "scopeId": "for adults",
                    "config": {"attribute": "age", "operator": "gte", "value": 18}}],

@@ -6,6 +6,7 @@ mod cross_sell;
 mod demo_cluster;
 mod exclusion;
 mod growth;
+mod minority;
 mod nodes;
 mod open_bandit;
 mod process;
