@@ -49,5 +49,6 @@ pub mod view;
 pub use config::{Begin, Config};
 pub use error::{Error, Outcome, StartError};
 pub use handle::Handle;
+pub use raft::LOG_FILTER;
 pub use start::{Ports, launch, start};
 pub use view::TenantView;

@@ -8,9 +8,6 @@ use proffer_node::cli::{Cli, Command, bench, cluster, decide, demo, demo_cluster
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A heartbeat that comes late is no news for an operator; what comes of it is told by the cluster itself.
-const DEFAULT_LOG: &str = "warn,openraft=error";
-
 #[tokio::main]
 async fn main() -> ExitCode {
     match run(Cli::parse()).await {
@@ -26,7 +23,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("PROFFER_LOG").unwrap_or_else(|_| DEFAULT_LOG.into()),
+            tracing_subscriber::EnvFilter::try_from_env("PROFFER_LOG")
+                .unwrap_or_else(|_| proffer_cluster::LOG_FILTER.into()),
         )
         .init();
     match cli.command {

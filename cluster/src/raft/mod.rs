@@ -29,3 +29,7 @@ pub(crate) use port::Port;
 pub(crate) use replica::{Found, Replica, ReplicaPorts, Timing};
 pub(crate) use types::{Commands, Results, Seat};
 pub(crate) use wire::{RaftAnswer, RaftMessage};
+
+/// What a node logs unless asked for otherwise. A heartbeat that comes late is no news for an operator; what comes of it is told by
+/// the cluster itself.
+pub const LOG_FILTER: &str = "warn,openraft=error";
