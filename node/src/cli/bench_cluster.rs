@@ -9,14 +9,14 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use hdrhistogram::Histogram;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::cli::bench::{Connection, histogram};
 use crate::cli::demo_cluster::Directory;
@@ -56,11 +56,7 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = |quantile| self.latency_us.value_at_quantile(quantile) as f64 / 1e3;
         let (p50, p99, worst) = (at(0.5), at(0.99), self.latency_us.max() as f64 / 1e3);
-        write!(
-            f,
-            "{:52} {:>9.0} {p50:>8.2} {p99:>8.2} {worst:>8.1} {:>7}",
-            self.what, self.per_second, self.errors
-        )
+        write!(f, "{:52} {:>9.0} {p50:>8.2} {p99:>8.2} {worst:>8.1} {:>7}", self.what, self.per_second, self.errors)
     }
 }
 
@@ -78,7 +74,8 @@ pub(super) async fn run(offers: usize, seconds: u64) -> anyhow::Result<()> {
         let join = first.filter(|_| number > 1);
         nodes.push(NodeProcess::start(number, *pair, join, directory.path()).await?);
     }
-    let targets: Vec<Target> = nodes.iter().map(|node| Ok(node.client()?.target().clone())).collect::<anyhow::Result<_>>()?;
+    let targets: Vec<Target> =
+        nodes.iter().map(|node| Ok(node.client()?.target().clone())).collect::<anyhow::Result<_>>()?;
     let targets: Arc<[Target]> = targets.into();
     let client = nodes.first().context("there are three")?.client()?;
     wait_whole(&client, usize::from(NODES), CLUSTER_READY_MAX).await?;
@@ -242,7 +239,10 @@ async fn last_units(targets: &Arc<[Target]>) -> anyhow::Result<String> {
     watch.abort();
     let (taken, asked) = (taken.load(Ordering::Relaxed), asked.load(Ordering::Relaxed));
     ensure!(taken <= POOL, "{taken} of {POOL} units were taken");
-    Ok(format!("last units: {taken} of {POOL} sold to {asked} requests of {CLIENTS} clients in {:.2} s", begun.elapsed().as_secs_f64()))
+    Ok(format!(
+        "last units: {taken} of {POOL} sold to {asked} requests of {CLIENTS} clients in {:.2} s",
+        begun.elapsed().as_secs_f64()
+    ))
 }
 
 /// One offer is changed again and again; each answer says that every node decides by it.

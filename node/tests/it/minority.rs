@@ -48,8 +48,8 @@ async fn a_node_alone_of_three_says_what_it_misses_and_decides_nothing_until_it_
         assert_eq!((status, &problem["retryable"]), (503, &json!(true)), "{problem}");
     }
     nodes.kill(2);
-    let starting = tokio::task::spawn_blocking(move || {
-        nodes.start_again(2);
+    let starting = tokio::spawn(async move {
+        tokio::task::block_in_place(|| nodes.start_again(2));
         nodes
     });
     says(&client, "nobody leads shard 3").await;
