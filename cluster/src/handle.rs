@@ -23,7 +23,9 @@ use crate::calls::{
 use crate::error::Error;
 use crate::groups::{Group, Groups};
 use crate::lease::Tenure;
-use crate::limits::{BUDGET_READS_MAX, CHANGE_BYTES_MAX, EXCLUDED_TRIES, PLACE_LOOK_MS, RETRY_AFTER_START_MS};
+use crate::limits::{
+    BUDGET_READS_MAX, CHANGE_BYTES_MAX, CHANGED_HERE_MS, EXCLUDED_TRIES, PLACE_LOOK_MS, RETRY_AFTER_START_MS,
+};
 use crate::meta::command::Founding;
 use crate::meta::door::MetaDoor;
 use crate::meta::roster::Roster;
@@ -79,7 +81,7 @@ impl Inner {
             Group::Shard(shard) => self.shards[usize::from(shard.0)].is_up(),
         };
         let all = std::iter::once(Group::Meta).chain(self.router.all().map(Group::Shard));
-        all.filter(|group| !is_led(*group) && self.post.directory.leader_elsewhere(*group).is_none()).collect()
+        all.filter(|group| !is_led(*group) && self.post.leader_elsewhere(*group).is_none()).collect()
     }
 }
 
@@ -138,7 +140,7 @@ impl Handle {
         if self.inner.shards[usize::from(shard.0)].is_up() {
             return Place::Here;
         }
-        self.inner.post.directory.leader_elsewhere(Group::Shard(shard)).map_or(Place::Nowhere, Place::At)
+        self.inner.post.leader_elsewhere(Group::Shard(shard)).map_or(Place::Nowhere, Place::At)
     }
 
     /// Returns when calls about a customer may be answered elsewhere than at `was`, a moment later in any case, and at the deadline at
@@ -153,8 +155,9 @@ impl Handle {
         }
     }
 
-    /// Asks another node to answer a call, which the layer above made into bytes and will read there. The lane has to take call and
-    /// answer ([`peers::Lane::body_bytes_max`]).
+    /// Asks another node to answer a call, which the layer above made into bytes and will read there; through a third node if there is
+    /// no way to that one, unless the call `came` here from another node already. The lane has to take call and answer
+    /// ([`peers::Lane::body_bytes_max`]).
     ///
     /// # Errors
     /// [`Error::NotLed`] if it was provably not begun, [`Error::Unknown`] if it may have been.
@@ -163,10 +166,11 @@ impl Handle {
         node: u64,
         lane: peers::Lane,
         call: Vec<u8>,
+        came: bool,
         deadline: Instant,
     ) -> Result<Vec<u8>, Error> {
         self.open()?;
-        self.inner.post.forward(node, lane, call, deadline).await
+        self.inner.post.forward(node, lane, call, came, deadline).await
     }
 
     /// From now on calls that other nodes forward are answered by `answerer`. Only the first one is taken.
@@ -341,7 +345,8 @@ impl Handle {
         let newest = answers.iter().flatten().map(|changed: &Changed| changed.revision).max();
         if let Some(newest) = newest {
             // It is in force where the catalogue is led. Whoever reads here next finds it here too, unless this node is far behind.
-            let _ = self.wait_for_revision(newest, deadline).await;
+            let patience = Instant::now() + Duration::from_millis(CHANGED_HERE_MS);
+            let _ = self.wait_for_revision(newest, deadline.min(patience)).await;
         }
         Ok(answers)
     }

@@ -239,6 +239,9 @@ pub const LEASE_LOOK_MS: u64 = 100;
 /// How often it is said at most that the leader's clock is wrong, in milliseconds.
 pub const CLOCK_WARNING_MS: u64 = 60_000;
 
+/// How long the answer to a change waits for it to be in force also where it was asked for, in milliseconds: that node may be cut off
+/// from the catalogue's leader.
+pub const CHANGED_HERE_MS: u64 = 500;
 /// How long a node that ends tries to hand over what it leads, in milliseconds.
 pub const SURRENDER_MS_MAX: u64 = 2_000;
 /// How long it waits between two tries, in milliseconds.

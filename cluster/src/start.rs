@@ -336,7 +336,7 @@ fn meet(
     tasks.spawn(surrender.run());
     tasks.spawn(hosting.run(roster));
     tasks.spawn(post::run_courier(post.clone()));
-    tasks.spawn(post::tell_claims(post.clone(), groups));
+    tasks.spawn(post::tell_claims(post.clone(), groups, Arc::clone(&node.inner.views), info.boots));
     tasks.spawn(post::enroll(post.clone(), info));
 }
 

@@ -1,17 +1,34 @@
-//! A node that may not decide, or whose clock is wrong, hands over what it leads to nodes that do better (docs/adr/0013); and so does
+//! A node that may not decide, lacks what others have of the catalogue, or whose clock is wrong, hands over what it leads to nodes that do better (docs/adr/0013); and so does
 //! one that is about to end.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use proffer_engine::keys::Revision;
 use tokio::time::Instant;
 
 use crate::actors::root::Supervisor;
 use crate::directory::Directory;
 use crate::groups::{Group, RaftGroups};
 use crate::lease::Tenure;
-use crate::limits::{HAND_OVER_PAUSE_MS, SURRENDER_AFTER_MS, SURRENDER_LOOK_MS, SURRENDER_MS_MAX};
+use crate::limits::{
+    FENCE_LACKING_MS, HAND_OVER_PAUSE_MS, REVISION_LACKING_MS, SURRENDER_AFTER_MS, SURRENDER_LOOK_MS, SURRENDER_MS_MAX,
+};
 use crate::raft::{HandOver, Replica};
+
+/// What was named to this node and has not come into force here, since then: it may be cut off from the catalogue's leader, and have its
+/// lease through another.
+#[derive(Default)]
+struct Lacking(Option<(Revision, Instant)>);
+
+impl Lacking {
+    /// What has been lacking for so long.
+    fn look(&mut self, named: Revision, in_force: Revision, patience: Duration) -> Option<Revision> {
+        let known = self.0.take().filter(|(lacked, _)| *lacked > in_force);
+        self.0 = known.or_else(|| (named > in_force).then(|| (named, Instant::now())));
+        self.0.filter(|(_, since)| since.elapsed() >= patience).map(|(lacked, _)| lacked)
+    }
+}
 
 /// See the module.
 #[derive(Clone)]
@@ -25,15 +42,25 @@ pub(crate) struct Surrender {
 impl Surrender {
     /// Looks again and again: stop it by dropping its task.
     pub(crate) async fn run(self) {
+        let (mut fence, mut newest) = (Lacking::default(), Lacking::default());
         loop {
             tokio::time::sleep(Duration::from_millis(SURRENDER_LOOK_MS)).await;
             let lost = self.tenure.lost_for();
-            let is_unfit = lost.is_some_and(|lost| lost >= Duration::from_millis(SURRENDER_AFTER_MS));
+            let (fenced, named, in_force) = self.tenure.named();
+            let lacks = [(&mut fence, fenced, FENCE_LACKING_MS), (&mut newest, named, REVISION_LACKING_MS)].map(
+                |(lacking, named, ms)| {
+                    let lacked = lacking.look(named, in_force, Duration::from_millis(ms));
+                    // What nobody else has, nobody else is better for.
+                    lacked.is_some_and(|revision| self.directory.is_in_force_elsewhere(revision))
+                },
+            );
+            let is_unleased = lost.is_some_and(|lost| lost >= Duration::from_millis(SURRENDER_AFTER_MS));
+            let is_unfit = is_unleased || lacks.contains(&true);
             self.directory.is_unfit(is_unfit);
             for group in self.groups.led().into_keys() {
                 let is_wrong = group == Group::Meta && self.tenure.clock().off_by().is_some();
                 if is_unfit || is_wrong {
-                    tracing::warn!(%group, is_unfit, is_wrong, "this node has no catalogue lease, or its clock is wrong");
+                    tracing::warn!(%group, is_unfit, is_wrong, "this node has no catalogue lease, or too old a catalogue, or its clock is wrong");
                     self.hand_over(group).await;
                 }
             }
@@ -76,5 +103,25 @@ impl Surrender {
         };
         let candidates = members.voters.iter().copied().filter(takes);
         candidates.min_by_key(|voter| members.behind.get(voter).copied().unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_revision_is_lacking_from_when_it_was_named_and_not_from_the_next_one() {
+        let ms = Duration::from_millis;
+        let mut lacking = Lacking::default();
+        assert_eq!(lacking.look(Revision(3), Revision(3), ms(500)), None);
+        assert_eq!(lacking.look(Revision(4), Revision(3), ms(500)), None);
+        tokio::time::advance(ms(300)).await;
+        assert_eq!(lacking.look(Revision(5), Revision(3), ms(500)), None);
+        tokio::time::advance(ms(200)).await;
+        assert_eq!(lacking.look(Revision(6), Revision(3), ms(500)), Some(Revision(4)));
+        assert_eq!(lacking.look(Revision(6), Revision(4), ms(500)), None, "it goes on, if always a little behind");
+        tokio::time::advance(ms(499)).await;
+        assert_eq!(lacking.look(Revision(6), Revision(6), ms(500)), None);
     }
 }

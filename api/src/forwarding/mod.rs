@@ -157,8 +157,8 @@ async fn send(asked: &Asked, node: u64) -> Result<Sent, Problem> {
         body: asked.body.clone(),
     };
     let call = call.encode().map_err(|too_large| Problem::invalid("", too_large.to_string()))?;
-    let ways = &asked.app.ways;
-    let mut answer = match ways.forward(node, Lane::of(call.len()), call, asked.deadline).await {
+    let (ways, came) = (&asked.app.ways, asked.came.is_some());
+    let mut answer = match ways.forward(node, Lane::of(call.len()), call, came, asked.deadline).await {
         // So a node answers that cannot ask its router yet.
         Ok(bytes) if bytes.is_empty() => return Ok(Sent::NotLed(format!("node n{node} is starting"))),
         Ok(bytes) => ForwardedAnswer::decode(bytes),
@@ -167,7 +167,7 @@ async fn send(asked: &Asked, node: u64) -> Result<Sent, Problem> {
         Err(error) => return Err(error.into()),
     };
     if let Ok(ForwardedAnswer::Kept(number)) = answer {
-        let fetched = ways.forward(node, Lane::Bulk, wire::fetch(number), asked.deadline).await;
+        let fetched = ways.forward(node, Lane::Bulk, wire::fetch(number), came, asked.deadline).await;
         answer = fetched.map_or(Ok(ForwardedAnswer::Lost), ForwardedAnswer::decode);
     }
     Ok(match answer {

@@ -21,10 +21,17 @@ pub trait Ways: Send + Sync + 'static {
         deadline: Instant,
     ) -> Pending<'a, ()>;
 
-    /// Has another node answer a call, on the lane that takes both.
+    /// Has another node answer a call, which may have `came` from another node already, on the lane that takes both it and its answer.
     ///
     /// [`Error::NotLed`]: there is no way to it now, nothing was begun. [`Error::Unknown`]: it may have been.
-    fn forward(&self, node: u64, lane: Lane, call: Vec<u8>, deadline: Instant) -> Pending<'_, Result<Vec<u8>, Error>>;
+    fn forward(
+        &self,
+        node: u64,
+        lane: Lane,
+        call: Vec<u8>,
+        came: bool,
+        deadline: Instant,
+    ) -> Pending<'_, Result<Vec<u8>, Error>>;
 }
 
 impl Ways for Handle {
@@ -42,7 +49,14 @@ impl Ways for Handle {
         Box::pin(Handle::place_changes(self, tenant, customer, was, deadline))
     }
 
-    fn forward(&self, node: u64, lane: Lane, call: Vec<u8>, deadline: Instant) -> Pending<'_, Result<Vec<u8>, Error>> {
-        Box::pin(Handle::forward(self, node, lane, call, deadline))
+    fn forward(
+        &self,
+        node: u64,
+        lane: Lane,
+        call: Vec<u8>,
+        came: bool,
+        deadline: Instant,
+    ) -> Pending<'_, Result<Vec<u8>, Error>> {
+        Box::pin(Handle::forward(self, node, lane, call, came, deadline))
     }
 }

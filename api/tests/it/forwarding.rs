@@ -77,7 +77,14 @@ impl Ways for Script {
         })
     }
 
-    fn forward(&self, node: u64, lane: Lane, call: Vec<u8>, deadline: Instant) -> Pending<'_, Result<Vec<u8>, Error>> {
+    fn forward(
+        &self,
+        node: u64,
+        lane: Lane,
+        call: Vec<u8>,
+        _: bool,
+        deadline: Instant,
+    ) -> Pending<'_, Result<Vec<u8>, Error>> {
         assert_eq!(node, OTHER);
         assert!(call.len() <= lane.body_bytes_max());
         self.sent.fetch_add(1, Ordering::Relaxed);

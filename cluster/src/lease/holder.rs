@@ -45,6 +45,11 @@ impl Lease {
         nanos(self.clock.boottime()) < until && in_force.0 >= self.fence.load(Ordering::SeqCst)
     }
 
+    /// The highest fence that was named.
+    pub(crate) fn fence(&self) -> Revision {
+        Revision(self.fence.load(Ordering::SeqCst))
+    }
+
     /// For how long there has been no lease, if there is none.
     pub(crate) fn lost_for(&self) -> Option<Duration> {
         let now = nanos(self.clock.boottime());

@@ -1,8 +1,10 @@
 //! A node's lease, kept renewed for as long as the node runs.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use proffer_engine::keys::Revision;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
@@ -18,6 +20,8 @@ pub(crate) struct Tenure {
     views: Arc<Views>,
     own: Arc<dyn Clock>,
     clock: Arc<ClusterClock>,
+    /// The newest revision that a grant named.
+    named: AtomicU64,
     /// Somebody waits for a lease.
     wanted: Notify,
 }
@@ -30,6 +34,7 @@ impl Tenure {
             views,
             clock: Arc::new(ClusterClock::new(Arc::clone(&own))),
             own,
+            named: AtomicU64::new(0),
             wanted: Notify::new(),
         }
     }
@@ -47,6 +52,11 @@ impl Tenure {
     /// For how long there has been no lease, if there is none.
     pub(crate) fn lost_for(&self) -> Option<Duration> {
         self.lease.lost_for()
+    }
+
+    /// The newest fence and the newest revision that grants named, and what is in force here.
+    pub(crate) fn named(&self) -> (Revision, Revision, Revision) {
+        (self.lease.fence(), Revision(self.named.load(Ordering::Relaxed)), self.views.load_revision())
     }
 
     /// Returns at once if the lease is held; else asks for one, and waits a little.
@@ -112,6 +122,7 @@ impl Tenure {
         self.lease.granted(asked_at, grant);
         self.clock.granted(asked_at, grant);
         self.views.expect(grant.revision);
+        self.named.fetch_max(grant.revision.0, Ordering::Relaxed);
         true
     }
 

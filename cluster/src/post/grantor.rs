@@ -37,7 +37,7 @@ impl Grantor for NearestGrantor {
                 post.local.meta(ToMeta::Renew { renew, relayed: true }, deadline).await
             } else {
                 let message = Message::Meta(ToMeta::Renew { renew, relayed: false });
-                let leader = post.directory.leader_elsewhere(Group::Meta);
+                let leader = post.leader_elsewhere(Group::Meta);
                 let peers = post.ways.load_full()?;
                 let direct = leader.filter(|node| peers.is_up(*node));
                 let relay = || {
@@ -45,7 +45,8 @@ impl Grantor for NearestGrantor {
                     let turn = self.relays.fetch_add(1, Ordering::Relaxed).checked_rem(up.len())?;
                     Some(up[turn])
                 };
-                post.ask(direct.or_else(relay)?, &message, deadline).await
+                // Who cannot reach the leader, or does not know it, asks somebody who may.
+                post.ask_directly(direct.or_else(relay)?, &message, deadline).await
             };
             let Ok(Answer::Granted(grant)) = answer else { return None };
             Some(grant)

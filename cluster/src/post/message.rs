@@ -10,8 +10,8 @@ use proffer_engine::profile::command::{AccountId, EscrowMessage, ShardOp};
 use super::failure::Failure;
 use crate::calls::Changed;
 use crate::calls::Operation;
+use crate::directory::Claim;
 use crate::error::Error;
-use crate::groups::Group;
 use crate::lease::{Grant, Renew, Report};
 use crate::meta::ask::LedgerRow;
 use crate::meta::roster::{Configured, NodeInfo};
@@ -20,12 +20,15 @@ use crate::shard::ask::Held;
 /// One node to another.
 #[derive(Clone, Debug, Encode, Decode)]
 pub(crate) enum Message {
-    /// The sender leads these groups, each in that term, and no others; and whether it takes more.
-    Leading { claims: Vec<(Group, u64)>, takes_leads: bool },
+    /// What the sender leads, and what it hears that others do.
+    Leading(Vec<Claim>),
     /// To whoever leads the shard.
     Shard(ShardId, ToShard),
     /// To whoever leads the meta group.
     Meta(ToMeta),
+    /// To a node that the sender has no way to: these are the bytes of a message, which is none of this kind. Whoever has no way
+    /// either says so; it goes through one node and not through another.
+    Pass { to: u64, message: Vec<u8> },
 }
 
 /// What a shard is asked on behalf of another node.
@@ -89,6 +92,8 @@ pub(crate) enum Answer {
     Operated(String),
     /// The lease is renewed.
     Granted(Grant),
+    /// What the other node answered: the bytes.
+    Passed(Vec<u8>),
 }
 
 /// An answer's bytes.

@@ -75,23 +75,35 @@ impl Post {
         }
     }
 
-    /// Has another node answer a call; through a third one if there is no way to it.
+    /// Has another node answer a call; through a third one if there is no way to it. One that `came` from another node already goes no
+    /// more ways about: nodes without a link to the leader would only hand it to each other.
     pub(crate) async fn forward(
         &self,
         node: u64,
         lane: Lane,
         call: Vec<u8>,
+        came: bool,
         deadline: Instant,
     ) -> Result<Vec<u8>, Error> {
         let Some(peers) = self.ways.load_full() else { return Err(not_led("this node knows no others")) };
-        let node = if peers.is_up(node) { node } else { self.go_between(&peers, node).unwrap_or(node) };
+        let node = if came { node } else { self.go_between(&peers, node).unwrap_or(node) };
         let within = left(deadline)?;
         peers.ask_on(node, lane, Class::Call, call, within).await.map_err(|unreached| failed(unreached, "the call"))
     }
 
+    /// A node that seems to have a way to one to which there is none from here.
     fn go_between(&self, peers: &Peers, node: u64) -> Option<u64> {
-        let others = self.directory.nodes().into_iter();
-        others.filter(|other| ![node, self.directory.own()].contains(other)).find(|other| peers.is_up(*other))
+        if peers.is_up(node) {
+            return None;
+        }
+        self.directory.way_to(node).filter(|third| peers.is_up(*third))
+    }
+
+    /// The node that leads a group, if it is another, and one that can be reached as far as is known.
+    pub(crate) fn leader_elsewhere(&self, group: Group) -> Option<u64> {
+        let node = self.directory.leader_elsewhere(group)?;
+        let is_linked = self.ways.load().as_ref().is_some_and(|peers| peers.is_up(node));
+        (is_linked || self.directory.is_fresh(node)).then_some(node)
     }
 
     /// Asks a shard, wherever it is led, until the deadline.
@@ -114,7 +126,7 @@ impl Post {
         if self.local.door(shard)?.is_up() {
             return self.local.shard(shard, ask, deadline).await;
         }
-        match self.directory.leader_elsewhere(Group::Shard(shard)) {
+        match self.leader_elsewhere(Group::Shard(shard)) {
             Some(node) => self.ask(node, &Message::Shard(shard, ask), deadline).await,
             None => Err(not_led("the shard")),
         }
@@ -139,7 +151,7 @@ impl Post {
         if self.local.meta.is_up() {
             return self.local.meta(ask, deadline).await;
         }
-        match self.directory.leader_elsewhere(Group::Meta) {
+        match self.leader_elsewhere(Group::Meta) {
             Some(node) => self.ask(node, &Message::Meta(ask), deadline).await,
             None => Err(not_led("the catalogue")),
         }
@@ -164,19 +176,34 @@ impl Post {
         true
     }
 
-    /// Asks another node.
+    /// Asks another node; through a third one if there is no way to it.
     pub(crate) async fn ask(&self, node: u64, message: &Message, deadline: Instant) -> Result<Answer, Error> {
+        let third = self.ways.load_full().and_then(|peers| self.go_between(&peers, node));
+        let Some(third) = third else { return self.ask_directly(node, message, deadline).await };
+        let body = codec::encode(message);
+        let lane = lane_of(message, body.len());
+        let passed = self.send(third, lane, &Message::Pass { to: node, message: body }, deadline).await?;
+        let Answer::Passed(answer) = passed else { return Err(Error::Unknown) };
+        message::decode_answer(&answer)
+    }
+
+    /// Asks another node, if there is a way to it.
+    pub(crate) async fn ask_directly(&self, node: u64, message: &Message, deadline: Instant) -> Result<Answer, Error> {
+        self.send(node, lane_of(message, codec::encode(message).len()), message, deadline).await
+    }
+
+    async fn send(&self, node: u64, lane: Lane, message: &Message, deadline: Instant) -> Result<Answer, Error> {
+        let answer = self.pass_on(node, lane, codec::encode(message), deadline).await?;
+        message::decode_answer(&answer)
+    }
+
+    /// Takes the bytes of a message to another node, and its answer back.
+    async fn pass_on(&self, node: u64, lane: Lane, body: Vec<u8>, deadline: Instant) -> Result<Vec<u8>, Error> {
         let Some(peers) = self.ways.load_full() else { return Err(not_led("this node knows no others")) };
-        let (body, within) = (codec::encode(message), left(deadline)?);
-        // What moves much goes where it does not stand before calls.
-        let lane = match message {
-            Message::Shard(_, ToShard::Write { .. }) | Message::Meta(ToMeta::Change(_) | ToMeta::Budget { .. }) => {
-                Lane::Bulk
-            }
-            Message::Shard(_, _) | Message::Meta(_) | Message::Leading { .. } => Lane::of(body.len()),
-        };
-        let answer = peers.ask_on(node, lane, Class::Own, body, within).await;
-        message::decode_answer(&answer.map_err(|unreached| failed(unreached, "the request"))?)
+        // Between two lanes' largest, what is said around it counts.
+        let lane = lane.max(Lane::of(body.len()));
+        let answer = peers.ask_on(node, lane, Class::Own, body, left(deadline)?).await;
+        answer.map_err(|unreached| failed(unreached, "the request"))
     }
 
     /// Tells all other nodes, and does not wait for them.
@@ -190,6 +217,16 @@ impl Post {
                 let _ = peers.ask_on(node, Lane::Control, Class::Own, body, within).await;
             });
         }
+    }
+}
+
+/// What moves much goes where it does not stand before calls.
+fn lane_of(message: &Message, bytes: usize) -> Lane {
+    match message {
+        Message::Shard(_, ToShard::Write { .. }) | Message::Meta(ToMeta::Change(_) | ToMeta::Budget { .. }) => {
+            Lane::Bulk
+        }
+        Message::Shard(_, _) | Message::Meta(_) | Message::Leading(_) | Message::Pass { .. } => Lane::of(bytes),
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::message::encode_answer;
 use super::{Admission, Answer, Message, Post, ToMeta};
 use crate::error::Error;
-use crate::groups::RaftGroups;
+use crate::groups::{Group, RaftGroups};
 use crate::meta::hearing::Hearing;
 use crate::peers::{Class, Hello, Request, Service};
 use crate::ports::propose::Pending;
@@ -40,7 +40,7 @@ impl Service for PeerService {
         if node != 0 && self.post.directory.hear_start(node, from.boots) {
             self.meet_again(node, &from.address);
         }
-        let Request { class, within, body, .. } = request;
+        let Request { class, lane, within, body } = request;
         if node == 0 {
             // Who is of no cluster yet has one thing to ask.
             let admission = Arc::clone(&self.admission);
@@ -58,28 +58,45 @@ impl Service for PeerService {
                 })
             }
             Class::Call => Box::pin(async move { post.answerer().await.answer(body, within).await }),
-            Class::Own => Box::pin(async move {
-                let answer = match codec::decode("another node's request", &body) {
-                    Ok(message) => hear(&post, node, message, deadline).await,
-                    Err(error) => Err(Error::Invalid(error.to_string())),
-                };
-                encode_answer(answer)
-            }),
+            Class::Own => {
+                let hearing = Arc::clone(&self.hearing);
+                Box::pin(async move {
+                    let answer = match codec::decode("another node's request", &body) {
+                        Ok(Message::Leading(claims)) => {
+                            for claim in claims {
+                                let of = claim.node;
+                                if post.directory.hear(node, claim) {
+                                    // It lives, though it may be heard by others only.
+                                    hearing.hear(of);
+                                }
+                            }
+                            Ok(Answer::Heard)
+                        }
+                        Ok(Message::Pass { to, message }) => {
+                            post.pass_on(to, lane, message, deadline).await.map(Answer::Passed)
+                        }
+                        Ok(Message::Shard(shard, ask)) => post.local.shard(shard, ask, deadline).await,
+                        Ok(Message::Meta(ask)) => hear(&post, ask, deadline).await,
+                        Err(error) => Err(Error::Invalid(error.to_string())),
+                    };
+                    encode_answer(answer)
+                })
+            }
         }
     }
 }
 
-/// Each is answered by what this node leads, and not passed on: who asked looks for the leader itself.
-async fn hear(post: &Post, from: u64, message: Message, deadline: Instant) -> Result<Answer, Error> {
-    match message {
-        Message::Leading { claims, takes_leads } => {
-            post.directory.hear(from, claims.into_iter().collect(), takes_leads);
-            Ok(Answer::Heard)
-        }
-        Message::Shard(shard, ask) => post.local.shard(shard, ask, deadline).await,
-        Message::Meta(ToMeta::Renew { renew, relayed: false }) if !post.local.meta.is_up() => {
-            post.meta_once(ToMeta::Renew { renew, relayed: true }, deadline).await
-        }
-        Message::Meta(ask) => post.local.meta(ask, deadline).await,
+/// It is answered if the meta group is led here, and not passed on: who asked looks for the leader itself. Only a wish for a lease is,
+/// once: who has none may not know who leads.
+async fn hear(post: &Post, ask: ToMeta, deadline: Instant) -> Result<Answer, Error> {
+    if let ToMeta::Renew { renew, relayed: false } = ask
+        && !post.local.meta.is_up()
+    {
+        let message = Message::Meta(ToMeta::Renew { renew, relayed: true });
+        return match post.leader_elsewhere(Group::Meta) {
+            Some(leader) => post.ask_directly(leader, &message, deadline).await,
+            None => Err(super::not_led("the catalogue")),
+        };
     }
+    post.local.meta(ask, deadline).await
 }
