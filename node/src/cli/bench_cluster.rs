@@ -183,7 +183,7 @@ async fn perform(connection: &mut Connection, target: &Target, deed: Deed, numbe
     }
     let Some(answer) = take(connection, target, &customer, "taking").await? else { return Ok(false) };
     if deed == Deed::Take {
-        return Ok(answer["count"] == 1);
+        return Ok(is_of(&answer, "taken"));
     }
     let body = json!({"customerId": customer, "recommendationId": answer["recommendationId"], "rank": 1,
         "outcome": "impression", "idempotencyKey": format!("i-{number}")});
@@ -203,6 +203,11 @@ async fn take(
     Ok(if status.is_success() { Some(serde_json::from_slice(&answer)?) } else { None })
 }
 
+/// Whether an answer proposes the offer of this name.
+fn is_of(answer: &Value, offer: &str) -> bool {
+    answer["decisions"][0]["offerName"] == offer
+}
+
 /// All clients want the units of a pool, which lies in one place and is wanted in all shards, until every one is taken.
 async fn last_units(targets: &Arc<[Target]>) -> anyhow::Result<String> {
     let (taken, asked) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
@@ -217,7 +222,8 @@ async fn last_units(targets: &Arc<[Target]>) -> anyhow::Result<String> {
             while !is_over.load(Ordering::Relaxed) {
                 let number = asked.fetch_add(1, Ordering::Relaxed);
                 let answer = take(&mut connection, &target, &format!("last-{number}"), "scarce").await?;
-                if answer.is_some_and(|answer| answer["count"] == 1)
+                // Once it is sold out, offers that are not scarce take its place.
+                if answer.is_some_and(|answer| is_of(&answer, "pool"))
                     && taken.fetch_add(1, Ordering::Relaxed) + 1 >= POOL
                 {
                     is_over.store(true, Ordering::Relaxed);
