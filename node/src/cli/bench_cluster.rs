@@ -84,19 +84,9 @@ pub(super) async fn run(offers: usize, seconds: u64) -> anyhow::Result<()> {
     eprintln!("{offers} offers loaded in {:.1} s", begun.elapsed().as_secs_f64());
     let caps = json!([{"scope": "profile", "limit": 1_000, "reservationSeconds": 3_600}]);
     let scarce = json!([{"scope": "global", "limit": POOL, "reservationSeconds": 60}]);
-    let offer = |name: &str, channel: &str, caps: &Value| {
-        let body = json!({"name": name, "status": "active", "priority": 100, "businessValue": 100, "caps": caps});
-        let creative = json!({"name": name, "status": "active", "offerId": name, "channelId": channel,
-            "contentType": "text", "content": {"title": name}});
-        (body, creative)
-    };
-    for channel in ["taking", "scarce"] {
-        client.post("/channels", &json!({"name": channel})).await?;
-    }
-    for (body, creative) in [offer("taken", "taking", &caps), offer("pool", "scarce", &scarce)] {
-        client.post("/offers", &body).await?;
-        client.post("/creatives?wait=all", &creative).await?;
-    }
+    let offer = |name: &str, priority: u8, caps: &Value| json!({"name": name, "status": "active", "priority": priority, "businessValue": 100, "caps": caps});
+    client.post("/channels", &json!({"name": "taking"})).await?;
+    let taken = client.post("/offers?wait=all", &offer("taken", 99, &caps)).await?;
 
     let mut out = std::io::stdout().lock();
     let sync = |quantile| synced.value_at_quantile(quantile) as f64 / 1e3;
@@ -114,8 +104,11 @@ pub(super) async fn run(offers: usize, seconds: u64) -> anyhow::Result<()> {
         let row = drive(&targets, deed, seconds).await?;
         writeln!(out, "{row}\n    = {:.0} % of the smallest write", 100.0 * row.per_second / put.per_second)?;
     }
+    // Only now: it would be taken before.
+    client.post("/offers?wait=all", &offer("pool", 100, &scarce)).await?;
     writeln!(out, "{}", last_units(&targets).await?)?;
-    writeln!(out, "{}", catalogue_writes(&client).await?)?;
+    let id = taken["id"].as_str().context("an offer has an id")?;
+    writeln!(out, "{}", catalogue_writes(&client, id).await?)?;
     out.flush()?;
     for node in &nodes {
         node.terminate();
@@ -221,7 +214,7 @@ async fn last_units(targets: &Arc<[Target]>) -> anyhow::Result<String> {
         tasks.spawn(async move {
             while !is_over.load(Ordering::Relaxed) {
                 let number = asked.fetch_add(1, Ordering::Relaxed);
-                let answer = take(&mut connection, &target, &format!("last-{number}"), "scarce").await?;
+                let answer = take(&mut connection, &target, &format!("last-{number}"), "taking").await?;
                 // Once it is sold out, offers that are not scarce take its place.
                 if answer.is_some_and(|answer| is_of(&answer, "pool"))
                     && taken.fetch_add(1, Ordering::Relaxed) + 1 >= POOL
@@ -252,12 +245,12 @@ async fn last_units(targets: &Arc<[Target]>) -> anyhow::Result<String> {
 }
 
 /// One offer is changed again and again; each answer says that every node decides by it.
-async fn catalogue_writes(client: &Client) -> anyhow::Result<Row> {
+async fn catalogue_writes(client: &Client, offer: &str) -> anyhow::Result<Row> {
     let (mut latency_us, begun) = (histogram(), Instant::now());
     for number in 0..CATALOGUE_WRITES {
         let body = json!({"shortDesc": format!("changed {number} times")});
         let begun = Instant::now();
-        client.put("/offers/offer%2017?wait=all", &body).await.context("a catalogue write")?;
+        client.put(&format!("/offers/{offer}?wait=all"), &body).await.context("a catalogue write")?;
         latency_us.saturating_record(begun.elapsed().as_micros() as u64);
     }
     let per_second = CATALOGUE_WRITES as f64 / begun.elapsed().as_secs_f64();
