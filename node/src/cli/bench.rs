@@ -42,8 +42,7 @@ pub struct BenchArgs {
     /// Start a node in memory with so many offers, and load that one in place of the one at --url.
     #[arg(long, value_name = "NUMBER", value_parser = RangedU64ValueParser::<usize>::new().range(1..=BENCH_OFFERS_MAX))]
     offers: Option<usize>,
-    /// Start a cluster of three nodes on loopback in place of all that: writes, decisions that take, the last units of a pool, catalogue
-    /// writes and failovers.
+    /// Start a cluster of three nodes on loopback in place of all that: writes, decisions that take, and changes of the catalogue.
     #[arg(long, conflicts_with = "rate")]
     cluster: bool,
     /// Requests a second at half load. Default: half of what the node reached at full load.

@@ -8,15 +8,15 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use hdrhistogram::Histogram;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::cli::bench::{Connection, histogram};
 use crate::cli::demo_cluster::Directory;
@@ -28,8 +28,6 @@ use crate::processes::{NodeProcess, addresses, wait_whole};
 const NODES: u16 = 3;
 const CLIENTS: usize = 64;
 const CUSTOMERS: u64 = 20_000;
-/// Units of the pool whose last one is waited for.
-const POOL: u64 = 100;
 const CATALOGUE_WRITES: usize = 100;
 const SYNCS: usize = 200;
 
@@ -83,10 +81,9 @@ pub(super) async fn run(offers: usize, seconds: u64) -> anyhow::Result<()> {
     generated::load(&client, offers).await?;
     eprintln!("{offers} offers loaded in {:.1} s", begun.elapsed().as_secs_f64());
     let caps = json!([{"scope": "profile", "limit": 1_000, "reservationSeconds": 3_600}]);
-    let scarce = json!([{"scope": "global", "limit": POOL, "reservationSeconds": 60}]);
-    let offer = |name: &str, priority: u8, caps: &Value| json!({"name": name, "status": "active", "priority": priority, "businessValue": 100, "caps": caps});
     client.post("/channels", &json!({"name": "taking"})).await?;
-    let taken = client.post("/offers?wait=all", &offer("taken", 99, &caps)).await?;
+    let body = json!({"name": "taken", "status": "active", "priority": 100, "businessValue": 100, "caps": caps});
+    let taken = client.post("/offers?wait=all", &body).await?;
 
     let mut out = std::io::stdout().lock();
     let sync = |quantile| synced.value_at_quantile(quantile) as f64 / 1e3;
@@ -104,9 +101,6 @@ pub(super) async fn run(offers: usize, seconds: u64) -> anyhow::Result<()> {
         let row = drive(&targets, deed, seconds).await?;
         writeln!(out, "{row}\n    = {:.0} % of the smallest write", 100.0 * row.per_second / put.per_second)?;
     }
-    // Only now: it would be taken before.
-    client.post("/offers?wait=all", &offer("pool", 100, &scarce)).await?;
-    writeln!(out, "{}", last_units(&targets).await?)?;
     let id = taken["id"].as_str().context("an offer has an id")?;
     writeln!(out, "{}", catalogue_writes(&client, id).await?)?;
     out.flush()?;
@@ -199,49 +193,6 @@ async fn take(
 /// Whether an answer proposes the offer of this name.
 fn is_of(answer: &Value, offer: &str) -> bool {
     answer["decisions"][0]["offerName"] == offer
-}
-
-/// All clients want the units of a pool, which lies in one place and is wanted in all shards, until every one is taken.
-async fn last_units(targets: &Arc<[Target]>) -> anyhow::Result<String> {
-    let (taken, asked) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let is_over = Arc::new(AtomicBool::new(false));
-    let begun = Instant::now();
-    let mut tasks = JoinSet::new();
-    for client in 0..CLIENTS {
-        let target = targets[client % targets.len()].clone();
-        let (taken, asked, is_over) = (Arc::clone(&taken), Arc::clone(&asked), Arc::clone(&is_over));
-        let mut connection = Connection::open(&target).await?;
-        tasks.spawn(async move {
-            while !is_over.load(Ordering::Relaxed) {
-                let number = asked.fetch_add(1, Ordering::Relaxed);
-                let answer = take(&mut connection, &target, &format!("last-{number}"), "taking").await?;
-                // Once it is sold out, offers that are not scarce take its place.
-                if answer.is_some_and(|answer| is_of(&answer, "pool"))
-                    && taken.fetch_add(1, Ordering::Relaxed) + 1 >= POOL
-                {
-                    is_over.store(true, Ordering::Relaxed);
-                }
-            }
-            anyhow::Ok(())
-        });
-    }
-    let watch = {
-        let is_over = Arc::clone(&is_over);
-        tokio::spawn(async move {
-            sleep(CLUSTER_READY_MAX).await;
-            is_over.store(true, Ordering::Relaxed);
-        })
-    };
-    while let Some(task) = tasks.join_next().await {
-        task??;
-    }
-    watch.abort();
-    let (taken, asked) = (taken.load(Ordering::Relaxed), asked.load(Ordering::Relaxed));
-    ensure!(taken <= POOL, "{taken} of {POOL} units were taken");
-    Ok(format!(
-        "last units: {taken} of {POOL} sold to {asked} requests of {CLIENTS} clients in {:.2} s",
-        begun.elapsed().as_secs_f64()
-    ))
 }
 
 /// One offer is changed again and again; each answer says that every node decides by it.
