@@ -11,6 +11,7 @@ use proffer_engine::profile::shard::ShardState;
 
 use crate::error::StartError;
 pub(crate) use crate::group::Group;
+use crate::identity::FIRST_REPLICA;
 use crate::limits::SHARDS_MAX;
 use crate::log::GroupId;
 use crate::meta::command::MetaOutcome;
@@ -67,7 +68,7 @@ enum Hosted {
 }
 
 /// Replicas with ids up to this one begin their groups; those placed later have ids of entries, which are larger.
-const FIRST_REPLICAS: u64 = 1 + SHARDS_MAX as u64;
+const FIRST_REPLICAS: u64 = FIRST_REPLICA + SHARDS_MAX as u64;
 
 impl RaftGroups {
     /// Of a node that holds these replicas.

@@ -114,11 +114,6 @@ impl Handle {
         self.inner.tenure.held(deadline).await
     }
 
-    /// For how long the node has had no catalogue lease, if it has none.
-    pub fn unleased_for(&self) -> Option<Duration> {
-        self.inner.tenure.lost_for()
-    }
-
     /// Who holds the API key whose secret has this SHA-256.
     ///
     /// # Errors

@@ -50,12 +50,10 @@ pub struct Belonging {
 impl Belonging {
     /// The node that founds a cluster: it holds the first replica of every group.
     pub fn founder(founding: Founding) -> Self {
-        let shards = (0..founding.shards).map(|shard| (Group::Shard(ShardId(shard)), 2 + u64::from(shard)));
-        let seats = std::iter::once((Group::Meta, 1)).chain(shards).collect();
         Belonging {
             founding,
             node: FOUNDER,
-            seats,
+            seats: first_replicas(founding.shards).collect(),
             left: BTreeMap::new(),
             leaving: BTreeSet::new(),
             peers: BTreeMap::new(),
@@ -65,6 +63,14 @@ impl Belonging {
 
 /// The node that founds a cluster. Later ones have ids of entries that admit them, which are larger.
 pub const FOUNDER: u64 = 1;
+
+/// The founder's replica of the meta group.
+pub const FIRST_REPLICA: u64 = 1;
+
+/// The replicas that a cluster of so many shards begins with, one of each group. Those placed later have ids of entries.
+pub fn first_replicas(shards: u16) -> impl Iterator<Item = (Group, u64)> {
+    std::iter::once(Group::Meta).chain((0..shards).map(ShardId).map(Group::Shard)).zip(FIRST_REPLICA..)
+}
 
 #[derive(Debug, PartialEq, Eq, Encode, Decode)]
 enum Stored {

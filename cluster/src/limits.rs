@@ -244,8 +244,6 @@ pub const CLOCK_WARNING_MS: u64 = 60_000;
 pub const CHANGED_HERE_MS: u64 = 500;
 /// How long a node that ends tries to hand over what it leads, in milliseconds.
 pub const SURRENDER_MS_MAX: u64 = 2_000;
-/// How long it waits between two tries, in milliseconds.
-pub const HAND_OVER_PAUSE_MS: u64 = 20;
 /// Entries that a replica may lack to be handed the leadership: they reach it while nothing new is proposed.
 pub const HAND_OVER_ENTRIES_MAX: u64 = 256;
 /// Largest part of a change of the catalogue that goes to its leader at a time.

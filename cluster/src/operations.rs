@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use proffer_engine::keys::ShardId;
 use tokio::time::Instant;
 
 use crate::calls::{ClusterReport, GroupReport, NodeReport, Operation};
@@ -76,11 +75,6 @@ impl Handle {
         if let Some(surrender) = &self.inner.surrender {
             surrender.everything().await;
         }
-    }
-
-    /// The shards by number.
-    pub fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
-        self.inner.router.all()
     }
 }
 

@@ -12,7 +12,7 @@ use crate::directory::Directory;
 use crate::groups::{Group, RaftGroups};
 use crate::lease::Tenure;
 use crate::limits::{
-    FENCE_LACKING_MS, HAND_OVER_PAUSE_MS, REVISION_LACKING_MS, SURRENDER_AFTER_MS, SURRENDER_LOOK_MS, SURRENDER_MS_MAX,
+    FENCE_LACKING_MS, HAND_OVER_RETRY_MS, REVISION_LACKING_MS, SURRENDER_AFTER_MS, SURRENDER_LOOK_MS, SURRENDER_MS_MAX,
 };
 use crate::raft::{HandOver, Replica};
 
@@ -79,7 +79,7 @@ impl Surrender {
             if !is_left {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(HAND_OVER_PAUSE_MS)).await;
+            tokio::time::sleep(Duration::from_millis(HAND_OVER_RETRY_MS)).await;
         }
     }
 

@@ -25,7 +25,7 @@ impl Lease {
         Lease { clock, until, fence: AtomicU64::new(0) }
     }
 
-    /// The instant that a lease which is asked for now is counted from: to be read before the question goes.
+    /// The instant that the next lease is counted from: to be read before the question goes.
     pub(crate) fn before_asking(&self) -> Duration {
         self.clock.boottime()
     }

@@ -107,7 +107,7 @@ async fn without_a_lease_nothing_is_decided_and_nobody_let_in() {
     assert!(is_unleased(&handle.verify_api_key(&[3; 32])));
     let status = handle.status();
     assert!(!status.ready && status.reasons.iter().any(|reason| reason.contains("no catalogue lease")), "{status:?}");
-    assert!(handle.unleased_for().is_some_and(|lost| lost < Duration::from_secs(2)));
+    assert!(handle.inner.tenure.lost_for().is_some_and(|lost| lost < Duration::from_secs(2)));
 }
 
 #[tokio::test(start_paused = true)]

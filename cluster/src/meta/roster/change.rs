@@ -3,10 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use proffer_engine::keys::ShardId;
-
 use super::{Configured, GroupRecord, Members, NodeInfo, NodeRecord, NodeStanding, ReplicaRecord, Roster};
 use crate::group::Group;
+use crate::identity::{FIRST_REPLICA, FOUNDER, first_replicas};
 use crate::limits::{
     ENTRY_COMMANDS_MAX, NODES_MAX, PEER_ADDRESS_BYTES_MAX, REMOVED_NODES_MAX, SHARDS_MAX, ZONE_BYTES_MAX,
 };
@@ -14,9 +13,6 @@ use crate::limits::{
 /// Ids that one entry may give: more than its commands and what they place.
 const IDS_PER_ENTRY: u64 = 65_536;
 const _: () = assert!(ENTRY_COMMANDS_MAX <= 4_096 && SHARDS_MAX < 1_024);
-
-/// The node that founds a cluster, and the replica of the meta group on it; those of the shards follow.
-const FOUNDER: u64 = 1;
 
 impl Roster {
     /// An id that was never given and never will be again.
@@ -59,15 +55,14 @@ impl Roster {
                 return Err("the cluster is not founded yet".to_owned());
             }
             self.nodes.insert(FOUNDER, record);
-            let groups = std::iter::once(Group::Meta).chain((0..shards).map(ShardId).map(Group::Shard));
-            for (replica, group) in (FOUNDER..).zip(groups) {
+            for (group, replica) in first_replicas(shards) {
                 self.last_id = replica;
                 self.replicas.insert(replica, ReplicaRecord { group, node: FOUNDER });
                 let now = Members { voters: [replica].into(), learners: BTreeSet::new() };
                 let leader = (group != Group::Meta).then_some(FOUNDER);
                 self.groups.insert(group, GroupRecord { now, leader, ..GroupRecord::default() });
             }
-            return Ok((FOUNDER, FOUNDER));
+            return Ok((FOUNDER, FIRST_REPLICA));
         }
         if self.nodes.len() >= NODES_MAX {
             return Err(format!("there are {NODES_MAX} nodes, which is the most"));
