@@ -49,6 +49,8 @@ pub struct Composition {
     pub peer: SocketAddr,
     /// Name or IP address under which others reach this machine; without one, the addresses above.
     pub advertise: Option<String>,
+    /// Where others reach this node, if that is not where it listens for them.
+    pub advertise_peer: Option<String>,
     /// How an empty store begins.
     pub begin: Begin,
     /// Nodes of one zone fail together.
@@ -66,6 +68,7 @@ impl Composition {
             listen,
             peer: SocketAddr::new(listen.ip(), 0),
             advertise: None,
+            advertise_peer: None,
             begin: Begin::Bootstrap { shards: DEFAULT_SHARDS },
             zone: String::new(),
             storage: Storage::Ephemeral,
@@ -190,7 +193,7 @@ async fn recover(
     clock: Arc<SystemClock>,
     entropy: Arc<SystemEntropy>,
 ) -> anyhow::Result<(Handle, Router)> {
-    let Composition { peer, advertise, begin, zone, storage, access, .. } = composition;
+    let Composition { peer, advertise, advertise_peer, begin, zone, storage, access, .. } = composition;
     let disk: Arc<dyn Disk> = match storage {
         Storage::Directory(path) => {
             Arc::new(FileDisk::open(&path).with_context(|| format!("cannot use {}", path.display()))?)
@@ -212,7 +215,7 @@ async fn recover(
     };
     let config = cluster::Config {
         begin,
-        peer_address: advertised(peer, advertise.as_deref()),
+        peer_address: advertise_peer.unwrap_or_else(|| advertised(peer, advertise.as_deref())),
         http_address: advertised(address, advertise.as_deref()),
         zone,
         ..cluster::Config::default()

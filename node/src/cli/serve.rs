@@ -23,6 +23,9 @@ pub struct ServeArgs {
     /// Name or IP address under which other nodes reach this machine, if it listens on all of its addresses.
     #[arg(long, value_name = "HOST")]
     pub advertise: Option<String>,
+    /// Where other nodes reach this one, if it is not where it listens for them: behind a proxy, a NAT, or in a container.
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
+    pub advertise_peer: Option<String>,
     /// Found a new cluster if there is no data yet; --dev implies it.
     #[arg(long, conflicts_with = "join")]
     pub bootstrap: bool,
@@ -125,6 +128,7 @@ impl ServeArgs {
             listen: self.listen,
             peer: self.peer()?,
             advertise: self.advertise.clone(),
+            advertise_peer: self.advertise_peer.clone(),
             access: self.access()?,
             begin: self.begin()?,
             zone: self.zone.clone(),
@@ -137,13 +141,25 @@ impl ServeArgs {
     }
 }
 
+/// An address with a port that can be dialled.
+fn host_and_port(text: &str) -> Result<String, String> {
+    let (host, port) = text.rsplit_once(':').ok_or("must be HOST:PORT")?;
+    let is_bare_ipv6 = host.contains(':') && !host.starts_with('[');
+    let port_is_good = port.parse::<u16>().is_ok_and(|port| port > 0);
+    if host.is_empty() || is_bare_ipv6 || !port_is_good {
+        return Err("must be HOST:PORT, an IPv6 address in brackets".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// When the configuration is refused, the data directory cannot be recovered or the address is taken.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let composition = args.composition()?;
-    let is_local = composition.peer.ip().is_unspecified() && composition.advertise.is_none();
+    let is_told = composition.advertise.is_some() || composition.advertise_peer.is_some();
+    let is_local = composition.peer.ip().is_unspecified() && !is_told;
     if is_local && !args.join.is_empty() {
         bail!("the cluster cannot reach a node at {}: give --advertise HOST", composition.peer);
     }
@@ -228,6 +244,18 @@ mod tests {
         assert_eq!(peer("--listen 127.0.0.1:0").unwrap(), "127.0.0.1:0");
         assert_eq!(peer("--peer 10.0.0.1:9").unwrap(), "10.0.0.1:9");
         assert!(peer("--listen 127.0.0.1:65500").unwrap_err().to_string().contains("--peer"));
+    }
+
+    #[test]
+    fn what_others_are_told_has_a_host_and_a_port() {
+        let told = |line: &str| parse(line).map(|args| args.composition().unwrap().advertise_peer);
+        assert_eq!(told("--dev").unwrap(), None);
+        for good in ["node-1.internal:7170", "10.0.0.1:1", "[fd00::7]:7170"] {
+            assert_eq!(told(&format!("--dev --advertise-peer {good}")).unwrap().as_deref(), Some(good));
+        }
+        for bad in ["node-1", "node-1:", ":7170", "node-1:0", "node-1:70000", "fd00::7:7170"] {
+            assert!(told(&format!("--dev --advertise-peer {bad}")).is_err(), "{bad}");
+        }
     }
 
     #[test]
