@@ -1,1 +1,11 @@
-//! Fault injection against real processes. Its checkers depend on nothing of ours, so that they serve simulation too.
+//! Fault injection against real processes: a cluster of `proffer serve` behind proxies, load through all of its nodes, faults drawn from a
+//! seed, and checks of what the clients saw.
+//!
+//! It knows the product from outside only: its command line and its HTTP interface. The history and its checkers depend on nothing of ours, so that
+//! they serve simulation too; `bin/chaos.rs` puts the parts together.
+//!
+//! Map: [`history`] is what clients saw, [`checker`] what must hold of it.
+
+pub mod checker;
+pub mod history;
+pub mod limits;
