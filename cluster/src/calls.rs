@@ -99,6 +99,8 @@ pub struct GroupReport {
     pub voters: Vec<u64>,
     /// Nodes that receive everything and do not vote.
     pub learners: Vec<u64>,
+    /// Those of the voters whose replica there was given up and is being replaced by a new one: they do not vote now.
+    pub renewing: Vec<u64>,
     /// Voters and learners as they are meant to be, while they are not.
     pub target: Option<(Vec<u64>, Vec<u64>)>,
 }
@@ -322,6 +324,8 @@ pub struct Status {
     pub ready: bool,
     /// What stands in the way; empty when ready.
     pub reasons: Vec<String>,
+    /// What stands in nobody's way, and an operator should know: what its durability promises, which replicas are renewed.
+    pub remarks: Vec<String>,
     /// Newest catalogue revision in force here.
     pub revision: Revision,
     /// How many shards there are.

@@ -11,15 +11,16 @@ use proffer_engine::profile::shard::ShardState;
 
 use crate::error::StartError;
 pub(crate) use crate::group::Group;
-use crate::identity::FIRST_REPLICA;
-use crate::limits::SHARDS_MAX;
-use crate::log::GroupId;
+use crate::home::Home;
+use crate::identity::FIRST_REPLICAS;
+use crate::log::{Durability, GroupId};
 use crate::meta::command::MetaOutcome;
 use crate::meta::leader::Command as MetaEntry;
 use crate::meta::state::MetaState;
 use crate::ports::offload::{self, Lane};
 use crate::ports::propose::{Pending, Propose, Replicated};
 use crate::raft::{Commands, Erased, Found, Port, RaftAnswer, RaftMessage, Replica, ReplicaPorts, Results, Seat};
+use crate::salvage::GivenUp;
 use crate::shard::leader::Command as ShardEntry;
 
 /// A shard's propose port.
@@ -43,10 +44,15 @@ pub(crate) trait Groups: Send + Sync + 'static {
     /// Keeps a snapshot of the group, unless a start would have next to nothing to do after the one there is; what nobody needs any
     /// more goes.
     fn keep(&self, group: Group) -> Pending<'_, Result<(), String>>;
+    /// A replica that cannot be recovered is given up, if others have what lies here: a new one takes its place. `false`: nobody else
+    /// has it.
+    fn give_up(&self, group: Group, reason: String) -> Pending<'_, bool>;
     /// Whether a replica of the group belongs here.
     fn holds(&self, group: Group) -> bool;
     /// What stands in the way of writing, if something does.
     fn trouble(&self) -> Option<String>;
+    /// What stands in nobody's way, and an operator should know.
+    fn remarks(&self) -> Vec<String>;
     /// Ends all groups and closes the log.
     fn close(&self) -> Pending<'_, ()>;
 }
@@ -58,6 +64,9 @@ pub(crate) struct RaftGroups {
     /// Which replica of a group belongs here.
     seats: Mutex<BTreeMap<Group, u64>>,
     hosted: Mutex<BTreeMap<Group, Hosted>>,
+    /// Where it is written down that a replica was given up.
+    home: Option<Arc<Home>>,
+    given_up: Mutex<GivenUp>,
 }
 
 /// One group here.
@@ -67,13 +76,16 @@ enum Hosted {
     Running(Arc<Replica>),
 }
 
-/// Replicas with ids up to this one begin their groups; those placed later have ids of entries, which are larger.
-const FIRST_REPLICAS: u64 = FIRST_REPLICA + SHARDS_MAX as u64;
-
 impl RaftGroups {
     /// Of a node that holds these replicas.
     pub(crate) fn new(node: u64, seats: BTreeMap<Group, u64>, ports: ReplicaPorts) -> Self {
-        RaftGroups { node, ports, seats: Mutex::new(seats), hosted: Mutex::default() }
+        let (seats, hosted, given_up) = (Mutex::new(seats), Mutex::default(), Mutex::default());
+        RaftGroups { node, ports, seats, hosted, home: None, given_up }
+    }
+
+    /// Replicas that cannot be recovered are given up from now on. These were already.
+    pub(crate) fn renewed_by(self, home: Arc<Home>, given_up: GivenUp) -> Self {
+        RaftGroups { home: Some(home), given_up: Mutex::new(given_up), ..self }
     }
 
     /// Which replicas belong here.
@@ -84,6 +96,7 @@ impl RaftGroups {
     /// From now on a replica of the group belongs here, in place of none.
     pub(crate) fn seat(&self, group: Group, replica: u64) {
         self.lock_seats().insert(group, replica);
+        self.given_up.lock().expect("no holder panics").remove(&group);
     }
 
     /// The group's replica does not belong here any more. It is ended, and nothing starts it again.
@@ -236,6 +249,23 @@ impl Groups for RaftGroups {
         })
     }
 
+    fn give_up(&self, group: Group, reason: String) -> Pending<'_, bool> {
+        Box::pin(async move {
+            let Some(home) = &self.home else { return false };
+            if home.identity().await.notes.alone.contains(&group) {
+                return false;
+            }
+            if let Err(error) = home.settle(|cluster| cluster.give_up(group)).await {
+                tracing::error!(%group, %error, "a replica that cannot be recovered could not be given up");
+                return false;
+            }
+            tracing::error!(%group, %reason, "a replica cannot be recovered: it is given up, and renewed from others");
+            self.given_up.lock().expect("no holder panics").insert(group, reason);
+            self.unseat(group).await;
+            true
+        })
+    }
+
     fn holds(&self, group: Group) -> bool {
         self.lock_seats().contains_key(&group)
     }
@@ -244,6 +274,19 @@ impl Groups for RaftGroups {
         let status = self.ports.log.status();
         let full = status.disk_full.then(|| "the disk is full: nothing can be written".to_owned());
         status.failed.map(|reason| format!("the log has failed: {reason}")).or(full)
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        let promise = match self.ports.log.durability() {
+            Durability::Fsync => "durability fsync: what was acknowledged outlives a power cut of all nodes",
+            Durability::Memory => {
+                "durability memory: what was acknowledged is lost if most of a shard's nodes stop at the same time"
+            }
+        };
+        let given_up = self.given_up.lock().expect("no holder panics");
+        let renewed =
+            given_up.iter().map(|(group, why)| format!("the replica of {group} here is being renewed: {why}"));
+        std::iter::once(promise.to_owned()).chain(renewed).collect()
     }
 
     fn close(&self) -> Pending<'_, ()> {

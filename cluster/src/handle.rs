@@ -445,6 +445,7 @@ impl Handle {
         Status {
             ready: reasons.is_empty(),
             reasons,
+            remarks: self.inner.groups.remarks(),
             revision: self.inner.views.revision(),
             shards: self.inner.router.shards(),
         }

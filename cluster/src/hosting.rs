@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::actors::root::Supervisor;
 use crate::directory::Directory;
 use crate::groups::{Group, Groups, RaftGroups};
 use crate::home::Home;
-use crate::identity::Belonging;
-use crate::limits::{HOSTING_RETRY_MS, HOSTING_ROUND_MS};
+use crate::identity::{Belonging, Identity};
+use crate::limits::{COURIER_MS, HOSTING_RETRY_MS, HOSTING_ROUND_MS};
 use crate::meta::roster::Roster;
 use crate::peers::Peers;
+use crate::post::{Answer, Post, ToMeta};
 
 /// See the module.
 pub(crate) struct Hosting {
@@ -23,6 +25,7 @@ pub(crate) struct Hosting {
     pub(crate) groups: Arc<RaftGroups>,
     pub(crate) supervisor: Supervisor,
     pub(crate) peers: Arc<Peers>,
+    pub(crate) post: Post,
     pub(crate) directory: Arc<Directory>,
     /// Groups that belong here and could not be begun.
     pub(crate) unbegun: BTreeSet<Group>,
@@ -34,7 +37,7 @@ impl Hosting {
         loop {
             let newest = Arc::clone(&roster.borrow_and_update());
             let patience = match self.follow(&newest).await {
-                Ok(()) => HOSTING_ROUND_MS,
+                Ok(patience) => patience,
                 Err(reason) => {
                     tracing::error!(%reason, "what this node holds is not what it should; it is tried again");
                     HOSTING_RETRY_MS
@@ -46,12 +49,16 @@ impl Hosting {
         }
     }
 
-    async fn follow(&mut self, roster: &Roster) -> Result<(), String> {
+    /// Does what the roster wants; after how many milliseconds to look again though nothing has changed.
+    async fn follow(&mut self, roster: &Roster) -> Result<u64, String> {
         let identity = self.home.identity().await;
+        if !self.groups.holds(Group::Meta) && !self.replace(&identity).await? {
+            return Ok(HOSTING_RETRY_MS);
+        }
         if !roster.knows_start(identity.disk_id, identity.boots) {
             // It may be older than what this node has done already: what it places here may have been, and have been destroyed; and
             // where it says that others are, they may not be any more.
-            return Ok(());
+            return Ok(HOSTING_ROUND_MS);
         }
         self.keep_ways(roster).await?;
         for (group, replica) in self.groups.seats() {
@@ -61,7 +68,8 @@ impl Hosting {
         }
         let home = self.home.identity().await.cluster;
         let (leaving, left) = home.map(|home| (home.leaving, home.left)).unwrap_or_default();
-        for replica in leaving {
+        // What was given up and is a member still may be all that is left of its group.
+        for replica in leaving.into_iter().filter(|replica| roster.has_left(*replica)) {
             self.groups.destroy(replica).await?;
             self.settle(|home| {
                 home.leaving.remove(&replica);
@@ -77,7 +85,43 @@ impl Hosting {
                 self.take_in(group, replica).await?;
             }
         }
-        Ok(())
+        self.note_alone(roster).await?;
+        if roster.given_up(self.node, &left).next().is_some() && !self.replace(&identity).await? {
+            return Ok(HOSTING_RETRY_MS);
+        }
+        Ok(HOSTING_ROUND_MS)
+    }
+
+    /// Asks for new replicas in place of those that were given up. One of the meta group begins at once: without it this node hears
+    /// of no other. `false`: nobody has answered yet.
+    async fn replace(&mut self, identity: &Identity) -> Result<bool, String> {
+        let left = identity.cluster.as_ref().map(|home| home.left.clone()).unwrap_or_default();
+        let newest = left.get(&Group::Meta).copied();
+        let ask = ToMeta::Replace { disk: identity.disk_id, given_up: left };
+        match self.post.meta(ask, Instant::now() + Duration::from_millis(COURIER_MS)).await {
+            Ok(Answer::Enrolled { replica, .. }) => {
+                if !self.groups.holds(Group::Meta) && newest.is_none_or(|newest| newest < replica) {
+                    self.take_in(Group::Meta, replica).await?;
+                }
+                Ok(true)
+            }
+            Ok(Answer::Barred(reason)) => Err(format!("the cluster has no other replicas for this node: {reason}")),
+            Ok(_) => Err("the cluster did not say which replicas this node is to hold".to_owned()),
+            Err(error) => {
+                tracing::debug!(%error, "nobody has heard yet what this node holds no more");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Which groups have no voter but the one here, for a start that finds its replica damaged.
+    async fn note_alone(&self, roster: &Roster) -> Result<(), String> {
+        let is_alone = |(group, replica): &(Group, u64)| {
+            roster.group(*group).is_some_and(|record| record.now.voters.iter().eq([replica]))
+        };
+        let alone: BTreeSet<Group> = self.groups.seats().into_iter().filter(is_alone).map(|(group, _)| group).collect();
+        let noted = self.home.change(|identity| identity.notes.alone = alone).await;
+        noted.map_err(|error| error.to_string())
     }
 
     /// Where the others are: also on the disk, for a start when nobody can be asked.

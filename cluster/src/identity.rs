@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use bincode::{Decode, Encode};
 use proffer_engine::codec::{self, DecodeError};
 use proffer_engine::keys::ShardId;
+use proffer_engine::profile::command::Position;
 
 use crate::groups::Group;
+use crate::limits::SHARDS_MAX;
 use crate::meta::command::Founding;
 use crate::ports::disk::{Disk, DiskError, read_all};
 use crate::ports::entropy::Entropy;
@@ -18,7 +20,7 @@ const BYTES_MAX: u64 = 1_024 * 1_024;
 const CRC_BYTES: usize = 4;
 
 /// A disk's identity after a start.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// Drawn when the disk was first used; no two disks have the same.
     pub disk_id: u128,
@@ -28,6 +30,28 @@ pub struct Identity {
     pub log: Option<u64>,
     /// The cluster that the disk is of, once it is of one.
     pub cluster: Option<Belonging>,
+    /// What is to be known of it at the next start.
+    pub notes: Notes,
+}
+
+/// What a run of a node leaves to the next one, so that no replica votes that has forgotten what it promised.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Notes {
+    /// What was acknowledged may not have been synced: replicas that share a group with others begin again under new ids.
+    pub unsynced: bool,
+    /// Groups that had no other voter when that was last looked at: what lies here of them lies nowhere else.
+    pub alone: BTreeSet<Group>,
+    /// How far replicas elsewhere had come, as they said when that was last written down.
+    pub seen: BTreeMap<u64, Reach>,
+}
+
+/// How far a replica has come: what of it is on its disk for good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Reach {
+    /// The highest term that it has heard of.
+    pub term: u64,
+    /// Its last entry.
+    pub last: Option<Position>,
 }
 
 /// What a disk is in its cluster.
@@ -67,6 +91,9 @@ pub const FOUNDER: u64 = 1;
 /// The founder's replica of the meta group.
 pub const FIRST_REPLICA: u64 = 1;
 
+/// Replicas with ids up to this one begin their groups; those placed later have ids of entries, which are larger.
+pub const FIRST_REPLICAS: u64 = FIRST_REPLICA + SHARDS_MAX as u64;
+
 /// The replicas that a cluster of so many shards begins with, one of each group. Those placed later have ids of entries.
 pub fn first_replicas(shards: u16) -> impl Iterator<Item = (Group, u64)> {
     std::iter::once(Group::Meta).chain((0..shards).map(ShardId).map(Group::Shard)).zip(FIRST_REPLICA..)
@@ -78,6 +105,7 @@ enum Stored {
     V2 { disk_id: u128, boots: u64, log: Option<u64> },
     V3 { disk_id: u128, boots: u64, log: Option<u64>, cluster: Option<Founding> },
     V4 { disk_id: u128, boots: u64, log: Option<u64>, cluster: Option<Belonging> },
+    V5 { disk_id: u128, boots: u64, log: Option<u64>, cluster: Option<Belonging>, notes: Notes },
 }
 
 /// Why a disk's identity cannot be told.
@@ -116,16 +144,24 @@ pub fn start(disk: &dyn Disk, entropy: &dyn Entropy) -> Result<Identity, Identit
             {
                 return Err(IdentityError::Older);
             }
-            Stored::V1 { disk_id, boots } => Identity { disk_id, boots: boots + 1, log: None, cluster: None },
-            Stored::V2 { disk_id, boots, log } => Identity { disk_id, boots: boots + 1, log, cluster: None },
-            Stored::V3 { disk_id, boots, log, .. } => Identity { disk_id, boots: boots + 1, log, cluster: None },
-            Stored::V4 { disk_id, boots, log, cluster } => Identity { disk_id, boots: boots + 1, log, cluster },
+            Stored::V1 { disk_id, boots } => Identity { disk_id, boots: boots + 1, ..Identity::default() },
+            Stored::V2 { disk_id, boots, log } | Stored::V3 { disk_id, boots, log, .. } => {
+                Identity { disk_id, boots: boots + 1, log, ..Identity::default() }
+            }
+            Stored::V4 { disk_id, boots, log, cluster } => {
+                // Whether others have what lies here was not written down: until that is known nothing of it is given up.
+                let alone = cluster.iter().flat_map(|cluster| cluster.seats.keys().copied()).collect();
+                Identity { disk_id, boots: boots + 1, log, cluster, notes: Notes { alone, ..Notes::default() } }
+            }
+            Stored::V5 { disk_id, boots, log, cluster, notes } => {
+                Identity { disk_id, boots: boots + 1, log, cluster, notes }
+            }
         }
     } else if let Some(data) = names.iter().find(|name| *name != TEMPORARY) {
         return Err(IdentityError::Missing(data.clone()));
     } else {
         let disk_id = u128::from(entropy.u64()) << 64 | u128::from(entropy.u64());
-        Identity { disk_id, boots: 1, log: None, cluster: None }
+        Identity { disk_id, boots: 1, ..Identity::default() }
     };
     if names.iter().any(|name| name == TEMPORARY) {
         disk.remove(TEMPORARY)?;
@@ -140,8 +176,8 @@ pub fn start(disk: &dyn Disk, entropy: &dyn Entropy) -> Result<Identity, Identit
 /// # Errors
 /// What the disk says.
 pub fn remember(disk: &dyn Disk, identity: &Identity) -> Result<(), IdentityError> {
-    let Identity { disk_id, boots, log, cluster } = identity.clone();
-    let encoded = codec::encode_stored("the disk's identity", &Stored::V4 { disk_id, boots, log, cluster });
+    let Identity { disk_id, boots, log, cluster, notes } = identity.clone();
+    let encoded = codec::encode_stored("the disk's identity", &Stored::V5 { disk_id, boots, log, cluster, notes });
     let crc = crc32c::crc32c(&encoded).to_le_bytes();
     disk.create(TEMPORARY)?;
     disk.append(TEMPORARY, &[&crc[..], &encoded].concat())?;
@@ -154,10 +190,10 @@ pub fn remember(disk: &dyn Disk, identity: &Identity) -> Result<(), IdentityErro
 /// What a disk says of itself, without counting a start.
 #[cfg(test)]
 pub(crate) fn peek(disk: &dyn Disk) -> Identity {
-    let Stored::V4 { disk_id, boots, log, cluster } = read(disk).expect("it was started") else {
+    let Stored::V5 { disk_id, boots, log, cluster, notes } = read(disk).expect("it was started") else {
         panic!("it was started by this build")
     };
-    Identity { disk_id, boots, log, cluster }
+    Identity { disk_id, boots, log, cluster, notes }
 }
 
 fn read(disk: &dyn Disk) -> Result<Stored, IdentityError> {
@@ -171,6 +207,8 @@ fn read(disk: &dyn Disk) -> Result<Stored, IdentityError> {
 
 #[cfg(test)]
 mod tests {
+    use proffer_engine::profile::command::Leader;
+
     use super::*;
     use crate::ports::entropy::SeededEntropy;
     use crate::ports::memory_disk::MemoryDisk;
@@ -196,6 +234,33 @@ mod tests {
         let belongs = [1, 2, 0, 1, 1, 0, 2, 0, 0, 1, 2, 1, b'b'];
         assert_eq!(bytes, [&[3, 251, 2, 1, 7, 0, 1][..], &[9; 16], &[1], &belongs].concat());
         assert_eq!(codec::decode::<Stored>("identity", &bytes).unwrap(), stored());
+        let last = Some(Position { leader: Leader { term: 4, replica: 5 }, index: 6 });
+        let seen = [(7, Reach { term: 8, last })].into();
+        let notes = Notes { unsynced: true, alone: [Group::Meta].into(), seen };
+        let stored = || Stored::V5 {
+            disk_id: 0x0102,
+            boots: 7,
+            log: None,
+            cluster: Some(belonging.clone()),
+            notes: notes.clone(),
+        };
+        let bytes = codec::encode(&stored());
+        let noted = [1, 1, 0, 1, 7, 8, 1, 4, 5, 6];
+        assert_eq!(bytes, [&[4, 251, 2, 1, 7, 0, 1][..], &[9; 16], &[1], &belongs, &noted].concat());
+        assert_eq!(codec::decode::<Stored>("identity", &bytes).unwrap(), stored());
+    }
+
+    #[test]
+    fn what_was_not_written_down_before_is_taken_for_the_only_copy() {
+        let disk = MemoryDisk::new();
+        let belonging = Belonging::founder(Founding { secret: [9; 16], shards: 1 });
+        let stored = Stored::V4 { disk_id: 5, boots: 7, log: Some(1), cluster: Some(belonging) };
+        let encoded = codec::encode(&stored);
+        disk.create(NAME).unwrap();
+        disk.append(NAME, &[&crc32c::crc32c(&encoded).to_le_bytes()[..], &encoded].concat()).unwrap();
+        let notes = start(&disk, &SeededEntropy::new(1)).unwrap().notes;
+        let alone = [Group::Meta, Group::Shard(ShardId(0))].into();
+        assert_eq!(notes, Notes { alone, ..Notes::default() });
     }
 
     #[test]
@@ -225,7 +290,7 @@ mod tests {
         assert_eq!(read_all(&disk, NAME, BYTES_MAX).unwrap(), bytes);
         disk.remove("wal-00000000000000000001.log").unwrap();
         let identity = start(&disk, &SeededEntropy::new(1)).unwrap();
-        assert_eq!(identity, Identity { disk_id: 5, boots: 8, log: None, cluster: None });
+        assert_eq!(identity, Identity { disk_id: 5, boots: 8, ..Identity::default() });
     }
 
     #[test]

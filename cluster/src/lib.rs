@@ -37,6 +37,7 @@ pub mod propose;
 mod raft;
 mod reconcile;
 pub mod routing;
+mod salvage;
 #[cfg(test)]
 mod scenarios;
 mod shard;

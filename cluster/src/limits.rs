@@ -284,3 +284,6 @@ pub const FENCE_LACKING_MS: u64 = 500;
 pub const REVISION_LACKING_MS: u64 = 3_000;
 /// How often it looks, in milliseconds.
 pub const SURRENDER_LOOK_MS: u64 = 100;
+
+/// Entries of a log that are looked through at a time, from its end, for the group's configuration.
+pub const SURVEY_ENTRIES: u64 = 1_024;

@@ -1,5 +1,6 @@
 //! What operators see of the cluster, and do to it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -35,6 +36,8 @@ impl Handle {
         });
         let groups = roster.groups().map(|(group, record)| {
             let leader = directory.leader(group);
+            let old: BTreeSet<u64> = record.now.voters.difference(&record.meant().voters).copied().collect();
+            let kept = roster.nodes_of(&record.meant().voters);
             GroupReport {
                 shard: match group {
                     Group::Meta => None,
@@ -44,6 +47,7 @@ impl Handle {
                 term: leader.map_or(0, |(_, term)| term),
                 voters: roster.nodes_of(&record.now.voters).into_iter().collect(),
                 learners: roster.nodes_of(&record.now.learners).into_iter().collect(),
+                renewing: roster.nodes_of(&old).intersection(&kept).copied().collect(),
                 target: record.target.as_ref().map(|target| by_node(&roster, target)),
             }
         });

@@ -18,10 +18,10 @@ use crate::groups::{Group, Groups, RaftGroups};
 use crate::handle::{Handle, Inner};
 use crate::home::Home;
 use crate::hosting::Hosting;
-use crate::identity::{self, Belonging, Identity};
+use crate::identity::{self, Belonging, FOUNDER};
 use crate::lease::Tenure;
 use crate::limits::{START_IN_TROUBLE_MS, START_UNLED_MS_MAX};
-use crate::log::{Log, LogOptions, LogPorts};
+use crate::log::{Durability, LogOptions, LogPorts};
 use crate::meta::command::Founding;
 use crate::meta::door::MetaDoor;
 use crate::meta::hearing::Hearing;
@@ -39,6 +39,7 @@ use crate::post::{self, Admission, Local, NearestGrantor, PeerCarrier, PeerServi
 use crate::raft::{ReplicaPorts, Timing};
 use crate::reconcile::{OwnStart, Reconcile};
 use crate::routing::Router;
+use crate::salvage;
 use crate::shard::door::ShardDoor;
 use crate::shard::leader::Surroundings as ShardSurroundings;
 use crate::snapshots::Snapshots;
@@ -102,20 +103,24 @@ pub async fn launch(config: Config, ports: Ports) -> Result<Handle, StartError> 
         Some(belonging) => belonging,
         None => begin(&config.begin, &info, &ports).await?,
     };
-    let options = LogOptions { durability: config.durability, expected: identity.log, ..LogOptions::default() };
     let log_ports = LogPorts {
         disk: Arc::clone(&ports.disk),
         offload: Arc::clone(&ports.offload),
         fatal: Arc::clone(&ports.fatal),
         entropy: Arc::clone(&ports.entropy),
     };
-    let (log, recovery) =
-        Log::open(options, log_ports).await.map_err(|error| failed("the write-ahead log", error.to_string()))?;
     let home = Arc::new(Home::new(identity.clone(), Arc::clone(&ports.disk), Arc::clone(&ports.offload)));
-    let known = Identity { log: Some(log.id()), cluster: Some(belonging.clone()), ..identity.clone() };
-    home.change(|identity| *identity = known)
-        .await
-        .map_err(|error| failed("the disk's identity", error.to_string()))?;
+    let options = LogOptions { durability: config.durability, ..LogOptions::default() };
+    let (log, recovery, mut given_up) = salvage::open_log(&home, options, log_ports).await?;
+    let settled = home.change(|identity| {
+        identity.log = Some(log.id());
+        if identity.cluster.is_none() {
+            let is_founder = belonging.node == FOUNDER;
+            identity.notes.alone = belonging.seats.keys().copied().filter(|_| is_founder).collect();
+            identity.cluster = Some(belonging);
+        }
+    });
+    settled.await.map_err(|error| failed("the disk's identity", error.to_string()))?;
     if let Some(dropped) = recovery.dropped {
         tracing::warn!(?dropped, "the log ended in the middle of a write that was never acknowledged");
     }
@@ -132,9 +137,17 @@ pub async fn launch(config: Config, ports: Ports) -> Result<Handle, StartError> 
         entropy: Arc::clone(&ports.entropy),
         carrier: Arc::new(PeerCarrier(Arc::clone(&ways))),
         timing: Timing::FAST,
+        was_unsynced: identity.notes.unsynced,
         building: Arc::default(),
     };
-    let groups = Arc::new(RaftGroups::new(belonging.node, belonging.seats.clone(), replica_ports));
+    given_up.extend(salvage::give_up_unsynced(&home, &replica_ports).await?);
+    // Whoever starts next has to know before anything is acknowledged.
+    let is_unsynced = config.durability == Durability::Memory;
+    let noted = home.change(|identity| identity.notes.unsynced = is_unsynced);
+    noted.await.map_err(|error| failed("the disk's identity", error.to_string()))?;
+    let belonging = home.identity().await.cluster.expect("settled above");
+    let groups = RaftGroups::new(belonging.node, belonging.seats.clone(), replica_ports);
+    let groups = Arc::new(groups.renewed_by(Arc::clone(&home), given_up));
     let whereabouts = Whereabouts::of(info.clone());
     let hearing = Arc::clone(&whereabouts.hearing);
     let place = Place { founding: belonging.founding, node: belonging.node, whereabouts, ways };
@@ -218,8 +231,13 @@ async fn build(config: &Config, ports: &Ports, groups: Arc<dyn Groups>, place: P
     let around: Vec<_> = around.collect();
     let mut recovered = Vec::new();
     for group in std::iter::once(Group::Meta).chain(router.all().map(Group::Shard)) {
-        if groups.holds(group) {
-            recovered.push(root::recover(group, &*groups, &around).await?);
+        if !groups.holds(group) {
+            continue;
+        }
+        match root::recover(group, &*groups, &around).await {
+            Ok(state) => recovered.push(state),
+            Err(error) if groups.give_up(group, error.to_string()).await => {}
+            Err(error) => return Err(error),
         }
     }
     let (drained_sender, drained) = watch::channel(false);
@@ -313,6 +331,7 @@ fn meet(
         groups: Arc::clone(&groups),
         supervisor: node.supervisor.clone(),
         peers,
+        post: post.clone(),
         directory: Arc::clone(&post.directory),
         unbegun: BTreeSet::new(),
     };

@@ -14,6 +14,7 @@ use proffer_cluster as cluster;
 use proffer_cluster::Handle;
 use proffer_cluster::calls::Changed;
 use proffer_cluster::config::Begin;
+use proffer_cluster::log::Durability;
 use proffer_cluster::ports::clock::Clock;
 use proffer_cluster::ports::disk::Disk;
 use proffer_cluster::ports::memory_disk::MemoryDisk;
@@ -57,6 +58,8 @@ pub struct Composition {
     pub zone: String,
     /// Where state is kept.
     pub storage: Storage,
+    /// What an acknowledgement promises.
+    pub durability: Durability,
     /// Who is let in at first.
     pub access: Access,
 }
@@ -72,6 +75,7 @@ impl Composition {
             begin: Begin::Bootstrap { shards: DEFAULT_SHARDS },
             zone: String::new(),
             storage: Storage::Ephemeral,
+            durability: Durability::Fsync,
             access: Access::Dev,
         }
     }
@@ -193,7 +197,7 @@ async fn recover(
     clock: Arc<SystemClock>,
     entropy: Arc<SystemEntropy>,
 ) -> anyhow::Result<(Handle, Router)> {
-    let Composition { peer, advertise, advertise_peer, begin, zone, storage, access, .. } = composition;
+    let Composition { peer, advertise, advertise_peer, begin, zone, storage, durability, access, .. } = composition;
     let disk: Arc<dyn Disk> = match storage {
         Storage::Directory(path) => {
             Arc::new(FileDisk::open(&path).with_context(|| format!("cannot use {}", path.display()))?)
@@ -215,6 +219,7 @@ async fn recover(
     };
     let config = cluster::Config {
         begin,
+        durability,
         peer_address: advertise_peer.unwrap_or_else(|| advertised(peer, advertise.as_deref())),
         http_address: advertised(address, advertise.as_deref()),
         zone,

@@ -117,6 +117,8 @@ struct Shard {
     term: u64,
     voters: Vec<NodeName>,
     learners: Vec<NodeName>,
+    /// Voters that get a new replica in place of one that was given up.
+    renewing: Vec<NodeName>,
     /// What they are to become, while they are not.
     target: Option<Target>,
 }
@@ -146,6 +148,7 @@ impl From<GroupReport> for Shard {
             term: report.term,
             voters: names(report.voters),
             learners: names(report.learners),
+            renewing: names(report.renewing),
             target,
         }
     }
@@ -276,7 +279,8 @@ fn spare_nodes(report: &ClusterReport) -> usize {
     let is_up = |node: &&u64| report.nodes.iter().any(|known| known.node == **node && known.is_up);
     let spare = |group: &GroupReport| {
         let majority = group.voters.len() / 2 + 1;
-        group.voters.iter().filter(is_up).count().saturating_sub(majority)
+        let votes = |node: &&u64| is_up(node) && !group.renewing.contains(*node);
+        group.voters.iter().filter(votes).count().saturating_sub(majority)
     };
     report.groups.iter().map(spare).min().unwrap_or(0)
 }
@@ -311,9 +315,17 @@ mod tests {
             term: 0,
             voters: voters.to_vec(),
             learners: Vec::new(),
+            renewing: Vec::new(),
             target: None,
         });
         ClusterReport { cluster: 1, node: 1, meta_leader: None, nodes: nodes.collect(), groups: groups.collect() }
+    }
+
+    #[test]
+    fn a_voter_that_is_being_renewed_is_none_to_spare() {
+        let mut report = report(&[true; 3], &[&[1, 2, 3]]);
+        report.groups[0].renewing = vec![2];
+        assert_eq!(spare_nodes(&report), 0);
     }
 
     #[test]

@@ -25,6 +25,7 @@ struct Health {
 /// With `?verbose`.
 pub struct Details {
     reasons: Vec<String>,
+    remarks: Vec<String>,
     catalog_revision: u64,
     shards: u16,
     panics: u64,
@@ -34,8 +35,9 @@ impl Details {
     /// Of a node that answers nothing else yet: for this reason, and those of its cluster if it knows one.
     pub fn unready(reason: &str, status: Option<Status>) -> Self {
         let (revision, shards) = status.as_ref().map_or((0, 0), |status| (status.revision.0, status.shards));
-        let reasons = std::iter::once(reason.to_owned()).chain(status.into_iter().flat_map(|status| status.reasons));
-        Details { reasons: reasons.collect(), catalog_revision: revision, shards, panics: 0 }
+        let (own, remarks) = status.map_or_else(Default::default, |status| (status.reasons, status.remarks));
+        let reasons = std::iter::once(reason.to_owned()).chain(own).collect();
+        Details { reasons, remarks, catalog_revision: revision, shards, panics: 0 }
     }
 }
 
@@ -63,6 +65,7 @@ pub async fn ready(app: Arc<App>, query: Queried) -> Result<Response, Problem> {
     };
     let details = query.flag("verbose")?.then(|| Details {
         reasons: status.reasons,
+        remarks: status.remarks,
         catalog_revision: status.revision.0,
         shards: status.shards,
         panics: app.panics.load(Ordering::Relaxed),

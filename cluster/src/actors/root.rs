@@ -341,6 +341,7 @@ impl RootBody {
             match recovery.await {
                 Ok(Ok(recovered)) => drop(myself.cast(RootMsg::Revive(Box::new(recovered)))),
                 Ok(Err(_)) if !left.holds(group) => {}
+                Ok(Err(error)) if left.give_up(group, error.to_string()).await => {}
                 Ok(Err(error)) => fatal.stop(&error.to_string()),
                 // What cannot be read now cannot be read after a back-off either.
                 Err(panicked) => fatal.stop(&format!("recovering {group} from its log: {panicked}")),

@@ -63,7 +63,7 @@ impl fmt::Display for GroupId {
 pub enum Durability {
     /// The entry is synced: it outlives a power cut.
     Fsync,
-    /// The entry is written: it outlives the process, and not a power cut.
+    /// The entry is written: it outlives the process, and not a power cut. States ([`Log::save_state`]) are synced all the same.
     Memory,
 }
 
@@ -248,6 +248,14 @@ impl Log {
         self.submit(group, first, payloads).await?.await
     }
 
+    /// As [`Log::append_all`], and durable also where entries are not synced as a rule.
+    ///
+    /// # Errors
+    /// As [`Log::append`].
+    pub async fn append_synced(&self, group: GroupId, first: u64, payloads: Vec<Vec<u8>>) -> Result<(), LogError> {
+        self.hand_over(group, first, payloads, true).await?.await
+    }
+
     /// Hands entries to the writer; the future given back resolves when they are durable. Entries submitted one after the
     /// other are written in that order, so a caller can submit the next ones without waiting.
     ///
@@ -259,9 +267,19 @@ impl Log {
         first: u64,
         payloads: Vec<Vec<u8>>,
     ) -> Result<impl Future<Output = Result<(), LogError>> + Send + use<>, LogError> {
+        self.hand_over(group, first, payloads, false).await
+    }
+
+    async fn hand_over(
+        &self,
+        group: GroupId,
+        first: u64,
+        payloads: Vec<Vec<u8>>,
+        is_synced: bool,
+    ) -> Result<impl Future<Output = Result<(), LogError>> + Send + use<>, LogError> {
         let largest = payloads.iter().map(Vec::len).max().unwrap_or(0);
         check_size(largest, LOG_RECORD_BYTES_MAX)?;
-        self.enqueue(Op::Append { group, first, payloads }).await
+        self.enqueue(Op::Append { group, first, payloads, is_synced }).await
     }
 
     /// Keeps a small state for the group (a vote, for example) in place of the one before, and waits until it is durable.

@@ -24,6 +24,8 @@ pub(super) enum Op {
         group: GroupId,
         first: u64,
         payloads: Vec<Vec<u8>>,
+        /// Whatever the durability.
+        is_synced: bool,
     },
     State {
         group: GroupId,
@@ -53,6 +55,15 @@ impl Op {
             Op::State { state, .. } => RECORD_HEADER_BYTES + state.len(),
             Op::Truncate { .. } | Op::Purge { .. } | Op::Destroy { .. } => RECORD_HEADER_BYTES,
             Op::Barrier | Op::Close => 0,
+        }
+    }
+
+    /// Whether it is synced also where nothing else is: who voted for whom and who the members are is never forgotten.
+    fn is_synced(&self) -> bool {
+        match self {
+            Op::Append { is_synced, .. } => *is_synced,
+            Op::State { .. } => true,
+            Op::Truncate { .. } | Op::Purge { .. } | Op::Destroy { .. } | Op::Barrier | Op::Close => false,
         }
     }
 }
@@ -207,6 +218,10 @@ impl Writer {
                 }
             }
         }
+        let is_synced = match self.options.durability {
+            Durability::Fsync => true,
+            Durability::Memory => requests.iter().any(|request| request.op.is_synced()),
+        };
         let mut batch = self.encode(requests);
         if batch.changes.is_empty() {
             for (done, _room) in batch.done {
@@ -218,9 +233,8 @@ impl Writer {
         let name = segment_name(self.active.segment);
         let bytes = std::mem::take(&mut batch.bytes);
         let mut calls: Vec<DiskCall> = vec![append(&name, bytes)];
-        match self.options.durability {
-            Durability::Fsync => calls.push(sync(&name)),
-            Durability::Memory => {}
+        if is_synced {
+            calls.push(sync(&name));
         }
         if let Err(Failure { step, error }) = self.attempt(calls).await {
             let waiting: Vec<_> = batch.done.into_iter().map(|(done, _room)| done).collect();
@@ -235,12 +249,9 @@ impl Writer {
             return Ok(());
         }
         self.active.len += written;
-        match self.options.durability {
-            Durability::Fsync => {
-                self.active.synced = self.active.len;
-                self.active.marked = false;
-            }
-            Durability::Memory => {}
+        if is_synced {
+            self.active.synced = self.active.len;
+            self.active.marked = false;
         }
         self.publish(batch.changes);
         for (done, _room) in batch.done {
@@ -273,7 +284,7 @@ impl Writer {
                 }
             }
             match op {
-                Op::Append { group, first, payloads } => {
+                Op::Append { group, first, payloads, .. } => {
                     for (index, payload) in (first..).zip(&payloads) {
                         write(group, index, Kind::Entry, payload, Vec::new());
                     }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::calls::{Changed, Operation};
 use crate::error::Error;
+use crate::group::Group;
 use crate::lease::{Grant, Renew, Report};
 use crate::limits::ENTRY_OVERHEAD_BYTES;
 use crate::meta::roster::{Configured, NodeInfo};
@@ -42,6 +43,8 @@ pub(crate) enum MetaAsk {
     Over { accounts: Vec<AccountId>, reply: Reply<u64> },
     /// Admit a node, or learn of another start of one.
     Enroll { info: NodeInfo, reply: Reply<Verdict<Enrolled>> },
+    /// Give a node new replicas in place of those that it has given up: of which groups, and through which one.
+    Replace { disk: u128, given_up: BTreeMap<Group, u64>, reply: Reply<Verdict<Enrolled>> },
     /// A group's leader reports its members.
     Configured(Configured),
     /// What an operator wants. The answer is what it comes to, in words.
@@ -70,6 +73,7 @@ impl MetaAsk {
             | MetaAsk::Over { .. }
             | MetaAsk::Everywhere { .. }
             | MetaAsk::Enroll { .. }
+            | MetaAsk::Replace { .. }
             | MetaAsk::Operate { .. } => 0,
         }
     }
@@ -80,7 +84,7 @@ impl MetaAsk {
             MetaAsk::Change { reply, .. } => drop(reply.send(Err(error))),
             MetaAsk::Budget { reply, .. } => drop(reply.send(Err(error))),
             MetaAsk::Over { reply, .. } => drop(reply.send(Err(error))),
-            MetaAsk::Enroll { reply, .. } => drop(reply.send(Err(error))),
+            MetaAsk::Enroll { reply, .. } | MetaAsk::Replace { reply, .. } => drop(reply.send(Err(error))),
             MetaAsk::Operate { reply, .. } => drop(reply.send(Err(error))),
             MetaAsk::Everywhere { reply, .. } => drop(reply.send(Err(error))),
             // Whoever leads the group says it again.

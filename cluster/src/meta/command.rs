@@ -1,6 +1,6 @@
 //! The log entries of the meta group.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
 
 use bincode::{Decode, Encode};
@@ -79,6 +79,13 @@ pub enum MetaOp {
     Forget {
         /// Which node.
         node: u64,
+    },
+    /// Give a node new replicas in place of those that it has given up.
+    Replace {
+        /// The node's disk.
+        disk: u128,
+        /// Of which groups, and through which replica.
+        given_up: BTreeMap<Group, u64>,
     },
 }
 
@@ -173,7 +180,7 @@ mod tests {
             http_address: "b:2".to_owned(),
             zone: "z".to_owned(),
         };
-        let golden: [(MetaOp, &[u8]); 9] = [
+        let golden: [(MetaOp, &[u8]); 10] = [
             (
                 MetaOp::Found(Founding { secret: [9; 16], shards: 16 }),
                 &[0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 16],
@@ -195,6 +202,7 @@ mod tests {
             (MetaOp::Configured(Configured { group, members, at, targets: 7 }), &[7, 1, 1, 1, 2, 1, 3, 4, 5, 6, 7]),
             (MetaOp::SetStanding { node: 3, standing: NodeStanding::Draining }, &[8, 3, 1]),
             (MetaOp::Forget { node: 3 }, &[9, 3]),
+            (MetaOp::Replace { disk: 3, given_up: [(group, 9)].into() }, &[10, 3, 1, 1, 1, 9]),
         ];
         for (op, bytes) in golden {
             let leader = Leader { term: 7, replica: 3 };

@@ -54,7 +54,7 @@ pub(super) enum Errand {
 
 /// Something asked, that is not proposed yet.
 enum Asked {
-    Enroll(NodeInfo, Reply<Verdict<Enrolled>>, Room),
+    Enroll(MetaOp, Reply<Verdict<Enrolled>>, Room),
     Report(Configured, Room),
     Operate(Operation, Reply<Verdict<String>>, Room),
 }
@@ -106,8 +106,9 @@ impl Keeper {
         self.settled = None;
     }
 
-    pub(super) fn enroll(&mut self, info: NodeInfo, reply: Reply<Verdict<Enrolled>>, room: Room) {
-        self.asked.push_back(Asked::Enroll(info, reply, room));
+    /// A node says what it is, or what it holds no more.
+    pub(super) fn enroll(&mut self, op: MetaOp, reply: Reply<Verdict<Enrolled>>, room: Room) {
+        self.asked.push_back(Asked::Enroll(op, reply, room));
     }
 
     pub(super) fn report(&mut self, report: Configured, room: Room) {
@@ -139,7 +140,7 @@ impl Keeper {
     /// The next thing asked, as commands that go into one entry; those who wait for nothing more are answered.
     pub(super) fn next_asked(&mut self, roster: &Roster) -> Option<Vec<(MetaOp, Errand)>> {
         Some(match self.asked.pop_front()? {
-            Asked::Enroll(info, reply, room) => vec![(MetaOp::Enroll(info), Errand::Enroll(reply, room))],
+            Asked::Enroll(op, reply, room) => vec![(op, Errand::Enroll(reply, room))],
             Asked::Report(report, _room) => {
                 let record = roster.group(report.group);
                 let is_news = record.is_some_and(|record| is_news(record, &report));

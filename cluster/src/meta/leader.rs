@@ -438,7 +438,8 @@ impl MetaLeader {
                 | MetaOp::Retarget { .. }
                 | MetaOp::Configured(_)
                 | MetaOp::SetStanding { .. }
-                | MetaOp::Forget { .. },
+                | MetaOp::Forget { .. }
+                | MetaOp::Replace { .. },
                 _,
             ) => {}
         }
@@ -606,7 +607,10 @@ impl MetaLeader {
                 let over = accounts.iter().filter_map(|id| ledger.account(*id)).map(|account| account.over_by());
                 let _ = reply.send(Ok(over.sum()));
             }
-            MetaAsk::Enroll { info, reply } => self.keeper.enroll(info, reply, room),
+            MetaAsk::Enroll { info, reply } => self.keeper.enroll(MetaOp::Enroll(info), reply, room),
+            MetaAsk::Replace { disk, given_up, reply } => {
+                self.keeper.enroll(MetaOp::Replace { disk, given_up }, reply, room);
+            }
             MetaAsk::Configured(report) => self.keeper.report(report, room),
             MetaAsk::Operate { operation, reply } => self.keeper.operate(operation, reply, room),
             MetaAsk::Everywhere { revision, reply } => self.leasing.everywhere(revision, reply, room),

@@ -156,6 +156,12 @@ impl MetaState {
                     Err(reason) => MetaOutcome::Barred(reason),
                 }
             }
+            MetaOp::Replace { disk, given_up } => {
+                match self.arrange(|roster| roster.replace(*disk, given_up, position.index)) {
+                    Ok((node, replica)) => MetaOutcome::Enrolled { node, replica },
+                    Err(reason) => MetaOutcome::Barred(reason),
+                }
+            }
             MetaOp::Retarget { group, voters, learners, leader, pinned } => told_or_barred(
                 self.arrange(|roster| roster.retarget(*group, voters, learners, (*leader, *pinned), position.index)),
             ),

@@ -12,7 +12,7 @@ use super::message::{Answer, ToMeta, ToShard};
 use crate::error::Error;
 use crate::handle::answered;
 use crate::lease::{Grantor, LocalGrantor};
-use crate::meta::ask::{Enrolled, MetaAsk};
+use crate::meta::ask::{Enrolled, MetaAsk, Verdict};
 use crate::meta::door::MetaDoor;
 use crate::ports::offload::{self, Offload};
 use crate::shard::ask::{Ask, Lane, Notice, ReadAsk, Reply, WriteAsk};
@@ -108,10 +108,12 @@ impl Local {
             ToMeta::Enroll(info) => {
                 let (reply, answer) = oneshot::channel();
                 self.meta.send(MetaAsk::Enroll { info, reply })?;
-                Ok(match answered(deadline, answer).await? {
-                    Ok(Enrolled { node, replica }) => Answer::Enrolled { node, replica },
-                    Err(reason) => Answer::Barred(reason),
-                })
+                answered(deadline, answer).await.map(enrolled)
+            }
+            ToMeta::Replace { disk, given_up } => {
+                let (reply, answer) = oneshot::channel();
+                self.meta.send(MetaAsk::Replace { disk, given_up, reply })?;
+                answered(deadline, answer).await.map(enrolled)
             }
             ToMeta::Configured(report) => {
                 self.meta.send(MetaAsk::Configured(report))?;
@@ -142,6 +144,13 @@ impl Local {
                 answered(deadline, answer).await.map(|()| Answer::Heard)
             }
         }
+    }
+}
+
+fn enrolled(verdict: Verdict<Enrolled>) -> Answer {
+    match verdict {
+        Ok(Enrolled { node, replica }) => Answer::Enrolled { node, replica },
+        Err(reason) => Answer::Barred(reason),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What nodes say to each other for the cluster's own sake, and the bytes of it. Versioned by the peers' protocol, like all they say.
 
+use std::collections::BTreeMap;
+
 use bincode::{Decode, Encode};
 use proffer_engine::budget::escrow::EscrowReport;
 use proffer_engine::catalog::Command;
@@ -12,6 +14,7 @@ use crate::calls::Changed;
 use crate::calls::Operation;
 use crate::directory::Claim;
 use crate::error::Error;
+use crate::group::Group;
 use crate::lease::{Grant, Renew, Report};
 use crate::meta::ask::LedgerRow;
 use crate::meta::roster::{Configured, NodeInfo};
@@ -57,6 +60,8 @@ pub(crate) enum ToMeta {
     Budget { tenant: TenantId, offer: OfferKey },
     /// A node joins, or has started again.
     Enroll(NodeInfo),
+    /// A node has given up what it held of groups, through these replicas.
+    Replace { disk: u128, given_up: BTreeMap<Group, u64> },
     /// A group's leader says how its members stand. Safe to lose.
     Configured(Configured),
     /// What an operator wants.

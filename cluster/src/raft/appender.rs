@@ -18,8 +18,8 @@ use crate::log::{GroupId, Log, LogError};
 
 /// One operation.
 pub(super) enum Op {
-    /// Append entries with ascending indices; whoever waits is told when they are durable.
-    Append { first: u64, payloads: Vec<Vec<u8>>, flushed: IOFlushed<Types> },
+    /// Append entries with ascending indices; whoever waits is told when they are durable. `is_synced`: whatever the log's durability.
+    Append { first: u64, payloads: Vec<Vec<u8>>, is_synced: bool, flushed: IOFlushed<Types> },
     /// Drop the entries from an index on.
     Truncate { from: u64, done: oneshot::Sender<io::Result<()>> },
     /// Keep the head.
@@ -36,7 +36,7 @@ pub(super) struct Appender {
 
 /// One write to the log.
 enum Write {
-    Append(u64, Vec<Vec<u8>>),
+    Append(u64, Vec<Vec<u8>>, bool),
     Truncate(u64),
     Head(Vec<u8>),
     Purge(u64),
@@ -84,7 +84,9 @@ impl Task {
                 },
             };
             match op {
-                Op::Append { first, payloads, flushed } => self.append(first, payloads, flushed).await,
+                Op::Append { first, payloads, is_synced, flushed } => {
+                    self.append(first, payloads, is_synced, flushed).await;
+                }
                 Op::Truncate { from, done } => {
                     let _ = done.send(self.patiently(Write::Truncate(from)).await);
                 }
@@ -103,25 +105,26 @@ impl Task {
         }
     }
 
-    async fn append(&mut self, first: u64, mut payloads: Vec<Vec<u8>>, flushed: IOFlushed<Types>) {
+    async fn append(&mut self, first: u64, mut payloads: Vec<Vec<u8>>, mut is_synced: bool, flushed: IOFlushed<Types>) {
         let mut waiting = vec![flushed];
         let mut bytes: usize = payloads.iter().map(Vec::len).sum();
         while let Ok(op) = self.queue.try_recv() {
-            let Op::Append { first: at, payloads: more, flushed } = op else {
+            let Op::Append { first: at, payloads: more, is_synced: also, flushed } = op else {
                 self.next = Some(op);
                 break;
             };
             let more_bytes: usize = more.iter().map(Vec::len).sum();
             if at != first + payloads.len() as u64 || bytes + more_bytes > LOG_BATCH_BYTES_MAX / 2 {
-                self.next = Some(Op::Append { first: at, payloads: more, flushed });
+                self.next = Some(Op::Append { first: at, payloads: more, is_synced: also, flushed });
                 break;
             }
             bytes += more_bytes;
+            is_synced |= also;
             payloads.extend(more);
             waiting.push(flushed);
         }
         let next = first + payloads.len() as u64;
-        let result = self.patiently(Write::Append(first, payloads)).await;
+        let result = self.patiently(Write::Append(first, payloads, is_synced)).await;
         if result.is_ok() {
             self.recent.lock().expect("no holder panics").durable(next);
         }
@@ -136,7 +139,8 @@ impl Task {
         loop {
             let (log, group) = (&self.log, self.group);
             let result = match &write {
-                Write::Append(first, payloads) => log.append_all(group, *first, payloads.clone()).await,
+                Write::Append(first, payloads, false) => log.append_all(group, *first, payloads.clone()).await,
+                Write::Append(first, payloads, true) => log.append_synced(group, *first, payloads.clone()).await,
                 Write::Truncate(from) => log.truncate(group, *from).await,
                 Write::Head(head) => log.save_state(group, head.clone()).await,
                 Write::Purge(through) => log.purge(group, *through).await,

@@ -3,7 +3,7 @@
 //! `types` is what openraft is configured with, `stored` the bytes of it; `store` (with `appender` and `recent`) keeps a replica's log
 //! and vote in the node's write-ahead log, `machine` stands between openraft and the actor that is the state machine, `replica`
 //! runs one member of a group, and `port` is its propose port. `network` turns openraft's messages into `wire` messages for the
-//! other members, `receiving` answers theirs; `members` changes who they are, `hand_over` who leads.
+//! other members, `receiving` answers theirs; `members` changes who they are, `hand_over` who leads; `survey` tells what a replica left.
 
 mod appender;
 mod hand_over;
@@ -16,6 +16,7 @@ mod recent;
 mod replica;
 mod store;
 mod stored;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -27,6 +28,7 @@ pub(crate) use members::{Members, Step, StepError};
 pub(crate) use network::{Carrier, Unreached};
 pub(crate) use port::Port;
 pub(crate) use replica::{Found, Replica, ReplicaPorts, Timing};
+pub(crate) use survey::is_indispensable;
 pub(crate) use types::{Commands, Results, Seat};
 pub(crate) use wire::{RaftAnswer, RaftMessage};
 

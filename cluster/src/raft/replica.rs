@@ -54,6 +54,8 @@ pub(crate) struct ReplicaPorts {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) carrier: Arc<dyn Carrier>,
     pub(crate) timing: Timing,
+    /// What a run before this one wrote last may have gone with the power.
+    pub(crate) was_unsynced: bool,
     /// One snapshot at a time is written on a node.
     pub(crate) building: Arc<AsyncMutex<()>>,
 }
@@ -110,15 +112,15 @@ impl Replica {
         {
             // Nobody else can have sent it: it was made here, after all that is in it was written here.
             let is_own = snapshot.last_membership.nodes().count() <= 1;
-            match log.durability() {
-                Durability::Fsync if is_own => {
+            match (log.durability(), ports.was_unsynced) {
+                (Durability::Fsync, false) if is_own => {
                     return Err(io::Error::other(format!(
                         "the snapshot ends at entry {}, and the log before entry {next}: a part of it is missing",
                         last.index
                     )));
                 }
-                Durability::Fsync => {}
-                Durability::Memory => tracing::warn!(
+                (Durability::Fsync, false) => {}
+                (Durability::Memory, _) | (_, true) => tracing::warn!(
                     replica = id,
                     snapshot = last.index,
                     next,
@@ -430,7 +432,7 @@ impl Replica {
     }
 }
 
-fn shelf(id: u64, ports: &ReplicaPorts) -> Shelf {
+pub(super) fn shelf(id: u64, ports: &ReplicaPorts) -> Shelf {
     Shelf {
         group: GroupId(id),
         snapshots: ports.snapshots.clone(),

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use super::appender::{Appender, Op};
 use super::recent::Recent;
 use super::stored::{Head, decode_entry, encode_entry};
-use super::types::{Entry, LogId, Types, Vote};
+use super::types::{Entry, LogId, Payload, Types, Vote};
 use crate::limits::{APPEND_BYTES_MAX, RECENT_BYTES_MAX};
 use crate::log::{GroupId, Log};
 
@@ -234,6 +234,8 @@ impl RaftLogStorage<Types> for Store {
             return Ok(());
         };
         let payloads: Vec<Vec<u8>> = entries.iter().map(encode_entry).collect();
+        // Who the members are is not forgotten with the power: whoever has forgotten it could take itself for the only one.
+        let is_synced = entries.iter().any(|entry| matches!(entry.payload, Payload::Membership(_)));
         {
             // They can be read from here on: openraft does so before they are durable.
             let mut recent = self.recent();
@@ -246,7 +248,7 @@ impl RaftLogStorage<Types> for Store {
             }
             known.last = recent.last();
         }
-        self.appender.hand_over(Op::Append { first, payloads, flushed: callback }).await
+        self.appender.hand_over(Op::Append { first, payloads, is_synced, flushed: callback }).await
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {

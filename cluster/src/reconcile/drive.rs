@@ -107,7 +107,10 @@ impl Drive {
             Doing::Nothing => Ok(RECONCILE_IDLE_MS),
             Doing::Wait => Ok(RECONCILE_MS),
             Doing::Step(step) => {
-                if let Step::AddLearners(_) = step {
+                // Without its replica of the meta group a node does not hear of any other: that one waits for nobody.
+                if let Step::AddLearners(_) = step
+                    && self.group != Group::Meta
+                {
                     let Ok(permit) = Arc::clone(&around.bulk).try_acquire_owned() else { return Ok(RECONCILE_MS) };
                     self.filling = Some((permit, Instant::now()));
                 }

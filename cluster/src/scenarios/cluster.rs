@@ -11,12 +11,13 @@ use tokio::time::{Instant, sleep, timeout};
 use super::world::*;
 use crate::calls::{Place, ProfileWrite};
 use crate::config::{Begin, Config};
-use crate::error::Error;
+use crate::error::{Error, StartError};
 use crate::handle::Handle;
 use crate::identity;
+use crate::log::Durability;
 use crate::ports::memory_disk::MemoryDisk;
 use crate::ports::memory_network::MemoryNetwork;
-use crate::start::{Ports, start};
+use crate::start::{Ports, launch};
 
 const SHARDS: u16 = 3;
 
@@ -25,8 +26,11 @@ pub(super) struct Cluster {
     pub(super) network: MemoryNetwork,
     pub(super) nodes: Vec<Handle>,
     pub(super) clocks: Vec<Arc<OddClock>>,
-    disks: Vec<Arc<MemoryDisk>>,
+    pub(super) disks: Vec<Arc<MemoryDisk>>,
     starts: usize,
+    pub(super) durability: Durability,
+    /// Nodes that have crashed.
+    down: BTreeSet<usize>,
 }
 
 pub(super) fn address(node: usize) -> String {
@@ -36,6 +40,11 @@ pub(super) fn address(node: usize) -> String {
 impl Cluster {
     /// So many nodes, each of which has joined the first; everything is where it should be.
     pub(super) async fn of(name: &'static str, nodes: usize) -> Self {
+        Self::with(name, nodes, Durability::Fsync).await
+    }
+
+    /// As [`Cluster::of`], under another promise.
+    pub(super) async fn with(name: &'static str, nodes: usize, durability: Durability) -> Self {
         let mut cluster = Cluster {
             name,
             network: MemoryNetwork::new(),
@@ -43,6 +52,8 @@ impl Cluster {
             clocks: Vec::new(),
             disks: Vec::new(),
             starts: 0,
+            durability,
+            down: BTreeSet::new(),
         };
         for _ in 0..nodes {
             cluster.add().await;
@@ -59,20 +70,54 @@ impl Cluster {
         self.nodes.push(node);
     }
 
+    /// Ends a node: with `power`, what it wrote and did not sync stays, as after a kill; without, it is lost.
+    pub(super) async fn crash(&mut self, number: usize, power: bool) {
+        let others: Vec<String> = (1..=self.nodes.len()).filter(|other| *other != number).map(address).collect();
+        others.iter().for_each(|other| self.network.cut(&address(number), other));
+        let disk = self.disks[number - 1].copy();
+        if !power {
+            disk.cut_power(|_, _| 0);
+        }
+        self.nodes[number - 1].shutdown().await;
+        others.iter().for_each(|other| self.network.heal(&address(number), other));
+        self.disks[number - 1] = Arc::new(disk);
+        self.down.insert(number);
+    }
+
+    /// Starts a node that has crashed, on what its disk holds.
+    pub(super) async fn revive(&mut self, number: usize) {
+        self.nodes[number - 1] = self.start(number, address(number)).await;
+        self.down.remove(&number);
+    }
+
     /// Starts a node at an address, on what its disk holds.
-    async fn start(&mut self, number: usize, at: String) -> Handle {
+    pub(super) async fn start(&mut self, number: usize, at: String) -> Handle {
+        self.try_to_start(number, at).await.unwrap()
+    }
+
+    /// As [`Cluster::start`], which may be refused.
+    pub(super) async fn try_to_start(&mut self, number: usize, at: String) -> Result<Handle, StartError> {
         let begin = match number {
             1 => Begin::Bootstrap { shards: SHARDS },
             _ => Begin::Join(vec![address(1)]),
         };
         self.starts += 1;
         let node = format!("{}-{number}-{}", self.name, self.starts);
-        let config = Config { begin, node, peer_address: at.clone(), ..Config::default() };
+        let durability = self.durability;
+        let config = Config { begin, node, durability, peer_address: at.clone(), ..Config::default() };
         let (ports, _) = ports(Arc::clone(&self.disks[number - 1]) as _, self.starts as u64);
         let clock = Arc::clone(&self.clocks[number - 1]);
         let ports = Ports { network: Arc::new(self.network.host(&at)), clock, ..ports };
-        let started = timeout(Duration::from_secs(60), start(config, ports)).await;
-        started.expect("it starts").unwrap()
+        let node = timeout(Duration::from_secs(60), launch(config, ports)).await.expect("it begins")?;
+        if timeout(Duration::from_secs(60), node.settled()).await.is_err() {
+            panic!(
+                "node {number} does not start: {:?}\n{:#?}\n{:#?}",
+                node.status(),
+                node.report(),
+                self.nodes[0].report()
+            );
+        }
+        Ok(node)
     }
 
     pub(super) fn node(&self, number: usize) -> &Handle {
@@ -92,7 +137,7 @@ impl Cluster {
     }
 
     /// Waits until every shard has as many replicas as there can be, and nothing is to be changed.
-    async fn settle(&self, nodes: usize) {
+    pub(super) async fn settle(&self, nodes: usize) {
         let voters = if nodes < 3 { 1 } else { 3 };
         let is_settled = |handle: &Handle| {
             let report = handle.report();
@@ -127,9 +172,9 @@ impl Cluster {
             let place = entry.place(&tenant(), &customer(number));
             let result = match place {
                 Place::Here => deed(entry).await,
-                Place::At(node) => match self.nodes.iter().find(|handle| handle.report().node == node) {
-                    Some(handle) => deed(handle).await,
-                    None => Err(Error::NotLed { reason: "gone".to_owned() }),
+                Place::At(node) => match self.nodes.iter().zip(1..).find(|(handle, _)| handle.report().node == node) {
+                    Some((handle, number)) if !self.down.contains(&number) => deed(handle).await,
+                    Some(_) | None => Err(Error::NotLed { reason: "gone".to_owned() }),
                 },
                 Place::Nowhere => Err(Error::NotLed { reason: "nobody".to_owned() }),
             };

@@ -239,6 +239,7 @@ impl Kept {
                 entropy: ports.entropy,
                 carrier: Arc::new(PeerCarrier(Ways::default())),
                 timing: Timing::FAST,
+                was_unsynced: false,
                 building: Arc::default(),
             },
         );

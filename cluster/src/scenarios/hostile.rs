@@ -79,6 +79,14 @@ impl Groups for HostileGroups {
         Box::pin(async { Ok(()) })
     }
 
+    fn give_up(&self, _: Group, _: String) -> Pending<'_, bool> {
+        Box::pin(async { false })
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn holds(&self, _: Group) -> bool {
         true
     }

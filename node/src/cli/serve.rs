@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 
 use proffer_cluster::config::Begin;
 use proffer_cluster::limits::SHARDS_MAX;
+use proffer_cluster::log::Durability;
 
 use crate::compose::{Access, Composition, DEFAULT_SHARDS, DEV_KEY, Node, Storage};
 
@@ -41,6 +42,10 @@ pub struct ServeArgs {
     /// Directory of this node's log and snapshots; made if missing, used by one node at a time.
     #[arg(long, default_value = "proffer-data", conflicts_with = "ephemeral")]
     pub data: PathBuf,
+    /// What an acknowledgement promises: that most of a shard's nodes have synced it, or only that they have it in memory; then each start
+    /// of a node of a cluster begins with what the others have.
+    #[arg(long, value_enum, default_value = "fsync")]
+    pub durability: DurabilityArg,
     /// Keep everything in memory only: a restart begins empty.
     #[arg(long)]
     pub ephemeral: bool,
@@ -50,6 +55,24 @@ pub struct ServeArgs {
     /// File with the secret of tenant `default`'s administrator key, at least 32 characters; needed without --dev or --join.
     #[arg(long, env = "PROFFER_ADMIN_KEY_FILE", value_name = "FILE")]
     pub admin_key_file: Option<PathBuf>,
+}
+
+/// See [`ServeArgs::durability`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum DurabilityArg {
+    /// Synced by a majority.
+    Fsync,
+    /// In the memory of a majority.
+    Memory,
+}
+
+impl From<DurabilityArg> for Durability {
+    fn from(arg: DurabilityArg) -> Self {
+        match arg {
+            DurabilityArg::Fsync => Durability::Fsync,
+            DurabilityArg::Memory => Durability::Memory,
+        }
+    }
 }
 
 /// A node's port for others lies so far above that of its HTTP interface.
@@ -133,6 +156,7 @@ impl ServeArgs {
             begin: self.begin()?,
             zone: self.zone.clone(),
             storage: self.storage(),
+            durability: self.durability.into(),
         })
     }
 

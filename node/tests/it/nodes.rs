@@ -1,6 +1,7 @@
 //! A cluster of `proffer serve` processes on loopback, each of which can be killed, stopped and started again.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub struct Nodes {
     running: Vec<Option<Node>>,
     addresses: Vec<[SocketAddr; 2]>,
     shards: u16,
+    /// What all of them are told besides.
+    options: &'static [&'static str],
     directory: TempDir,
     _alone: MutexGuard<'static, ()>,
 }
@@ -37,10 +40,15 @@ pub struct Nodes {
 impl Nodes {
     /// So many nodes with so many shards, whole.
     pub async fn start(count: usize, shards: u16) -> Nodes {
+        Nodes::with(count, shards, &[]).await
+    }
+
+    /// As [`Nodes::start`], each with these options.
+    pub async fn with(count: usize, shards: u16, options: &'static [&'static str]) -> Nodes {
         let _alone = ALONE.lock().await;
         let directory = tempfile::tempdir().expect("a temporary directory");
         let addresses = addresses(0, NODES_MAX).await.expect("there are free ports");
-        let mut nodes = Nodes { running: Vec::new(), addresses, shards, directory, _alone };
+        let mut nodes = Nodes { running: Vec::new(), addresses, shards, options, directory, _alone };
         for _ in 0..count {
             nodes.add();
         }
@@ -70,11 +78,24 @@ impl Nodes {
         }
     }
 
+    /// Where a node keeps its data.
+    pub fn data(&self, number: usize) -> PathBuf {
+        self.directory.path().join(format!("n{number}"))
+    }
+
+    /// What `/readyz?verbose` of a node remarks.
+    pub async fn remarks(&self, number: usize) -> Vec<String> {
+        let url = format!("http://{}/readyz?verbose", self.addresses[number][0]);
+        let said: Value = reqwest::get(url).await.expect("it runs").json().await.expect("it answers in JSON");
+        let remarks = said["details"]["remarks"].as_array().cloned().unwrap_or_default();
+        remarks.iter().map(|remark| remark.as_str().unwrap_or_default().to_owned()).collect()
+    }
+
     fn begin(&self, number: usize) -> Starting {
         let [listen, peer] = self.addresses[number];
         let mut command = Command::new(BINARY);
         command.args(["serve", "--dev", "--listen", &listen.to_string(), "--peer", &peer.to_string(), "--data"]);
-        command.arg(self.directory.path().join(format!("n{number}")));
+        command.arg(self.data(number)).args(self.options);
         if number == 0 {
             command.args(["--shards", &self.shards.to_string()]);
         } else {

@@ -1,7 +1,7 @@
 //! What entries do to the roster. Each change is made wholly, or refused with words and not at all: whoever calls keeps the roster as it
 //! was then.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Configured, GroupRecord, Members, NodeInfo, NodeRecord, NodeStanding, ReplicaRecord, Roster};
 use crate::group::Group;
@@ -113,6 +113,47 @@ impl Roster {
             self.replicas.insert(replica, ReplicaRecord { group, node });
             replica
         })
+    }
+
+    /// Gives the node of a disk a new replica in place of each that it has given up and is still meant to hold: `given_up` says of each
+    /// group through which one. They leave as all do, once the group's leader reports a configuration without them. Gives the node's id
+    /// and its replica of the meta group. Said again, nothing more comes of it.
+    ///
+    /// # Errors
+    /// If nothing could be replaced, because the groups had no other voter: without their data they cannot go on.
+    pub(crate) fn replace(
+        &mut self,
+        disk: u128,
+        given_up: &BTreeMap<Group, u64>,
+        index: u64,
+    ) -> Result<(u64, u64), String> {
+        let node = self.node_of_disk(disk).ok_or("no node of the cluster has this disk")?;
+        let (mut replaced, mut alone) = (0, None);
+        for (old, group) in self.given_up(node, given_up).collect::<Vec<_>>() {
+            let record = &self.groups[&group];
+            let is_alone = |members: &Members| members.voters.iter().eq([&old]);
+            if is_alone(&record.now) || is_alone(record.meant()) {
+                alone = Some((group, old));
+                continue;
+            }
+            let new = self.next_id(index);
+            self.replicas.insert(new, ReplicaRecord { group, node });
+            let record = self.groups.get_mut(&group).expect("looked up above");
+            let in_place = |replicas: &BTreeSet<u64>| {
+                replicas.iter().map(|replica| if *replica == old { new } else { *replica }).collect()
+            };
+            let meant = record.meant();
+            let target = Members { voters: in_place(&meant.voters), learners: in_place(&meant.learners) };
+            record.aim(target);
+            replaced += 1;
+        }
+        match (replaced, alone) {
+            (0, Some((group, old))) => Err(format!("{group} has no voter but replica {old}, which was given up")),
+            (_, _) => {
+                let replica = self.replica_on(Group::Meta, node);
+                Ok((node, replica.ok_or_else(|| format!("node {node} is being removed"))?))
+            }
+        }
     }
 
     /// Books what a group's leader reports. Replicas that are neither in that configuration nor wanted leave, if the leader knew of

@@ -168,9 +168,17 @@ impl Roster {
         self.replicas.iter().filter(on_node).map(|(replica, record)| (*replica, record.group))
     }
 
-    /// A group's replica on a node: never more than one. O(replicas).
+    /// A group's replica on a node: the newest, while one that was given up has not left yet. O(replicas).
     pub fn replica_on(&self, group: Group, node: u64) -> Option<u64> {
-        self.replicas_of(node).find(|(_, of)| *of == group).map(|(replica, _)| replica)
+        self.replicas_of(node).filter(|(_, of)| *of == group).last().map(|(replica, _)| replica)
+    }
+
+    /// The replicas that are meant to be on a node and that it has given up: `given_up` says of each group through which one. O(replicas).
+    pub fn given_up(&self, node: u64, given_up: &BTreeMap<Group, u64>) -> impl Iterator<Item = (u64, Group)> {
+        self.replicas_of(node).filter(|(replica, group)| {
+            let is_meant = self.groups.get(group).is_some_and(|record| record.meant().contains(*replica));
+            is_meant && given_up.get(group).is_some_and(|newest| replica <= newest)
+        })
     }
 
     /// Where a replica lives.

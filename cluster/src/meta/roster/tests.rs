@@ -159,6 +159,57 @@ fn a_leader_that_knew_an_older_target_only_is_not_judged_by_the_newest_one() {
 }
 
 #[test]
+fn what_a_node_has_given_up_is_replaced_on_it_once_and_leaves_when_the_leader_says_so() {
+    let mut roster = founded(2);
+    let (two, meta) = roster.enroll(&says(102, 1), 2, 5).unwrap();
+    let (three, _) = roster.enroll(&says(103, 1), 2, 5).unwrap();
+    for group in [SHARD, Group::Shard(ShardId(1))] {
+        roster.retarget(group, &set([1, two, three]), &set([]), (None, false), 6).unwrap();
+        roster.configure(&as_meant(&roster, group, 7)).unwrap();
+    }
+    roster.configure(&as_meant(&roster, Group::Meta, 7)).unwrap();
+    let held = |roster: &Roster| roster.replicas_of(two).collect::<Vec<_>>();
+    let olds = held(&roster);
+    let given_up: BTreeMap<Group, u64> = olds.iter().map(|(replica, group)| (*group, *replica)).collect();
+    assert!(roster.replace(999, &given_up, 9).unwrap_err().contains("no node"));
+    assert_eq!(roster.replace(103, &given_up, 9).map(|(node, _)| node), Ok(three));
+    assert_eq!(held(&roster), olds, "each node speaks for itself");
+    let (node, new) = roster.replace(102, &given_up, 9).unwrap();
+    assert_eq!((node, roster.replica_on(Group::Meta, two)), (two, Some(new)));
+    assert!(new > meta && roster.group(Group::Meta).unwrap().meant().learners.contains(&new));
+    assert_eq!(held(&roster).len(), 6, "the old ones are members still");
+    let target = roster.group(SHARD).unwrap().target.clone().unwrap();
+    let newest = roster.replica_on(SHARD, two).unwrap();
+    assert!(target.voters.contains(&newest) && !target.voters.contains(&given_up[&SHARD]) && target.voters.len() == 3);
+    let once = roster.clone();
+    assert_eq!(roster.replace(102, &given_up, 10), Ok((two, new)));
+    assert_eq!(roster, once, "said twice");
+    roster.retarget(SHARD, &set([1, two, three]), &set([]), (Some(two), false), 11).unwrap();
+    assert_eq!(roster.group(SHARD).unwrap().target.as_ref().map(|target| &target.voters), Some(&target.voters));
+    // It was started again before the new ones were taken in: these are given up too.
+    let again: BTreeMap<Group, u64> = [(SHARD, newest)].into();
+    roster.replace(102, &again, 12).unwrap();
+    assert!(roster.replica_on(SHARD, two).unwrap() > newest);
+    roster.configure(&as_meant(&roster, SHARD, 20)).unwrap();
+    assert!(roster.has_left(given_up[&SHARD]) && roster.has_left(newest));
+    assert_eq!(roster.group(SHARD).unwrap().now.voters.len(), 3);
+}
+
+#[test]
+fn a_group_is_not_asked_to_go_on_without_its_only_voter() {
+    let mut roster = founded(1);
+    let (two, _) = roster.enroll(&says(102, 1), 1, 5).unwrap();
+    roster.retarget(SHARD, &set([1]), &set([two]), (None, false), 6).unwrap();
+    roster.configure(&as_meant(&roster, SHARD, 7)).unwrap();
+    let before = roster.clone();
+    assert!(roster.replace(101, &[(SHARD, 2)].into(), 8).unwrap_err().contains("no voter but replica 2"));
+    assert_eq!(roster, before);
+    let learner = roster.replica_on(SHARD, two).unwrap();
+    roster.replace(102, &[(SHARD, learner)].into(), 9).unwrap();
+    assert_eq!(roster.group(SHARD).unwrap().meant().learners, set([9 * 65_536]));
+}
+
+#[test]
 fn a_removed_node_is_forgotten_when_it_holds_nothing_and_never_comes_back() {
     let mut roster = founded(1);
     let (node, replica) = roster.enroll(&says(102, 1), 1, 5).unwrap();

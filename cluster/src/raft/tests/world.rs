@@ -183,7 +183,16 @@ impl Group {
         host.log = Some(log.clone());
         let snapshots = Snapshots::open(Arc::<MemoryDisk>::clone(&host.disk), fatal).unwrap();
         let carrier = Arc::new(Plug { own: id, wires: Arc::clone(&self.wires) });
-        ReplicaPorts { log, snapshots, offload, entropy, carrier, timing: Timing::FAST, building: Arc::default() }
+        ReplicaPorts {
+            log,
+            snapshots,
+            offload,
+            entropy,
+            carrier,
+            timing: Timing::FAST,
+            was_unsynced: false,
+            building: Arc::default(),
+        }
     }
 
     /// Starts a replica from its disk; on an empty one, it begins the group with all there are.
