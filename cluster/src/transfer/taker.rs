@@ -34,7 +34,8 @@ pub(crate) struct Taker {
     unbooked: BTreeSet<AccountId>,
     /// Decisions looked here in vain.
     wanted: BTreeSet<AccountId>,
-    /// Asked for: one question in flight per account.
+    /// Asked for: one question in flight per account, until what it brought is committed. What the shard reports meanwhile would not
+    /// show it, and the ledger, which adds nothing while a grant is on its way, would seem to have nothing.
     asked: BTreeSet<AccountId>,
     /// The pool had nothing: not asked again until it has, or until the next round.
     empty: BTreeSet<AccountId>,
@@ -91,6 +92,7 @@ impl Taker {
             ShardOp::Escrow(messages) => {
                 for message in messages {
                     self.touched.insert(message.account);
+                    self.asked.remove(&message.account);
                     self.note_recall(message);
                 }
             }
@@ -200,7 +202,6 @@ impl Taker {
         let mut told = Vec::new();
         for message in notice.messages {
             let id = message.account;
-            let asked = self.asked.remove(&id);
             if notice.booked {
                 self.unbooked.remove(&id);
             }
@@ -209,7 +210,7 @@ impl Taker {
             if grows {
                 self.empty.remove(&id);
                 self.wanted.remove(&id);
-            } else if asked && message.soft.is_none() {
+            } else if self.asked.remove(&id) && message.soft.is_none() {
                 self.empty.insert(id);
             }
             // A recall is committed when it is first heard; from then on, when something has become free. Otherwise what a shard
@@ -281,5 +282,68 @@ fn global(account: &TakeAccount) -> Option<AccountId> {
     match account {
         TakeAccount::Global { account, .. } => Some(*account),
         TakeAccount::Profile { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proffer_engine::keys::CapKey;
+    use proffer_engine::profile::apply::apply;
+    use proffer_engine::profile::command::{Leader, Position};
+    use proffer_engine::time::Span;
+
+    use super::*;
+
+    const ACCOUNT: AccountId = AccountId { tenant: 1, cap: CapKey(1), ordinal: 0 };
+
+    fn granted(total: u64) -> EscrowMessage {
+        EscrowMessage {
+            account: ACCOUNT,
+            granted: total,
+            span: Span::ALWAYS,
+            unit: 1,
+            cooling_ms: 0,
+            recall: Recall::Nothing,
+            closed: false,
+            version: 0,
+            soft: None,
+        }
+    }
+
+    fn commit(taker: &mut Taker, state: &mut ShardState, message: EscrowMessage) {
+        let leader = Leader { term: 1, replica: 1 };
+        let op = ShardOp::Escrow(vec![message]);
+        let command = ShardCommand::V1(ShardCommandV1 { op, now: Timestamp(1), revision: Default::default(), leader });
+        taker.note(state, &command);
+        apply(state, Position { leader, index: 1 }, &command);
+    }
+
+    #[test]
+    fn the_ledger_is_not_asked_again_before_its_answer_is_committed() {
+        let (mut taker, mut state, meta) = (Taker::new(ShardId(0)), ShardState::new(), MetaDoor::default());
+        commit(&mut taker, &mut state, granted(1));
+        taker.want(&[ACCOUNT]);
+        taker.send(&state, &meta);
+        assert!(!taker.is_settled());
+        let told = taker.hear(&state, Notice { messages: vec![granted(2)], booked: true });
+        assert_eq!(told, [granted(2)]);
+        taker.want(&[ACCOUNT]);
+        taker.send(&state, &meta);
+        // An answer to what was said before the grant: it brings nothing, and says nothing of the pool.
+        commit(&mut taker, &mut state, granted(2));
+        assert!(taker.hear(&state, Notice { messages: vec![granted(2)], booked: true }).is_empty());
+        assert!(taker.may_have(&[ACCOUNT]), "the pool is not taken for empty");
+    }
+
+    #[test]
+    fn a_pool_that_answers_with_nothing_is_left_alone() {
+        let (mut taker, mut state, meta) = (Taker::new(ShardId(0)), ShardState::new(), MetaDoor::default());
+        commit(&mut taker, &mut state, granted(1));
+        taker.want(&[ACCOUNT]);
+        taker.send(&state, &meta);
+        taker.hear(&state, Notice { messages: vec![granted(1)], booked: true });
+        assert!(!taker.may_have(&[ACCOUNT]));
+        taker.hear(&state, Notice { messages: vec![granted(2)], booked: true });
+        assert!(taker.may_have(&[ACCOUNT]), "until units are announced");
     }
 }
