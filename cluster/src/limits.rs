@@ -65,6 +65,10 @@ pub const RETRY_AFTER_START_MS: u64 = 1_000;
 pub const BULK_WAIT_MS: u64 = 2;
 /// Calls decided in one turn before the mailbox is looked at again.
 pub const TURN_ASKS_MAX: usize = 16;
+/// The part of what the last entry took that the next one waits for those whom it answered, as a divisor.
+pub const SIBLINGS_PATIENCE_DIVISOR: u32 = 4;
+/// The longest that it waits for them, in milliseconds.
+pub const SIBLINGS_MS_MAX: u64 = 2;
 /// Largest entry that a proposer makes of what is waiting (architecture.md §2).
 pub const ENTRY_BYTES_MAX: usize = 256 * 1024;
 /// Commands in one entry.
@@ -160,6 +164,9 @@ pub const BEHIND_MS: u64 = 5;
 pub const RECENT_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of entries in one message to a follower (one entry goes whatever its size).
 pub const APPEND_BYTES_MAX: usize = 1024 * 1024;
+/// How long the news that a shard's entries are committed wait for the next entries to go with, in milliseconds: nobody reads at a
+/// follower, and heartbeats bring them too.
+pub const COMMIT_NEWS_MS: u64 = 20;
 /// Writes of one replica that may wait for its writer.
 pub const APPENDS_WAITING_MAX: usize = 256;
 /// Bytes of a snapshot in one message (architecture.md §2).

@@ -4,13 +4,17 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::unfold;
+use futures_util::{Stream, StreamExt};
+use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
-use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::type_config::alias::SnapshotOf;
+use tokio::time::{Instant, timeout_at};
 
 use super::machine::Kept;
 use super::stored::{encode_meta, log_id_of};
@@ -56,6 +60,8 @@ pub(super) struct Network {
     pub(super) offload: Arc<dyn Offload>,
     /// How long entries may take to be durable on the other side.
     pub(super) append_within: Duration,
+    /// How long the bare news of a commit may wait for entries to go with.
+    pub(super) news_within: Duration,
 }
 
 /// The way to one replica.
@@ -66,6 +72,7 @@ pub(super) struct Way {
     carrier: Arc<dyn Carrier>,
     offload: Arc<dyn Offload>,
     append_within: Duration,
+    news_within: Duration,
 }
 
 impl RaftNetworkFactory<Types> for Network {
@@ -73,7 +80,8 @@ impl RaftNetworkFactory<Types> for Network {
 
     async fn new_client(&mut self, target: u64, node: &Seat) -> Way {
         let (carrier, offload) = (Arc::clone(&self.carrier), Arc::clone(&self.offload));
-        Way { own: self.own, to: target, seat: *node, carrier, offload, append_within: self.append_within }
+        let (append_within, news_within) = (self.append_within, self.news_within);
+        Way { own: self.own, to: target, seat: *node, carrier, offload, append_within, news_within }
     }
 }
 
@@ -109,8 +117,40 @@ fn senseless(answer: &RaftAnswer) -> RPCError<Types> {
     broken(format!("an answer to something else: {answer:?}"))
 }
 
+/// What of `requests` is worth a message: one without entries only tells how far the group has committed, which the next one tells as
+/// well. It waits so long for that. A request that is passed over is answered by the answer to a later one.
+fn worth_sending<S>(requests: S, news_within: Duration) -> BoxStream<'static, AppendEntriesRequest<Types>>
+where
+    S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
+{
+    Box::pin(unfold(requests.fuse(), move |mut requests| async move {
+        let mut request = requests.next().await?;
+        if request.entries.is_empty() && !news_within.is_zero() {
+            let until = Instant::now() + news_within;
+            while request.entries.is_empty()
+                && let Ok(Some(next)) = timeout_at(until, requests.next()).await
+            {
+                request = next;
+            }
+        }
+        Some((request, requests))
+    }))
+}
+
 impl RaftNetworkV2<Types> for Way {
     type SnapshotData = Kept;
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        requests: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
+    {
+        let requests = worth_sending(requests, self.news_within);
+        stream_append_sequential(self, requests, option)
+    }
 
     async fn append_entries(
         &mut self,

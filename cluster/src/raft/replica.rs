@@ -10,7 +10,7 @@ use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal};
 use openraft::impls::ProgressResponder;
-use openraft::{Config, Raft, RaftMetrics, ReadPolicy, ServerState, SnapshotPolicy, StepDownPolicy};
+use openraft::{Config, Raft, ReadPolicy, ServerState, SnapshotPolicy, StepDownPolicy};
 use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
 use proffer_engine::profile::command::{Leader, Position};
@@ -22,8 +22,10 @@ use super::machine::{Erased, RaftMachine, Shelf};
 use super::network::{Carrier, Network};
 use super::receiving::Receiving;
 use super::store::Store;
-use super::types::{Commands, LogId, Proposal, Results, Seat, SnapshotMeta, Types, leader_id, leader_of, position_of};
-use crate::limits::{SNAPSHOT_INSTALL_MS, SNAPSHOT_WORTH_BYTES};
+use super::types::{
+    Commands, LogId, Proposal, Results, Seat, SnapshotMeta, StoredMembership, Types, leader_id, leader_of, position_of,
+};
+use crate::limits::{COMMIT_NEWS_MS, SNAPSHOT_INSTALL_MS, SNAPSHOT_WORTH_BYTES};
 use crate::log::{Durability, GroupId, Log};
 use crate::ports::entropy::Entropy;
 use crate::ports::offload::{self, Lane, Offload};
@@ -186,7 +188,7 @@ impl Replica {
     }
 
     fn is_alone(&self, raft: &Running) -> bool {
-        let metrics = raft.metrics();
+        let metrics = raft.server_metrics();
         let metrics = metrics.borrow_watched();
         let configurations = [&metrics.membership_config, &metrics.committed_membership_config];
         configurations.into_iter().flat_map(|stored| stored.nodes()).all(|(member, _)| *member == self.id)
@@ -202,10 +204,15 @@ impl Replica {
             return Err("its newest sound snapshot ends before its log begins".to_owned());
         }
         store.agree_with(found).await.map_err(|error| error.to_string())?;
+        let news_within = match machine {
+            // Writers wait until every node decides by what they wrote.
+            Erased::Meta(_) => Duration::ZERO,
+            Erased::Shard(_) => Duration::from_millis(COMMIT_NEWS_MS),
+        };
         let machine = RaftMachine::new(machine, self.shelf.clone(), snapshot);
         let (carrier, offload) = (Arc::clone(&self.ports.carrier), Arc::clone(&self.ports.offload));
         let append_within = Duration::from_millis(self.ports.timing.election_max_ms);
-        let network = Network { own: self.id, carrier, offload, append_within };
+        let network = Network { own: self.id, carrier, offload, append_within, news_within };
         let config = config(self.ports.timing).map_err(|error| error.to_string())?;
         // Everything that openraft draws, in this task and those it spawns, comes from this seed.
         let seed = self.ports.entropy.u64();
@@ -216,33 +223,42 @@ impl Replica {
     /// Tells whether this replica leads: it is the leader, an entry of its own term is applied, and a quorum has answered it so
     /// lately that no other was elected. Openraft goes on calling itself leader without that.
     async fn follow(&self, raft: &Running) {
-        let mut metrics = raft.metrics();
+        // Openraft tells of each entry and each answer; of these two, the second changes only when somebody else leads or belongs.
+        let (mut data, mut server) = (raft.data_metrics(), raft.server_metrics());
         let mut ticks = true;
         loop {
-            // One that leads itself has nobody to keep waiting, and nobody to wait for.
-            let needs_ticks = !(self.is_alone(raft) && self.leader.borrow().is_some());
-            if std::mem::replace(&mut ticks, needs_ticks) != needs_ticks {
-                raft.runtime_config().tick(needs_ticks);
-            }
-            let (leads, lapses) = {
-                let metrics = metrics.borrow_watched();
-                let own = metrics.vote.leader_id;
-                let is_leader = metrics.running_state.is_ok()
-                    && metrics.state == ServerState::Leader
-                    && metrics.vote.committed
-                    && own.node_id == self.id
-                    && metrics.last_applied.is_some_and(|last| last.leader_id == own)
+            let (is_leader, leads, lapses) = {
+                // Marked as seen before the data is read, which is renewed first.
+                let server = server.borrow_and_update();
+                let data = data.borrow_and_update();
+                let own = server.vote.leader_id;
+                let is_leader = server.state == ServerState::Leader && server.vote.committed && own.node_id == self.id;
+                let leads = is_leader
+                    && data.last_applied.is_some_and(|last| last.leader_id == own)
                     && !self.is_leaving.load(Ordering::SeqCst);
-                let lease = self.lease_left(&metrics, self.ports.timing.election_max_ms);
-                ((is_leader && lease.is_some()).then(|| leader_of(own)), lease.flatten())
+                let acknowledged = data.last_quorum_acked.as_ref().map(|at| at.elapsed());
+                let lease = self.lease_left(&server.membership_config, acknowledged, self.ports.timing.election_max_ms);
+                (is_leader, (leads && lease.is_some()).then(|| leader_of(own)), lease.flatten())
             };
             self.leader.send_if_modified(|now| {
                 let leads = leads.filter(|_| !self.is_leaving.load(Ordering::SeqCst));
                 std::mem::replace(now, leads) != leads
             });
-            let changed = match (leads, lapses) {
-                (Some(_), Some(lapses)) => tokio::time::timeout(lapses, metrics.changed()).await.unwrap_or(Ok(())),
-                (_, _) => metrics.changed().await,
+            // One that leads itself has nobody to keep waiting, and nobody to wait for.
+            let needs_ticks = !(self.is_alone(raft) && leads.is_some());
+            if std::mem::replace(&mut ticks, needs_ticks) != needs_ticks {
+                raft.runtime_config().tick(needs_ticks);
+            }
+            let changed = match (is_leader, leads, lapses) {
+                (_, Some(_), Some(lapses)) => {
+                    tokio::time::timeout(lapses, server.changed()).await.map_or(Ok(()), |changed| changed.map(drop))
+                }
+                (false, ..) | (_, Some(_), None) => server.changed().await.map(drop),
+                // It waits for its first entry, for answers, or for a handing over to end.
+                (true, None, _) => tokio::select! {
+                    changed = server.changed() => changed.map(drop),
+                    changed = data.changed() => changed.map(drop),
+                },
             };
             if changed.is_err() {
                 // The core is gone, or has panicked: what it said last does not hold any more.
@@ -254,12 +270,16 @@ impl Replica {
 
     /// How long ago a quorum must have answered at most, and how much of that is left: `None` if it was longer ago, `Some(None)`
     /// if no other's answer is needed.
-    fn lease_left(&self, metrics: &RaftMetrics<Types>, lease_ms: u64) -> Option<Option<Duration>> {
-        if metrics.membership_config.voter_ids().all(|voter| voter == self.id) {
+    fn lease_left(
+        &self,
+        members: &StoredMembership,
+        acknowledged: Option<Duration>,
+        lease_ms: u64,
+    ) -> Option<Option<Duration>> {
+        if members.voter_ids().all(|voter| voter == self.id) {
             return Some(None);
         }
-        let elapsed = metrics.last_quorum_acked.as_ref()?.elapsed();
-        Duration::from_millis(lease_ms).checked_sub(elapsed).filter(|left| !left.is_zero()).map(Some)
+        Duration::from_millis(lease_ms).checked_sub(acknowledged?).filter(|left| !left.is_zero()).map(Some)
     }
 
     /// Whether a read at this replica, which leads, needs nobody's word: a quorum has acknowledged it so lately that no other
@@ -269,7 +289,9 @@ impl Replica {
         let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();
         let lease_ms = self.ports.timing.election_min_ms * 9 / 10;
-        self.lease_left(&metrics, lease_ms).is_some() && !self.is_leaving.load(Ordering::SeqCst)
+        let acknowledged = metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
+        self.lease_left(&metrics.membership_config, acknowledged, lease_ms).is_some()
+            && !self.is_leaving.load(Ordering::SeqCst)
     }
 
     /// Whether this replica leads, and a quorum said so after this was called.

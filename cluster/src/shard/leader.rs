@@ -21,7 +21,8 @@ use tokio::time::{Duration, Instant};
 use crate::error::Error;
 use crate::limits::{
     BEHIND_MS, ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, ENTRY_OVERHEAD_BYTES, FORMING_BYTES_MAX, LEADERLESS_MS,
-    OWN_RETRY_MS, PROPOSE_TRIES, RETRY_AFTER_START_MS, TICK_DUE_MAX, TURN_ASKS_MAX, WAITERS_SWEEP_MS,
+    OWN_RETRY_MS, PROPOSE_TRIES, RETRY_AFTER_START_MS, SIBLINGS_MS_MAX, SIBLINGS_PATIENCE_DIVISOR, TICK_DUE_MAX,
+    TURN_ASKS_MAX, WAITERS_SWEEP_MS,
 };
 use crate::meta::door::MetaDoor;
 use crate::ports::clock::Clock;
@@ -55,14 +56,20 @@ pub(crate) struct ShardLeader {
     pub(super) around: Surroundings,
     pub(super) state: ShardState,
     applied: Position,
+    /// When the state next has something to do for time alone.
+    due: Option<Timestamp>,
     pub(super) pending: Pending,
     leader: Option<Leader>,
     /// When it ceased to lead, if it did.
     lost_at: Option<Instant>,
     /// Proposed and not answered, in order: at most one entry.
     in_flight: Vec<Deed>,
+    /// When it was proposed.
+    proposed_at: Instant,
     /// The next entry.
     forming: VecDeque<Deed>,
+    /// Those whom the last entry answered may be back at once: until then, so many deeds are waited for.
+    siblings: Option<(Instant, usize)>,
     forming_bytes: usize,
     /// Answers that read what is not committed yet, in order.
     waiting: VecDeque<Waiter>,
@@ -85,13 +92,16 @@ impl ShardLeader {
         let taker = Taker::new(around.shard);
         ShardLeader {
             around,
+            due: state.next_due(),
             state,
             applied,
             pending: Pending::new(),
             leader: None,
             lost_at: None,
             in_flight: Vec::new(),
+            proposed_at: Instant::now(),
             forming: VecDeque::new(),
+            siblings: None,
             forming_bytes: 0,
             waiting: VecDeque::new(),
             redo: VecDeque::new(),
@@ -118,7 +128,7 @@ impl ShardLeader {
             self.taker.note(&self.state, command);
             outcomes.push(apply(&mut self.state, position, command));
         }
-        self.applied = position;
+        (self.applied, self.due) = (position, self.state.next_due());
         if !ours {
             // Somebody else's entry: what was foreseen on the state before it need not come true.
             self.start_over();
@@ -132,7 +142,7 @@ impl ShardLeader {
 
     /// Takes a state from elsewhere in place of its own, which lacks too much to be fed one entry after the other.
     pub(crate) fn install(&mut self, state: ShardState, applied: Position) {
-        (self.state, self.applied) = (state, applied);
+        (self.due, self.state, self.applied) = (state.next_due(), state, applied);
         self.taker = Taker::new(self.around.shard);
         self.start_over();
     }
@@ -218,6 +228,11 @@ impl ShardLeader {
         if !self.in_flight.is_empty() || self.forming.is_empty() {
             return None;
         }
+        let now = Instant::now();
+        if self.siblings.is_some_and(|(until, deeds)| self.forming.len() < deeds && now < until) {
+            return None;
+        }
+        (self.siblings, self.proposed_at) = (None, now);
         let mut bytes = 0;
         let mut joined = false;
         while let Some(deed) = self.forming.front() {
@@ -258,6 +273,7 @@ impl ShardLeader {
             Proposed::Applied(committed) => {
                 let as_foreseen = deeds.iter().zip(&committed.results).all(|(deed, result)| deed.expected == *result);
                 let through = deeds.last().map(|deed| deed.sequence);
+                self.await_siblings(deeds.len());
                 for (deed, outcome) in deeds.into_iter().zip(committed.results) {
                     self.settle(deed.origin, outcome);
                 }
@@ -298,20 +314,32 @@ impl ShardLeader {
         }
     }
 
+    /// An entry costs nearly the same whatever is in it. Callers that were answered together tend to come back together: what was formed
+    /// meanwhile waits for as many, but only for a small part of what the last entry took.
+    fn await_siblings(&mut self, answered: usize) {
+        let now = Instant::now();
+        let patience =
+            ((now - self.proposed_at) / SIBLINGS_PATIENCE_DIVISOR).min(Duration::from_millis(SIBLINGS_MS_MAX));
+        let is_worth_a_timer = patience >= Duration::from_millis(1);
+        self.siblings = is_worth_a_timer.then(|| (now + patience, self.forming.len() + answered));
+    }
+
     /// When time alone makes something to do.
     pub(crate) fn next_timer(&self) -> Option<Instant> {
         if self.leader.is_none() {
             return self.doubted_at();
         }
         let parked = self.parked.iter().map(|(until, _)| *until).min();
-        let due = (!self.tick_pending).then(|| self.state.next_due()).flatten().map(|due| {
+        let due = self.due.filter(|_| !self.tick_pending).map(|due| {
             let ms = due.since_ms(self.now()).clamp(0, 60_000);
             self.quiet_until.max(Instant::now() + Duration::from_millis(ms.unsigned_abs()))
         });
         let swept = (!self.waiting.is_empty()).then(|| Instant::now() + Duration::from_millis(WAITERS_SWEEP_MS));
         let asked = self.taker.next_timer();
+        let siblings = self.siblings.filter(|_| self.in_flight.is_empty() && !self.forming.is_empty());
+        let siblings = siblings.map(|(until, _)| until);
         let behind = (!self.behind.is_empty()).then(|| Instant::now() + Duration::from_millis(BEHIND_MS));
-        parked.into_iter().chain(due).chain(asked).chain(behind).chain(swept).min()
+        parked.into_iter().chain(due).chain(asked).chain(behind).chain(swept).chain(siblings).min()
     }
 
     /// Time has passed.
@@ -327,7 +355,7 @@ impl ShardLeader {
         // Whoever has stopped waiting makes room.
         self.waiting.retain(|waiter| !waiter.answer.is_abandoned());
         self.behind.retain(|(_, work)| !work.is_abandoned());
-        if !self.tick_pending && self.quiet_until <= now && self.state.next_due().is_some_and(|due| due <= self.now()) {
+        if !self.tick_pending && self.quiet_until <= now && self.due.is_some_and(|due| due <= self.now()) {
             self.tick_pending = true;
             // After a downtime much is due at once: the next part when this one is done.
             let part = self.state.due_in_part(TICK_DUE_MAX, self.now());
