@@ -93,6 +93,14 @@ impl NodeProcess {
         }
     }
 
+    /// Ends it at once, whatever it does.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub async fn kill(mut self) -> anyhow::Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
     /// Waits until it has ended, and ends it if that takes too long.
     ///
     /// # Errors

@@ -6,17 +6,18 @@
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use hdrhistogram::Histogram;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::cli::bench::{Connection, histogram};
 use crate::cli::demo_cluster::Directory;
@@ -29,6 +30,14 @@ const NODES: u16 = 3;
 const CLIENTS: usize = 64;
 const CUSTOMERS: u64 = 20_000;
 const CATALOGUE_WRITES: usize = 100;
+/// Units of the pool whose last ones are raced for.
+const POOL: u64 = 100;
+/// Leaders killed, one after the other.
+const FAILOVERS: usize = 9;
+/// How soon it is asked again whether a dead leader's customer is served.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
+/// How long that race goes on at most: shorter than units are reserved for.
+const RACE_MAX: Duration = Duration::from_secs(60);
 const SYNCS: usize = 200;
 
 /// What a client does with its connection again and again; whether it was done.
@@ -103,6 +112,9 @@ pub(super) async fn run(offers: usize, seconds: u64) -> anyhow::Result<()> {
     }
     let id = taken["id"].as_str().context("an offer has an id")?;
     writeln!(out, "{}", catalogue_writes(&client, id).await?)?;
+    client.put(&format!("/offers/{id}"), &json!({"name": "taken", "status": "archived"})).await?;
+    writeln!(out, "{}", last_units(&client, &targets).await?)?;
+    writeln!(out, "{}", failovers(&mut nodes, &addresses, directory.path()).await?)?;
     out.flush()?;
     for node in &nodes {
         node.terminate();
@@ -206,4 +218,81 @@ async fn catalogue_writes(client: &Client, offer: &str) -> anyhow::Result<Row> {
     }
     let per_second = CATALOGUE_WRITES as f64 / begun.elapsed().as_secs_f64();
     Ok(Row { what: "catalogue write in force on all nodes (one by one)".to_owned(), per_second, latency_us, errors: 0 })
+}
+
+/// All clients want the units of one small pool, in all shards, until every one is taken.
+async fn last_units(client: &Client, targets: &Arc<[Target]>) -> anyhow::Result<String> {
+    let cap = json!({"scope": "global", "limit": POOL, "reservationSeconds": 2 * RACE_MAX.as_secs()});
+    let body = json!({"name": "scarce", "status": "active", "priority": 100, "businessValue": 100, "caps": [cap]});
+    let scarce = client.post("/offers?wait=all", &body).await?;
+    let (taken, asked) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let begun = Instant::now();
+    let mut tasks = JoinSet::new();
+    for number in 0..CLIENTS {
+        let target = targets[number % targets.len()].clone();
+        let (taken, asked) = (Arc::clone(&taken), Arc::clone(&asked));
+        let mut connection = Connection::open(&target).await?;
+        tasks.spawn(async move {
+            while taken.load(Ordering::Relaxed) < POOL && begun.elapsed() < RACE_MAX {
+                let customer = format!("last-{}", asked.fetch_add(1, Ordering::Relaxed));
+                let answer = take(&mut connection, &target, &customer, "taking").await?;
+                // Offers that are not scarce take its place where it is not to be had.
+                let is_scarce = answer.is_some_and(|answer| is_of(&answer, "scarce"));
+                taken.fetch_add(u64::from(is_scarce), Ordering::Relaxed);
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(task) = tasks.join_next().await {
+        task??;
+    }
+    let took = begun.elapsed();
+    let id = scarce["id"].as_str().context("an offer has an id")?;
+    let ended = client.put(&format!("/offers/{id}"), &json!({"name": "scarce", "status": "archived"})).await?;
+    // A revision is the place of its entry in the log of the meta group: between two of them lie the ledger's.
+    let revision = |offer: &Value| offer["revision"].as_u64().context("an offer has a revision");
+    let commits = revision(&ended)? - revision(&scarce)? - 1;
+    let (taken, asked) = (taken.load(Ordering::Relaxed), asked.load(Ordering::Relaxed));
+    ensure!(taken <= POOL, "{taken} units of a pool of {POOL} were taken");
+    Ok(format!(
+        "last units: {taken} of {POOL} taken in {:.2} s, by {asked} requests; {:.1} meta commits a unit",
+        took.as_secs_f64(),
+        commits as f64 / taken.max(1) as f64
+    ))
+}
+
+/// Again and again the node is killed that leads a customer's shard; how long it takes until another serves the customer.
+async fn failovers(
+    nodes: &mut Vec<NodeProcess>,
+    addresses: &[[SocketAddr; 2]],
+    directory: &Path,
+) -> anyhow::Result<String> {
+    let mut latency_us = histogram();
+    for round in 0..FAILOVERS {
+        let customer = format!("taker-{round}");
+        let client = nodes.first().context("there are three")?.client()?;
+        let path = format!("/cluster/locate?customerId={customer}");
+        let there = client.call(Method::GET, &path, &Value::Null).await?;
+        let leads = |pair: &[SocketAddr; 2]| there["httpAddress"] == pair[0].to_string();
+        let leader = addresses.iter().position(leads).context("a node of this cluster leads")?;
+        let other = nodes[(leader + 1) % nodes.len()].client()?;
+        let begun = Instant::now();
+        nodes.remove(leader).kill().await?;
+        let write = json!({"attributes": {"age": round}});
+        while let Err(error) = other.put(&format!("/profiles/{customer}"), &write).await {
+            ensure!(begun.elapsed() < CLUSTER_READY_MAX, "customer {customer} is not served: {error:#}");
+            sleep(ASK_AGAIN).await;
+        }
+        latency_us.saturating_record(begun.elapsed().as_micros() as u64);
+        let join = addresses.iter().enumerate().find(|(number, _)| *number != leader).map(|(_, [_, peer])| *peer);
+        let number = u16::try_from(leader + 1)?;
+        nodes.insert(leader, NodeProcess::start(number, addresses[leader], join, directory).await?);
+        wait_whole(&other, usize::from(NODES), CLUSTER_READY_MAX).await?;
+    }
+    let ms = |us: u64| us as f64 / 1e3;
+    Ok(format!(
+        "failover of a shard (SIGKILL of its leader): worst of {FAILOVERS} {:.0} ms, median {:.0} ms",
+        ms(latency_us.max()),
+        ms(latency_us.value_at_quantile(0.5))
+    ))
 }
