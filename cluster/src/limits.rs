@@ -65,10 +65,6 @@ pub const RETRY_AFTER_START_MS: u64 = 1_000;
 pub const BULK_WAIT_MS: u64 = 2;
 /// Calls decided in one turn before the mailbox is looked at again.
 pub const TURN_ASKS_MAX: usize = 16;
-/// The part of what the last entry took that the next one waits for those whom it answered, as a divisor.
-pub const SIBLINGS_PATIENCE_DIVISOR: u32 = 4;
-/// The longest that it waits for them, in milliseconds.
-pub const SIBLINGS_MS_MAX: u64 = 2;
 /// Largest entry that a proposer makes of what is waiting (architecture.md §2).
 pub const ENTRY_BYTES_MAX: usize = 256 * 1024;
 /// Commands in one entry.

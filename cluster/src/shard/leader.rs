@@ -21,8 +21,7 @@ use tokio::time::{Duration, Instant};
 use crate::error::Error;
 use crate::limits::{
     BEHIND_MS, ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, ENTRY_OVERHEAD_BYTES, FORMING_BYTES_MAX, LEADERLESS_MS,
-    OWN_RETRY_MS, PROPOSE_TRIES, RETRY_AFTER_START_MS, SIBLINGS_MS_MAX, SIBLINGS_PATIENCE_DIVISOR, TICK_DUE_MAX,
-    TURN_ASKS_MAX, WAITERS_SWEEP_MS,
+    OWN_RETRY_MS, PROPOSE_TRIES, RETRY_AFTER_START_MS, TICK_DUE_MAX, TURN_ASKS_MAX, WAITERS_SWEEP_MS,
 };
 use crate::meta::door::MetaDoor;
 use crate::ports::clock::Clock;
@@ -64,12 +63,8 @@ pub(crate) struct ShardLeader {
     lost_at: Option<Instant>,
     /// Proposed and not answered, in order: at most one entry.
     in_flight: Vec<Deed>,
-    /// When it was proposed.
-    proposed_at: Instant,
     /// The next entry.
     forming: VecDeque<Deed>,
-    /// Those whom the last entry answered may be back at once: until then, so many deeds are waited for.
-    siblings: Option<(Instant, usize)>,
     forming_bytes: usize,
     /// Answers that read what is not committed yet, in order.
     waiting: VecDeque<Waiter>,
@@ -99,9 +94,7 @@ impl ShardLeader {
             leader: None,
             lost_at: None,
             in_flight: Vec::new(),
-            proposed_at: Instant::now(),
             forming: VecDeque::new(),
-            siblings: None,
             forming_bytes: 0,
             waiting: VecDeque::new(),
             redo: VecDeque::new(),
@@ -228,11 +221,6 @@ impl ShardLeader {
         if !self.in_flight.is_empty() || self.forming.is_empty() {
             return None;
         }
-        let now = Instant::now();
-        if self.siblings.is_some_and(|(until, deeds)| self.forming.len() < deeds && now < until) {
-            return None;
-        }
-        (self.siblings, self.proposed_at) = (None, now);
         let mut bytes = 0;
         let mut joined = false;
         while let Some(deed) = self.forming.front() {
@@ -273,7 +261,6 @@ impl ShardLeader {
             Proposed::Applied(committed) => {
                 let as_foreseen = deeds.iter().zip(&committed.results).all(|(deed, result)| deed.expected == *result);
                 let through = deeds.last().map(|deed| deed.sequence);
-                self.await_siblings(deeds.len());
                 for (deed, outcome) in deeds.into_iter().zip(committed.results) {
                     self.settle(deed.origin, outcome);
                 }
@@ -314,16 +301,6 @@ impl ShardLeader {
         }
     }
 
-    /// An entry costs nearly the same whatever is in it. Callers that were answered together tend to come back together: what was formed
-    /// meanwhile waits for as many, but only for a small part of what the last entry took.
-    fn await_siblings(&mut self, answered: usize) {
-        let now = Instant::now();
-        let patience =
-            ((now - self.proposed_at) / SIBLINGS_PATIENCE_DIVISOR).min(Duration::from_millis(SIBLINGS_MS_MAX));
-        let is_worth_a_timer = patience >= Duration::from_millis(1);
-        self.siblings = is_worth_a_timer.then(|| (now + patience, self.forming.len() + answered));
-    }
-
     /// When time alone makes something to do.
     pub(crate) fn next_timer(&self) -> Option<Instant> {
         if self.leader.is_none() {
@@ -336,10 +313,8 @@ impl ShardLeader {
         });
         let swept = (!self.waiting.is_empty()).then(|| Instant::now() + Duration::from_millis(WAITERS_SWEEP_MS));
         let asked = self.taker.next_timer();
-        let siblings = self.siblings.filter(|_| self.in_flight.is_empty() && !self.forming.is_empty());
-        let siblings = siblings.map(|(until, _)| until);
         let behind = (!self.behind.is_empty()).then(|| Instant::now() + Duration::from_millis(BEHIND_MS));
-        parked.into_iter().chain(due).chain(asked).chain(behind).chain(swept).chain(siblings).min()
+        parked.into_iter().chain(due).chain(asked).chain(behind).chain(swept).min()
     }
 
     /// Time has passed.

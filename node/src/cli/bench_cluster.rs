@@ -29,6 +29,8 @@ use crate::processes::{NodeProcess, addresses, wait_whole};
 const NODES: u16 = 3;
 const CLIENTS: usize = 64;
 const CUSTOMERS: u64 = 20_000;
+/// Of them, those that are read: written before, whatever the machine.
+const READ: u64 = 500;
 const CATALOGUE_WRITES: usize = 100;
 /// Units of the pool whose last ones are raced for.
 const POOL: u64 = 100;
@@ -45,6 +47,8 @@ const SYNCS: usize = 200;
 enum Deed {
     /// A profile of one attribute.
     Put,
+    /// The same profile is read: no log has a part in it.
+    Get,
     /// A recommend that reserves a unit.
     Take,
     /// A recommend that reserves a unit, and the impression that confirms it.
@@ -105,7 +109,7 @@ pub(super) async fn run(offers: usize, seconds: u64) -> anyhow::Result<()> {
     writeln!(out, "{:52} {:>9} {:>8} {:>8} {:>8} {:>7}", "run", "per s", "p50 ms", "p99 ms", "max ms", "errors")?;
     drive(&targets, Deed::Put, 1).await?;
     let put = drive(&targets, Deed::Put, seconds).await?;
-    writeln!(out, "{put}")?;
+    writeln!(out, "{put}\n{}", drive(&targets, Deed::Get, seconds).await?)?;
     for deed in [Deed::Take, Deed::TakeAndRespond] {
         let row = drive(&targets, deed, seconds).await?;
         writeln!(out, "{row}\n    = {:.0} % of the smallest write", 100.0 * row.per_second / put.per_second)?;
@@ -166,6 +170,7 @@ async fn drive(targets: &Arc<[Target]>, deed: Deed, seconds: u64) -> anyhow::Res
     }
     let what = match deed {
         Deed::Put => "smallest write: a profile of one attribute",
+        Deed::Get => "its read, which no log has a part in",
         Deed::Take => "recommend that reserves",
         Deed::TakeAndRespond => "recommend that reserves + respond (pairs)",
     };
@@ -174,10 +179,14 @@ async fn drive(targets: &Arc<[Target]>, deed: Deed, seconds: u64) -> anyhow::Res
 }
 
 async fn perform(connection: &mut Connection, target: &Target, deed: Deed, number: u64) -> anyhow::Result<bool> {
-    let customer = format!("taker-{}", number % CUSTOMERS);
+    let customer = format!("taker-{}", number % if deed == Deed::Get { READ } else { CUSTOMERS });
     if deed == Deed::Put {
         let body = json!({"attributes": {"age": number % 90}}).to_string().into_bytes();
         let (status, _) = connection.send(target, Method::PUT, &format!("/profiles/{customer}"), body).await?;
+        return Ok(status.is_success());
+    }
+    if deed == Deed::Get {
+        let (status, _) = connection.send(target, Method::GET, &format!("/profiles/{customer}"), Vec::new()).await?;
         return Ok(status.is_success());
     }
     let Some(answer) = take(connection, target, &customer, "taking").await? else { return Ok(false) };
