@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bincode::{Decode, Encode};
 
+use crate::budget::ledger::Totals;
 use crate::limits::COOLING_BUCKETS;
 use crate::profile::command::{AccountId, EscrowMessage, Recall, SoftTerms};
 use crate::time::{SECOND_MS, Span, Timestamp};
@@ -79,6 +80,26 @@ impl EscrowAccount {
             soft: message.soft,
         };
         account.receive(message, now);
+        account
+    }
+
+    /// What a new generation of a shard begins with, whose earlier one was lost in part. What is lost may have spent all that it was
+    /// granted and the ledger does not know to have come back: all of that counts as spent, at `spent_by` at the latest. `known` is what is
+    /// left of the account: of what it says, only what was counted beyond units in hand is believed, for that takes nothing from anybody.
+    pub fn inherit(message: &EscrowMessage, given: Totals, known: Option<&EscrowAccount>, spent_by: Timestamp) -> Self {
+        let Totals { granted, returned, minted } = given;
+        let mut account =
+            EscrowAccount::open(&EscrowMessage { granted: 0, recall: Recall::Nothing, ..*message }, spent_by);
+        if let Some(known) = known {
+            account.span.until = account.span.until.min(known.span.until);
+        }
+        account.minted = minted.max(known.map_or(0, |known| known.minted));
+        // As much as may be out is held, and then spent as any unit is: a rolling cap's cools.
+        account.granted_seen = granted;
+        account.returned = returned;
+        account.reserved = account.free();
+        account.confirm(account.reserved, spent_by);
+        account.recent = (Timestamp(i64::MIN), 0, 0);
         account
     }
 

@@ -470,6 +470,36 @@ impl Ledger {
         starving.filter(move |(_, until)| now < **until).map(|(shard, _)| *shard)
     }
 
+    /// What a shard was given of an account, as totals; `None` if there is no such account.
+    pub fn given(&self, id: AccountId, shard: ShardId) -> Option<Totals> {
+        let given = self.accounts.get(&id)?.shards.get(&shard).copied().unwrap_or_default();
+        Some(Totals { granted: given.granted, returned: given.returned_seen, minted: given.minted_seen })
+    }
+
+    /// The shard lost its majority for good, and begins anew: what it was granted and is not known to have returned is spent
+    /// ([`EscrowAccount::inherit`]). Totals go on; what the lost generation said of its units and wishes holds no more. O(accounts).
+    pub fn begin_generation(&mut self, shard: ShardId) {
+        for (id, account) in &mut self.accounts {
+            account.starving.remove(&shard);
+            let version = account.version;
+            let Some(given) = account.shards.get_mut(&shard) else { continue };
+            let spent = given.granted.saturating_add(given.minted_seen).saturating_sub(given.returned_seen);
+            given.last = Some(EscrowReport {
+                account: *id,
+                granted_seen: given.granted,
+                returned: given.returned_seen,
+                free: 0,
+                reserved: 0,
+                spent,
+                wish: 0,
+                minted: given.minted_seen,
+                version,
+                soft: None,
+            });
+            Self::close_if_settled(account);
+        }
+    }
+
     /// Forgets a closed account. Its number is not used again: [`Ledger::open`] needs a higher one while a later account
     /// of the cap is kept.
     pub fn forget_closed(&mut self, id: AccountId) -> bool {

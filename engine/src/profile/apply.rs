@@ -124,8 +124,7 @@ fn run<L: Look>(draft: &mut Draft<'_, L>, position: Position, command: &ShardCom
         return Err(Refusal::WrongLeader);
     }
     let need = draft.look().fence();
-    let was_decided = !matches!(command.op, ShardOp::Tick | ShardOp::Lapse(_) | ShardOp::Fence(_) | ShardOp::Escrow(_));
-    if was_decided && command.revision < need {
+    if was_decided(&command.op) && command.revision < need {
         return Err(Refusal::Fenced { need });
     }
     match &command.op {
@@ -172,13 +171,33 @@ fn run<L: Look>(draft: &mut Draft<'_, L>, position: Position, command: &ShardCom
             draft.writes().fence = Some(*to);
             Ok(Outcome::Done)
         }
-        ShardOp::Escrow(messages) => {
-            for message in messages {
-                receive(draft, message);
-            }
-            Ok(Outcome::Done)
+        ShardOp::Escrow(messages) => Ok(receive_all(draft, 0, messages)),
+        ShardOp::EscrowOf { generation, messages } => Ok(receive_all(draft, *generation, messages)),
+    }
+}
+
+/// Whether a catalogue was looked at to say so.
+fn was_decided(op: &ShardOp) -> bool {
+    match op {
+        ShardOp::Tick | ShardOp::Lapse(_) | ShardOp::Fence(_) | ShardOp::Escrow(_) | ShardOp::EscrowOf { .. } => false,
+        ShardOp::PutProfile(_)
+        | ShardOp::PutRow(_)
+        | ShardOp::DeleteProfile { .. }
+        | ShardOp::Take(_)
+        | ShardOp::Respond(_)
+        | ShardOp::Release(_)
+        | ShardOp::ClearOptOuts { .. } => true,
+    }
+}
+
+/// Takes in the ledger's totals for a generation of the shard; they are nothing to any other.
+fn receive_all<L: Look>(draft: &mut Draft<'_, L>, generation: u64, messages: &[EscrowMessage]) -> Outcome {
+    if generation == draft.look().generation() {
+        for message in messages {
+            receive(draft, message);
         }
     }
+    Outcome::Done
 }
 
 /// Takes out what has lapsed of all that fell due by `through`.

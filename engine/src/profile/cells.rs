@@ -36,6 +36,8 @@ pub trait Look {
     fn log_time(&self) -> Timestamp;
     /// Oldest catalogue revision that commands may be decided under.
     fn fence(&self) -> Revision;
+    /// How often the shard was begun anew after its majority was lost for good.
+    fn generation(&self) -> u64;
     /// A profile; `None` for a customer never seen.
     fn profile(&self, id: &ProfileId) -> Option<&Profile>;
     /// An escrow account.

@@ -89,6 +89,20 @@ pub enum ShardOp {
     Escrow(Vec<EscrowMessage>),
     /// As [`ShardOp::Tick`], but only for what has fallen due by this instant: after a downtime, one entry does not do it all.
     Lapse(Timestamp),
+    /// As [`ShardOp::Escrow`], for one generation of the shard, counted from 0: another's state is left as it is. `Escrow` is for the first.
+    EscrowOf {
+        /// Which generation.
+        generation: u64,
+        /// The totals.
+        messages: Vec<EscrowMessage>,
+    },
+}
+
+impl ShardOp {
+    /// The ledger's totals for one generation of a shard.
+    pub fn escrow(generation: u64, messages: Vec<EscrowMessage>) -> Self {
+        if generation == 0 { ShardOp::Escrow(messages) } else { ShardOp::EscrowOf { generation, messages } }
+    }
 }
 
 /// See [`ShardOp::PutProfile`].

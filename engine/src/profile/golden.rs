@@ -218,3 +218,24 @@ fn a_stored_shard_keeps_its_bytes() {
     unknown[0][0] = 1;
     assert!(ShardState::decode_chunks(&unknown).is_err(), "an unknown version stops the replica");
 }
+
+#[test]
+fn totals_for_a_generation_keep_their_bytes_and_those_for_the_first_are_as_ever() {
+    let totals = ShardOp::escrow(300, Vec::new());
+    assert_eq!(encode(&totals), [11, 251, 44, 1, 0]);
+    assert_eq!(decode::<ShardOp>("totals", &[11, 251, 44, 1, 0]).unwrap(), totals);
+    assert_eq!(encode(&ShardOp::escrow(0, Vec::new())), encode(&ShardOp::Escrow(Vec::new())));
+}
+
+#[test]
+fn a_shard_that_was_begun_anew_is_stored_with_its_generation() {
+    let mut state = ShardState::new();
+    let before = state.encode_chunks().count();
+    state.begin_generation(3, (&crate::budget::ledger::Ledger::default(), ShardId(0)), Revision(7), Timestamp(5));
+    let pieces: Vec<Vec<u8>> = state.encode_chunks().collect();
+    assert_eq!((pieces.len(), &pieces[1][..]), (before + 1, &[0, 9, 3][..]));
+    let restored = ShardState::decode_chunks(&pieces).unwrap();
+    assert_eq!(restored.hash(), state.hash());
+    let doubled = [&pieces[..2], &pieces[1..]].concat();
+    assert!(ShardState::decode_chunks(&doubled).is_err(), "it has one generation");
+}

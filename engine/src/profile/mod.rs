@@ -12,6 +12,7 @@ pub mod cells;
 pub mod command;
 mod draft;
 pub mod evidence;
+mod generation;
 pub mod keyed;
 mod lapse;
 pub mod pending;

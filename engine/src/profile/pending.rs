@@ -193,6 +193,10 @@ impl Look for View<'_> {
         self.pending.fence.as_ref().map_or(self.base.fence(), |touched| touched.value)
     }
 
+    fn generation(&self) -> u64 {
+        self.base.generation()
+    }
+
     fn profile(&self, id: &ProfileId) -> Option<&Profile> {
         self.find_profile(id)
     }
@@ -230,6 +234,10 @@ impl Look for Overlay<'_> {
 
     fn fence(&self) -> Revision {
         self.view().fence()
+    }
+
+    fn generation(&self) -> u64 {
+        self.base.generation()
     }
 
     fn profile(&self, id: &ProfileId) -> Option<&Profile> {

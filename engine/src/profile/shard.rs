@@ -12,7 +12,7 @@ use crate::keys::{CapKey, CustomerId, Revision, TenantId};
 use crate::profile::cells::{Cells, Due, Look, ProfileId};
 use crate::profile::command::AccountId;
 use crate::profile::evidence::{Evidence, Observation};
-use crate::profile::state::Profile;
+use crate::profile::state::{Profile, Reservation};
 use crate::profile::symbols::Symbols;
 use crate::time::Timestamp;
 
@@ -24,6 +24,7 @@ pub const CHUNKS: usize = 256;
 pub struct ShardState {
     pub(super) log_time: Timestamp,
     pub(super) fence: Revision,
+    pub(super) generation: u64,
     /// By number; profiles name their tenant by it. Grows only.
     pub(super) tenants: Vec<Tenant>,
     pub(super) numbers: BTreeMap<TenantId, u32>,
@@ -83,6 +84,7 @@ impl Default for ShardState {
         ShardState {
             log_time: Timestamp(i64::MIN),
             fence: Revision(0),
+            generation: 0,
             tenants: Vec::new(),
             numbers: BTreeMap::new(),
             escrow: Arc::default(),
@@ -242,6 +244,19 @@ impl ShardState {
         }
     }
 
+    /// Changes what every profile holds. Nothing of it may fall due at another instant than before. O(profiles).
+    pub(super) fn change_reservations(&mut self, change: impl Fn(&mut Reservation)) {
+        for chunk in &mut self.chunks {
+            let holds = |entry: &Entry| entry.profile.dealings.as_ref().is_some_and(|of| !of.reservations.is_empty());
+            if !chunk.table.iter().any(|entry| holds(entry)) {
+                continue;
+            }
+            let entries = Arc::make_mut(chunk).table.iter_mut();
+            let dealings = entries.filter_map(|entry| entry.profile.dealings.as_mut());
+            dealings.flat_map(|dealings| &mut dealings.reservations).for_each(&change);
+        }
+    }
+
     /// Drops the free places of tables after a bulk load.
     pub(super) fn shrink(&mut self) {
         let tenants = &self.tenants;
@@ -256,6 +271,13 @@ impl Escrow {
         let due = account.due();
         let old = self.accounts.insert(id, account);
         self.reindex(id, old.as_ref(), due);
+    }
+
+    /// Removes the accounts of a cap up to and including `id`'s, for good.
+    pub(super) fn forget(&mut self, id: AccountId) {
+        self.remove(id);
+        let below = self.closed_below.entry((id.tenant, id.cap)).or_default();
+        *below = (*below).max(id.ordinal.saturating_add(1));
     }
 
     fn remove(&mut self, id: AccountId) {
@@ -285,6 +307,10 @@ impl Look for ShardState {
 
     fn fence(&self) -> Revision {
         self.fence
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation
     }
 
     fn profile(&self, id: &ProfileId) -> Option<&Profile> {
@@ -359,10 +385,7 @@ impl Cells for ShardState {
     }
 
     fn forget_account(&mut self, id: AccountId) {
-        let escrow = Arc::make_mut(&mut self.escrow);
-        escrow.remove(id);
-        let below = escrow.closed_below.entry((id.tenant, id.cap)).or_default();
-        *below = (*below).max(id.ordinal.saturating_add(1));
+        Arc::make_mut(&mut self.escrow).forget(id);
     }
 
     fn intern(&mut self, tenant: &TenantId, names: &[Arc<str>]) {

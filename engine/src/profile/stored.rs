@@ -55,6 +55,8 @@ enum PieceV1 {
     End {
         profiles: u64,
     },
+    /// How often the shard was begun anew: after the header, unless it never was.
+    Generation(u64),
 }
 
 /// Why pieces are no shard.
@@ -80,7 +82,8 @@ impl ShardState {
         let closed: Vec<((u32, CapKey), u32)> =
             self.escrow.closed_below.iter().map(|(cap, ordinal)| (*cap, *ordinal)).collect();
         let closed = closed.chunks(ITEMS_PER_PIECE).map(<[_]>::to_vec).map(PieceV1::Closed).collect::<Vec<_>>();
-        let head = std::iter::once(header).chain(tenants).chain(accounts).chain(closed);
+        let generation = (self.generation > 0).then_some(PieceV1::Generation(self.generation));
+        let head = std::iter::once(header).chain(generation).chain(tenants).chain(accounts).chain(closed);
         let profiles = (0..CHUNKS).flat_map(|chunk| self.encode_profiles(chunk));
         let end = std::iter::once(PieceV1::End { profiles: self.profile_count() });
         head.map(write).chain(profiles).chain(end.map(write))
@@ -105,6 +108,12 @@ impl ShardState {
             }
             match read(piece.as_ref())? {
                 PieceV1::Header { .. } => return Err(RestoreError::Broken("two headers")),
+                PieceV1::Generation(generation) => {
+                    if state.generation > 0 || generation == 0 || !state.tenants.is_empty() {
+                        return Err(RestoreError::Broken("its generation stands where none does"));
+                    }
+                    state.generation = generation;
+                }
                 PieceV1::Tenant { id, all } => {
                     let before = state.tenants.len();
                     let number = state.number_of(&id) as usize;
