@@ -103,6 +103,19 @@ pub struct GroupReport {
     pub renewing: Vec<u64>,
     /// Voters and learners as they are meant to be, while they are not.
     pub target: Option<(Vec<u64>, Vec<u64>)>,
+    /// How it came to the generation that it is of, if it was begun anew.
+    pub recovery: Option<RecoveryReport>,
+}
+
+/// A group was begun anew, because its majority was lost for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// How often it was.
+    pub generation: u64,
+    /// Who wanted the last time.
+    pub by: String,
+    /// When, in cluster time.
+    pub at: Timestamp,
 }
 
 /// Where calls about a customer are answered.

@@ -200,6 +200,7 @@ impl Directory {
     }
 
     /// The node that leads a group, if it is another.
+    #[cfg(test)]
     pub(crate) fn leader_elsewhere(&self, group: Group) -> Option<u64> {
         self.leader(group).map(|(node, _)| node).filter(|node| *node != self.own)
     }

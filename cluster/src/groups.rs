@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use proffer_engine::keys::ShardId;
-use proffer_engine::profile::apply::Outcome;
+use proffer_engine::profile::apply::{Outcome, apply};
 use proffer_engine::profile::command::Position;
 use proffer_engine::profile::shard::ShardState;
 
@@ -19,7 +19,9 @@ use crate::meta::leader::Command as MetaEntry;
 use crate::meta::state::MetaState;
 use crate::ports::offload::{self, Lane};
 use crate::ports::propose::{Pending, Propose, Replicated};
-use crate::raft::{Commands, Erased, Found, Port, RaftAnswer, RaftMessage, Replica, ReplicaPorts, Results, Seat};
+use crate::raft::{
+    Commands, Erased, Found, Legacy, Port, RaftAnswer, RaftMessage, Remains, Replica, ReplicaPorts, Results, Seat,
+};
 use crate::salvage::GivenUp;
 use crate::shard::leader::Command as ShardEntry;
 
@@ -49,6 +51,8 @@ pub(crate) trait Groups: Send + Sync + 'static {
     fn give_up(&self, group: Group, reason: String) -> Pending<'_, bool>;
     /// Whether a replica of the group belongs here.
     fn holds(&self, group: Group) -> bool;
+    /// What there is of the group here; `None` if its replica does not run here, or not yet.
+    fn remains(&self, group: Group) -> Option<Remains>;
     /// What stands in the way of writing, if something does.
     fn trouble(&self) -> Option<String>;
     /// What stands in nobody's way, and an operator should know.
@@ -118,6 +122,35 @@ impl RaftGroups {
         let snapshots = self.ports.snapshots.clone();
         let removed = offload::call(&*self.ports.offload, Lane::Bulk, move || snapshots.remove_all(group)).await;
         removed.map_err(|lost| lost.to_string())?.map_err(|error| error.to_string())
+    }
+
+    /// Makes what the replica `heir` of a shard begins with, of all that `survivor` left, which runs no more: its state with its whole log
+    /// applied, as `settle` then changes it. What a try before left of the heir is done over, unless it was all.
+    ///
+    /// # Errors
+    /// If what there is cannot be read, or the disk failed: the survivor's part is as it was.
+    pub(crate) async fn bequeath(
+        &self,
+        (survivor, heir): (u64, u64),
+        term_floor: u64,
+        settle: impl FnOnce(&mut ShardState),
+    ) -> Result<(), String> {
+        if Legacy::is_handed_on(heir, &self.ports).await? {
+            return Ok(());
+        }
+        let mut legacy = Legacy::of(survivor, &self.ports).await?;
+        let mut state = match legacy.pieces() {
+            Some(pieces) => ShardState::decode_chunks(pieces).map_err(|error| error.to_string())?,
+            None => ShardState::new(),
+        };
+        while let Some((position, commands)) = legacy.next_commands().await? {
+            for command in &commands {
+                apply(&mut state, position, command);
+            }
+        }
+        settle(&mut state);
+        let pieces = Box::new(move || state.encode_chunks().collect());
+        legacy.hand_on(heir, Seat { node: self.node }, term_floor, pieces, &self.ports).await
     }
 
     /// Answers a message to one of the replicas here.
@@ -268,6 +301,10 @@ impl Groups for RaftGroups {
 
     fn holds(&self, group: Group) -> bool {
         self.lock_seats().contains_key(&group)
+    }
+
+    fn remains(&self, group: Group) -> Option<Remains> {
+        self.replica(group)?.remains()
     }
 
     fn trouble(&self) -> Option<String> {

@@ -187,13 +187,14 @@ impl Handle {
             let decided = self.ask(shard, call.deadline, lane, ask).await.map(Inputs::try_out)?;
             return self.leased(call.deadline).await.map(|()| decided);
         }
-        let mut tries = 0;
+        let (mut tries, founder) = (0, shard.founder());
         loop {
             let lane = Lane::Request(request.tenant.clone());
             let ask = |reply| Ask::Decide(Box::new(DecideAsk::new(request, call, reply)));
             let mut raw = self.ask(shard, call.deadline, lane, ask).await?;
             // A node that was stopped meanwhile may not know what has been excluded since; and what was taken is taken.
             self.leased(call.deadline).await.map_err(Error::in_doubt)?;
+            of_generation(shard, founder)?;
             match raw.request.take() {
                 Some(again) if tries < EXCLUDED_TRIES && self.excludes(&again.tenant, &raw.decided) => {
                     // Excluded since it was decided: decided again, and what was taken for it is given back. A key leads to
@@ -497,9 +498,11 @@ impl Handle {
         make: impl FnOnce(Reply<T>) -> Ask,
     ) -> Result<T, Error> {
         self.open()?;
+        let founder = shard.founder();
         let (reply, answer) = oneshot::channel();
         shard.send(lane, make(Reply::new(reply)))?;
-        answered(deadline, answer).await
+        let answer = answered(deadline, answer).await?;
+        of_generation(shard, founder).map(|()| answer)
     }
 
     async fn write_one(
@@ -517,6 +520,14 @@ impl Handle {
         .await
         .map(|_| ())
     }
+}
+
+/// Whether the shard is of the same generation still as when `founder` was read: what was answered since is its answer.
+///
+/// # Errors
+/// [`Error::Unknown`] if not: what the lost generation has done is lost, or not.
+pub(crate) fn of_generation(shard: &ShardDoor, founder: u64) -> Result<(), Error> {
+    if shard.founder() == founder { Ok(()) } else { Err(Error::Unknown) }
 }
 
 /// Commands in pieces that fit into a message, in order.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use proffer_engine::profile::shard::ShardState;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -13,7 +14,7 @@ use crate::directory::Directory;
 use crate::groups::{Group, Groups, RaftGroups};
 use crate::home::Home;
 use crate::identity::{Belonging, Identity};
-use crate::limits::{COURIER_MS, HOSTING_RETRY_MS, HOSTING_ROUND_MS};
+use crate::limits::{COURIER_MS, GENERATION_GRACE_MS, HOSTING_RETRY_MS, HOSTING_ROUND_MS};
 use crate::meta::roster::Roster;
 use crate::peers::Peers;
 use crate::post::{Answer, Post, ToMeta};
@@ -61,6 +62,7 @@ impl Hosting {
             return Ok(HOSTING_ROUND_MS);
         }
         self.keep_ways(roster).await?;
+        let begun = self.begin_generations(roster).await;
         for (group, replica) in self.groups.seats() {
             if roster.has_left(replica) {
                 self.leave(group, replica).await?;
@@ -81,15 +83,18 @@ impl Hosting {
         }
         let seats = self.groups.seats();
         for (replica, group) in roster.replicas_of(self.node) {
-            if !seats.contains_key(&group) && left.get(&group).is_none_or(|newest| *newest < replica) {
+            let is_new = !seats.contains_key(&group) && left.get(&group).is_none_or(|newest| *newest < replica);
+            // Without what the survivor left it would begin empty, and call that the state of the group.
+            let is_founder = roster.recovery(group).is_some_and(|recovery| recovery.founder == replica);
+            if is_new && !is_founder {
                 self.take_in(group, replica).await?;
             }
         }
         self.note_alone(roster).await?;
         if roster.given_up(self.node, &left).next().is_some() && !self.replace(&identity).await? {
-            return Ok(HOSTING_RETRY_MS);
+            return begun.map(|()| HOSTING_RETRY_MS);
         }
-        Ok(HOSTING_ROUND_MS)
+        begun.map(|()| HOSTING_ROUND_MS)
     }
 
     /// Asks for new replicas in place of those that were given up. One of the meta group begins at once: without it this node hears
@@ -122,6 +127,44 @@ impl Hosting {
         let alone: BTreeSet<Group> = self.groups.seats().into_iter().filter(is_alone).map(|(group, _)| group).collect();
         let noted = self.home.change(|identity| identity.notes.alone = alone).await;
         noted.map_err(|error| error.to_string())
+    }
+
+    /// Groups that are begun anew here, with what is left of them here (docs/adr/0012). Until the disk names the new replica the old one lies
+    /// there whole, and nothing else counts; from then on the new one is whole.
+    async fn begin_generations(&mut self, roster: &Roster) -> Result<(), String> {
+        for (group, recovery) in roster.recoveries() {
+            let (Group::Shard(shard), survivor, heir) = (group, recovery.of.survivor, recovery.founder) else {
+                continue;
+            };
+            let held = self.home.identity().await.cluster.and_then(|home| home.seats.get(&group).copied());
+            if roster.node_of(heir) != Some(self.node) || held != Some(survivor) {
+                continue;
+            }
+            tracing::warn!(%group, survivor, heir, by = recovery.of.by, "the group begins anew with what is left of it here");
+            self.groups.unseat(group).await;
+            self.supervisor.unhost(group).await;
+            self.unbegun.remove(&group);
+            let catalogue = self.supervisor.catalogue().await.ok_or("the catalogue is being recovered here")?;
+            if catalogue.roster().recovery(group) != Some(recovery) {
+                // What is applied here was read from the disk anew, and is older than what was heard before.
+                return Err(format!("the catalogue here does not know that {group} begins anew"));
+            }
+            let spent_by = catalogue.log_time().max(recovery.at).plus_ms(GENERATION_GRACE_MS);
+            let settle = |state: &mut ShardState| {
+                let fence = catalogue.fence();
+                state.begin_generation(recovery.of.generation, (catalogue.ledger(), shard), fence, spent_by);
+            };
+            self.groups.bequeath((survivor, heir), recovery.term_floor(), settle).await?;
+            self.settle(|home| {
+                home.seats.insert(group, heir);
+                home.leaving.insert(survivor);
+                home.left.insert(group, survivor);
+            })
+            .await?;
+            self.groups.seat(group, heir);
+            self.begin(group).await?;
+        }
+        Ok(())
     }
 
     /// Where the others are: also on the disk, for a start when nobody can be asked.

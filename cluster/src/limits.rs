@@ -75,6 +75,15 @@ pub const ENTRY_OVERHEAD_BYTES: usize = 64;
 pub const CONTENTION_TRIES: u8 = 3;
 /// How often a call is proposed again because the leader changed or the log refused.
 pub const PROPOSE_TRIES: u8 = 8;
+/// How many terms a generation of a group has before those of the next begin: more than elections can be held.
+pub const TERMS_PER_GENERATION: u64 = 1 << 32;
+/// How long after the entry that begins a group anew a node may still have decided for the lost generation, in milliseconds: the rest of
+/// a lease, on clocks that differ.
+pub const GENERATION_GRACE_MS: i64 = 5_000;
+/// How long a node is waited for that is asked what is left of a group, in milliseconds.
+pub const REMAINS_MS: u64 = 1_000;
+/// Longest name of who wants a group begun anew.
+pub const RECOVERED_BY_BYTES_MAX: usize = 1_024;
 /// Longest wait of a decision for escrow, in milliseconds (architecture.md §4).
 pub const ESCROW_WAIT_MS: u64 = 20;
 /// Caps of one decision that are remembered as missing units.

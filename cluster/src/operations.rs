@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use proffer_engine::keys::ShardId;
 use tokio::time::Instant;
 
-use crate::calls::{ClusterReport, GroupReport, NodeReport, Operation};
+use crate::calls::{ClusterReport, GroupReport, NodeReport, Operation, RecoveryReport};
 use crate::error::Error;
 use crate::groups::Group;
 use crate::handle::Handle;
 use crate::meta::roster::{Members, Roster};
-use crate::post::{Answer, ToMeta};
+use crate::post::{Answer, ToMeta, ToRecover};
 
 impl Handle {
     /// Who is where, as far as this node has applied it.
@@ -35,7 +36,7 @@ impl Handle {
             replicas: roster.replicas_of(node).count(),
         });
         let groups = roster.groups().map(|(group, record)| {
-            let leader = directory.leader(group);
+            let leader = inner.post.leader(group);
             let old: BTreeSet<u64> = record.now.voters.difference(&record.meant().voters).copied().collect();
             let kept = roster.nodes_of(&record.meant().voters);
             GroupReport {
@@ -49,6 +50,11 @@ impl Handle {
                 learners: roster.nodes_of(&record.now.learners).into_iter().collect(),
                 renewing: roster.nodes_of(&old).intersection(&kept).copied().collect(),
                 target: record.target.as_ref().map(|target| by_node(&roster, target)),
+                recovery: roster.recovery(group).map(|recovery| RecoveryReport {
+                    generation: recovery.of.generation,
+                    by: recovery.of.by.clone(),
+                    at: recovery.at,
+                }),
             }
         });
         ClusterReport {
@@ -67,6 +73,26 @@ impl Handle {
     /// If it was not done, or is not known to be.
     pub async fn operate(&self, operation: Operation, deadline: Instant) -> Result<Result<String, String>, Error> {
         let answer = self.inner.post.meta(ToMeta::Operate(operation), deadline).await?;
+        if let Answer::Barred(reason) = answer {
+            return Ok(Err(reason));
+        }
+        let Answer::Operated(words) = answer else { return Err(Error::Unknown) };
+        Ok(Ok(words))
+    }
+
+    /// Begins a shard anew whose majority is lost for good, with the freshest of what is left of it. What the lost replicas alone knew is
+    /// lost: without `accept_loss` nothing is done, and the refusal says what that may be. `by`: who wants it, for the record.
+    ///
+    /// # Errors
+    /// If it was not done, or is not known to be; [`Error::NotLed`] if the catalogue's majority is lost too.
+    pub async fn recover(
+        &self,
+        shard: ShardId,
+        accept_loss: bool,
+        by: String,
+        deadline: Instant,
+    ) -> Result<Result<String, String>, Error> {
+        let answer = self.inner.post.recover(ToRecover { shard, accept_loss, by }, deadline).await?;
         if let Answer::Barred(reason) = answer {
             return Ok(Err(reason));
         }

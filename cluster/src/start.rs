@@ -268,7 +268,13 @@ async fn build(config: &Config, ports: &Ports, groups: Arc<dyn Groups>, place: P
         let _ = draining.wait_for(|draining| *draining).await;
         drained_by.drain();
     });
-    let local = Local { shards: doors.clone(), meta: Arc::clone(&meta), offload: Arc::clone(&ports.offload) };
+    let local = Local {
+        shards: doors.clone(),
+        meta: Arc::clone(&meta),
+        offload: Arc::clone(&ports.offload),
+        groups: Arc::clone(&groups),
+        roster: roster.clone(),
+    };
     let post = Post::new(Arc::new(local), Arc::new(Directory::new(node)), ways);
     let (kept, grantor) = (Arc::clone(&tenure), Arc::new(NearestGrantor::new(post.clone())));
     let mut over = drained.clone();

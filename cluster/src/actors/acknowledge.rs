@@ -21,10 +21,10 @@ use crate::shard::ask::{Ask, Lane, Reply, WriteAsk};
 /// takes; when the caller stops waiting, nobody was promised anything. What shards have to know all the same they are told by others:
 /// of fences by [`Fences`](super::fences::Fences), of totals by the ledger's rounds.
 pub(super) async fn acknowledge(around: Surroundings, ready: Acknowledgement, heard: Heard) {
-    let Acknowledgement { answers, mut reply, duties, room, fence, fenced } = ready;
+    let Acknowledgement { answers, mut reply, duties, generations, room, fence, fenced } = ready;
     let answers = tokio::select! {
         biased;
-        answers = see_to(&around, answers, duties, (fence, heard), fenced) => answers,
+        answers = see_to(&around, answers, (duties, generations), (fence, heard), fenced) => answers,
         () = reply.closed() => None,
     };
     if let Some(answers) = answers {
@@ -39,7 +39,7 @@ pub(super) async fn acknowledge(around: Surroundings, ready: Acknowledgement, he
 async fn see_to(
     around: &Surroundings,
     mut answers: Vec<Result<Changed, Error>>,
-    duties: Duties,
+    (duties, generations): (Duties, BTreeMap<ShardId, u64>),
     (fence, mut heard): (Option<Revision>, Heard),
     fenced: Option<oneshot::Receiver<()>>,
 ) -> Option<Vec<Result<Changed, Error>>> {
@@ -48,7 +48,10 @@ async fn see_to(
         messages.entry(shard).or_default().push(message);
     }
     let ops = messages.into_iter().map(|(shard, messages)| {
-        let escrow = messages.chunks(ESCROW_MESSAGES_MAX).map(|messages| ShardOp::Escrow(messages.to_vec()));
+        // A later generation leaves it be: it holds nothing that it could give back.
+        let generation = generations.get(&shard).copied().unwrap_or(0);
+        let messages = messages.chunks(ESCROW_MESSAGES_MAX);
+        let escrow = messages.map(|messages| ShardOp::escrow(generation, messages.to_vec()));
         (shard, escrow.collect::<Vec<_>>())
     });
     let mut waiting: Vec<_> = ops.map(|(shard, ops)| (shard, order(around, shard, ops.clone()), ops)).collect();
@@ -177,8 +180,15 @@ mod tests {
         let mut duties = Duties::default();
         duties.told.push((ShardId(0), message(account)));
         let (reply, answer) = oneshot::channel();
-        let ready =
-            Acknowledgement { answers: Vec::new(), reply, duties, room, fence: Some(Revision(7)), fenced: None };
+        let ready = Acknowledgement {
+            answers: Vec::new(),
+            reply,
+            duties,
+            generations: BTreeMap::new(),
+            room,
+            fence: Some(Revision(7)),
+            fenced: None,
+        };
         let acknowledging = tokio::spawn(acknowledge(around.clone(), ready, fences.heard()));
         tokio::time::sleep(Duration::from_millis(500)).await;
         assert!(!acknowledging.is_finished(), "the shard has not answered");

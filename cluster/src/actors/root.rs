@@ -30,6 +30,8 @@ pub(crate) enum RootMsg {
     Revive(Box<Recovered>),
     /// A group's replica does not belong here any more: its actor ends. Its replica has ended already.
     Unhost(Group, oneshot::Sender<()>),
+    /// The meta group's state is asked for.
+    ShareMeta(oneshot::Sender<MetaState>),
     /// A replica that has fallen silent for good is started again, with its actor.
     Restart(Group),
     /// Look whether snapshots are due.
@@ -104,6 +106,14 @@ impl Supervisor {
         let _ = self.root.cast(RootMsg::Unhost(group, done));
         // An error means that the supervisor is gone, and all actors with it.
         let _ = ended.await;
+    }
+
+    /// The meta group's state as it is applied here; `None` while nothing is.
+    pub(crate) async fn catalogue(&self) -> Option<MetaState> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.root.cast(RootMsg::ShareMeta(reply));
+        // An error means that its actor is gone, and comes again.
+        answer.await.ok()
     }
 
     /// Starts a group's replica again, with its actor.
@@ -194,6 +204,11 @@ impl Actor for Root {
             RootMsg::Unhost(group, done) => {
                 body.dismiss(group).await;
                 let _ = done.send(());
+            }
+            RootMsg::ShareMeta(reply) => {
+                if let Some(meta) = &body.meta {
+                    let _ = meta.cast(MetaMsg::Share(reply));
+                }
             }
             RootMsg::Restart(group) => {
                 if !body.draining && body.hosts(group) {

@@ -178,12 +178,12 @@ impl ShardBody {
     /// This replica leads, or does not: calls are let in while it does.
     fn follow(&mut self, leader: Option<Leader>, myself: &ActorRef<ShardMsg>) {
         self.leader.follow(leader);
-        match (leader, self.around.door.is_up()) {
-            (Some(_), false) => {
+        match (leader, self.around.door.is_open()) {
+            (Some(leader), false) => {
                 // The door's waker sends the first `Work`.
                 self.summoned = true;
                 let woken = myself.clone();
-                self.around.door.open(Arc::new(move || drop(woken.cast(ShardMsg::Work))));
+                self.around.door.open(leader.replica, Arc::new(move || drop(woken.cast(ShardMsg::Work))));
             }
             (None, true) => self.around.door.close(),
             (Some(_), true) | (None, false) => {}

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::group::Group;
 use crate::lease::{Grant, Renew, Report};
 use crate::limits::ENTRY_OVERHEAD_BYTES;
-use crate::meta::roster::{Configured, NodeInfo};
+use crate::meta::roster::{Configured, NodeInfo, Recover};
 
 /// Where an answer goes.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -49,6 +49,8 @@ pub(crate) enum MetaAsk {
     Configured(Configured),
     /// What an operator wants. The answer is what it comes to, in words.
     Operate { operation: Operation, reply: Reply<Verdict<String>> },
+    /// Begin a group anew from what is left of it.
+    Recover { recover: Recover, reply: Reply<Verdict<String>> },
     /// Answered when every node that holds a catalogue lease has put this revision in force.
     Everywhere { revision: Revision, reply: Reply<()> },
 }
@@ -72,6 +74,7 @@ impl MetaAsk {
             MetaAsk::Budget { .. }
             | MetaAsk::Over { .. }
             | MetaAsk::Everywhere { .. }
+            | MetaAsk::Recover { .. }
             | MetaAsk::Enroll { .. }
             | MetaAsk::Replace { .. }
             | MetaAsk::Operate { .. } => 0,
@@ -85,6 +88,7 @@ impl MetaAsk {
             MetaAsk::Budget { reply, .. } => drop(reply.send(Err(error))),
             MetaAsk::Over { reply, .. } => drop(reply.send(Err(error))),
             MetaAsk::Enroll { reply, .. } | MetaAsk::Replace { reply, .. } => drop(reply.send(Err(error))),
+            MetaAsk::Recover { reply, .. } => drop(reply.send(Err(error))),
             MetaAsk::Operate { reply, .. } => drop(reply.send(Err(error))),
             MetaAsk::Everywhere { reply, .. } => drop(reply.send(Err(error))),
             // Whoever leads the group says it again.

@@ -13,7 +13,7 @@ use proffer_engine::time::Timestamp;
 use siphasher::sip::SipHasher13;
 
 use crate::group::Group;
-use crate::meta::roster::{Configured, NodeInfo, NodeStanding};
+use crate::meta::roster::{Configured, NodeInfo, NodeStanding, Recover};
 
 /// A stored command of the meta group, by format version.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -87,6 +87,27 @@ pub enum MetaOp {
         /// Of which groups, and through which replica.
         given_up: BTreeMap<Group, u64>,
     },
+    /// Begin a group anew from what is left of it. A fence.
+    Recover(Recover),
+    /// As [`MetaOp::Settle`], of one generation of the shard: what another says is not booked. `Settle` is of the first.
+    SettleOf {
+        /// Which generation.
+        generation: u64,
+        /// Which shard.
+        shard: ShardId,
+        /// Its totals.
+        reports: Vec<EscrowReport>,
+    },
+}
+
+impl MetaOp {
+    /// Books what one generation of a shard reports.
+    pub fn settle(generation: u64, shard: ShardId, reports: Vec<EscrowReport>) -> Self {
+        match generation {
+            0 => MetaOp::Settle { shard, reports },
+            _ => MetaOp::SettleOf { generation, shard, reports },
+        }
+    }
 }
 
 /// What a cluster is created with.
@@ -180,7 +201,9 @@ mod tests {
             http_address: "b:2".to_owned(),
             zone: "z".to_owned(),
         };
-        let golden: [(MetaOp, &[u8]); 10] = [
+        let last = Position { leader: Leader { term: 2, replica: 3 }, index: 4 };
+        let recover = Recover { group, generation: 1, survivor: 5, last, by: "me".to_owned() };
+        let golden: [(MetaOp, &[u8]); 12] = [
             (
                 MetaOp::Found(Founding { secret: [9; 16], shards: 16 }),
                 &[0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 16],
@@ -203,6 +226,8 @@ mod tests {
             (MetaOp::SetStanding { node: 3, standing: NodeStanding::Draining }, &[8, 3, 1]),
             (MetaOp::Forget { node: 3 }, &[9, 3]),
             (MetaOp::Replace { disk: 3, given_up: [(group, 9)].into() }, &[10, 3, 1, 1, 1, 9]),
+            (MetaOp::Recover(recover), &[11, 1, 1, 1, 5, 2, 3, 4, 2, b'm', b'e']),
+            (MetaOp::settle(8, ShardId(5), vec![report]), &[12, 8, 5, 1, 1, 2, 3, 10, 1, 2, 3, 4, 0, 5, 6, 1, 7]),
         ];
         for (op, bytes) in golden {
             let leader = Leader { term: 7, replica: 3 };

@@ -28,9 +28,16 @@ pub(crate) struct MetaDoor {
 struct Waiting {
     /// Shards with reports, in the order in which they came; of each account the newest.
     reporting: VecDeque<ShardId>,
-    reports: BTreeMap<ShardId, BTreeMap<AccountId, EscrowReport>>,
+    reports: BTreeMap<ShardId, Reports>,
     calls: VecDeque<Admitted>,
     leases: VecDeque<LeaseAsk>,
+}
+
+/// What one generation of a shard reports.
+#[derive(Default)]
+struct Reports {
+    generation: u64,
+    by_account: BTreeMap<AccountId, EscrowReport>,
 }
 
 /// What a call occupies until it is answered.
@@ -82,7 +89,7 @@ impl MetaDoor {
     }
 
     /// Reports that wait, if the catalogue is not led here.
-    pub(crate) fn take_reports_unless_led(&self) -> Option<(ShardId, Vec<EscrowReport>)> {
+    pub(crate) fn take_reports_unless_led(&self) -> Option<(ShardId, u64, Vec<EscrowReport>)> {
         if self.is_up() { None } else { self.next_reports() }
     }
 
@@ -127,8 +134,9 @@ impl MetaDoor {
     }
 
     /// A shard's totals and wishes: never refused, and not answered here: the shard is told in a notice. A later report of an
-    /// account takes the place of one that still waits, but for what that wished for.
-    pub(crate) fn report(&self, shard: ShardId, reports: Vec<EscrowReport>) {
+    /// account takes the place of one that still waits, but for what that wished for. What an earlier generation of the shard says is
+    /// nothing beside what a later one does.
+    pub(crate) fn report(&self, shard: ShardId, generation: u64, reports: Vec<EscrowReport>) {
         if reports.is_empty() {
             return;
         }
@@ -137,25 +145,29 @@ impl MetaDoor {
             waiting.reporting.push_back(shard);
         }
         let of_shard = waiting.reports.entry(shard).or_default();
-        for report in reports {
-            let kept = of_shard.entry(report.account).or_insert(report);
+        if generation > of_shard.generation {
+            *of_shard = Reports { generation, ..Reports::default() };
+        }
+        for report in reports.into_iter().filter(|_| generation == of_shard.generation) {
+            let kept = of_shard.by_account.entry(report.account).or_insert(report);
             *kept = EscrowReport { wish: report.wish.max(kept.wish), ..report };
         }
         drop(waiting);
         self.bell.ring();
     }
 
-    /// The reports of the shard that has waited longest.
-    pub(crate) fn next_reports(&self) -> Option<(ShardId, Vec<EscrowReport>)> {
+    /// The reports of the shard that has waited longest, and of which of its generations they are.
+    pub(crate) fn next_reports(&self) -> Option<(ShardId, u64, Vec<EscrowReport>)> {
         let mut waiting = self.lock();
         let shard = waiting.reporting.pop_front()?;
-        let mut reports = waiting.reports.remove(&shard).expect("whoever reports has reports");
+        let Reports { generation, by_account: mut reports } =
+            waiting.reports.remove(&shard).expect("whoever reports has reports");
         if let Some(later) = reports.keys().nth(ESCROW_MESSAGES_MAX).copied() {
             let later = reports.split_off(&later);
-            waiting.reports.insert(shard, later);
+            waiting.reports.insert(shard, Reports { generation, by_account: later });
             waiting.reporting.push_back(shard);
         }
-        Some((shard, reports.into_values().collect()))
+        Some((shard, generation, reports.into_values().collect()))
     }
 
     /// The call that has waited longest.
@@ -211,21 +223,31 @@ mod tests {
     fn reports_that_wait_are_one_an_account_and_keep_their_wish() {
         let door = MetaDoor::default();
         for spent in 0..1_000 {
-            door.report(ShardId(1), vec![report(7, spent, u64::from(spent == 500)), report(8, spent, 0)]);
+            door.report(ShardId(1), 0, vec![report(7, spent, u64::from(spent == 500)), report(8, spent, 0)]);
         }
-        door.report(ShardId(2), vec![report(7, 1, 0)]);
-        assert_eq!(door.next_reports(), Some((ShardId(1), vec![report(7, 999, 1), report(8, 999, 0)])));
-        assert_eq!(door.next_reports(), Some((ShardId(2), vec![report(7, 1, 0)])));
+        door.report(ShardId(2), 0, vec![report(7, 1, 0)]);
+        assert_eq!(door.next_reports(), Some((ShardId(1), 0, vec![report(7, 999, 1), report(8, 999, 0)])));
+        assert_eq!(door.next_reports(), Some((ShardId(2), 0, vec![report(7, 1, 0)])));
         assert_eq!(door.next_reports(), None);
         assert!(!door.rest());
+    }
+
+    #[test]
+    fn reports_of_a_lost_generation_do_not_stand_beside_those_of_the_next() {
+        let door = MetaDoor::default();
+        door.report(ShardId(1), 0, vec![report(7, 5, 1), report(8, 5, 1)]);
+        door.report(ShardId(1), 1, vec![report(7, 1, 0)]);
+        door.report(ShardId(1), 0, vec![report(7, 6, 1)]);
+        assert_eq!(door.next_reports(), Some((ShardId(1), 1, vec![report(7, 1, 0)])));
+        assert_eq!(door.next_reports(), None);
     }
 
     #[test]
     fn more_reports_than_an_entry_holds_come_in_parts() {
         let door = MetaDoor::default();
         let many = u32::try_from(ESCROW_MESSAGES_MAX).unwrap() + 10;
-        door.report(ShardId(1), (0..many).map(|account| report(account, 1, 0)).collect());
-        let sizes: Vec<usize> = std::iter::from_fn(|| door.next_reports()).map(|(_, reports)| reports.len()).collect();
+        door.report(ShardId(1), 0, (0..many).map(|account| report(account, 1, 0)).collect());
+        let sizes: Vec<usize> = std::iter::from_fn(|| door.next_reports()).map(|(.., reports)| reports.len()).collect();
         assert_eq!(sizes, [ESCROW_MESSAGES_MAX, 10]);
     }
 

@@ -1,6 +1,6 @@
 //! What the catalogue's leader has in its hands: calls that change it, and the space of an entry.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proffer_engine::catalog::{self, CommandV1, EntityKind, Op};
 use proffer_engine::keys::{Revision, ShardId, TenantId};
@@ -79,6 +79,8 @@ pub(crate) struct Acknowledgement {
     pub(crate) answers: Vec<Result<Changed, Error>>,
     pub(crate) reply: Reply<Vec<Result<Changed, Error>>>,
     pub(crate) duties: Duties,
+    /// Of which generation the shards are that have to be told.
+    pub(crate) generations: BTreeMap<ShardId, u64>,
     pub(crate) room: Room,
     /// Of an exclusion: every shard has to have heard of this.
     pub(crate) fence: Option<Revision>,

@@ -18,7 +18,7 @@ use crate::meta::command::{MetaOp, MetaOutcome};
 use crate::meta::door::Room;
 use crate::meta::hearing::{Hearing, Silences};
 use crate::meta::planner;
-use crate::meta::roster::{Configured, GroupRecord, NodeInfo, NodeStanding, Roster};
+use crate::meta::roster::{Configured, GroupRecord, NodeInfo, NodeStanding, Recover, Roster};
 
 /// What the keeper needs of its node.
 #[derive(Clone)]
@@ -57,6 +57,7 @@ enum Asked {
     Enroll(MetaOp, Reply<Verdict<Enrolled>>, Room),
     Report(Configured, Room),
     Operate(Operation, Reply<Verdict<String>>, Room),
+    Recover(Recover, Reply<Verdict<String>>, Room),
 }
 
 /// The meta leader's part that sees to the roster.
@@ -119,6 +120,10 @@ impl Keeper {
         self.asked.push_back(Asked::Operate(operation, reply, room));
     }
 
+    pub(super) fn recover(&mut self, recover: Recover, reply: Reply<Verdict<String>>, room: Room) {
+        self.asked.push_back(Asked::Recover(recover, reply, room));
+    }
+
     /// Whether something asked is not proposed yet.
     pub(super) fn has_asks(&self) -> bool {
         !self.asked.is_empty()
@@ -146,6 +151,17 @@ impl Keeper {
                 let is_news = record.is_some_and(|record| is_news(record, &report));
                 is_news.then_some((MetaOp::Configured(report), Errand::Own)).into_iter().collect()
             }
+            Asked::Recover(recover, reply, room) => match roster.check_recover(&recover) {
+                Err(words) => {
+                    let _ = reply.send(Ok(Err(words)));
+                    Vec::new()
+                }
+                Ok(node) => {
+                    let Recover { group, generation, .. } = &recover;
+                    let words = format!("{group} begins anew on node {node}, as generation {generation}");
+                    vec![(MetaOp::Recover(recover), Errand::Operate { words, reply, room })]
+                }
+            },
             Asked::Operate(operation, reply, room) => match self.commands_of(operation, roster) {
                 Err(words) => {
                     let _ = reply.send(Ok(Err(words)));
@@ -254,7 +270,9 @@ impl Keeper {
         for asked in self.asked.drain(..) {
             match asked {
                 Asked::Enroll(_, reply, room) => Errand::Enroll(reply, room).fail(error),
-                Asked::Operate(_, reply, room) => Errand::Operate { words: String::new(), reply, room }.fail(error),
+                Asked::Recover(_, reply, room) | Asked::Operate(_, reply, room) => {
+                    Errand::Operate { words: String::new(), reply, room }.fail(error)
+                }
                 // Whoever leads the group says it again.
                 Asked::Report(..) => {}
             }

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::calls::Changed;
 use crate::error::Error;
+use crate::group::Group;
 use crate::lease::Tenure;
 use crate::limits::{
     ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, ENTRY_OVERHEAD_BYTES, ESCROW_MESSAGES_MAX, LEDGER_ROUND_MS, OWN_RETRY_MS,
@@ -32,6 +33,7 @@ use crate::meta::job::{Acknowledgement, Duties, Job, Part, Space, is_exclusion, 
 use crate::meta::keeper::{Errand, Keeper, Whereabouts};
 use crate::meta::leasing::{Leasing, Sight};
 use crate::meta::openings::{Openings, to_open};
+use crate::meta::roster::Roster;
 use crate::meta::state::{MetaState, touched_offers};
 use crate::ports::clock::Clock;
 use crate::ports::propose::{Proposed, Reason};
@@ -79,6 +81,8 @@ pub(crate) struct MetaLeader {
     keeper: Keeper,
     /// What has changed since the last compile was begun.
     stale: BTreeMap<TenantId, Vec<Touched>>,
+    /// The revision has risen, though no tenant's catalogue is another for it.
+    is_behind: bool,
     compiling: bool,
     /// What was committed before this start is applied, as far as is known.
     caught_up: bool,
@@ -95,6 +99,8 @@ impl MetaLeader {
     pub(crate) fn new(around: Surroundings, state: MetaState, applied: Position) -> Self {
         let stale = state.numbers().map(|(tenant, _)| (tenant.clone(), vec![Touched::Everything])).collect();
         let unheard = state.ledger().accounts().map(|(id, _)| id).collect();
+        let is_behind = state.revision() > Revision(0);
+        bar_lost_generations(state.roster(), &around.shards);
         // The actor before this one may have died while it led.
         around.tenure.clock().lead(false);
         MetaLeader {
@@ -112,6 +118,7 @@ impl MetaLeader {
             open: VecDeque::new(),
             next_job: 0,
             stale,
+            is_behind,
             compiling: false,
             caught_up: false,
             leasing: Leasing::new(),
@@ -130,6 +137,8 @@ impl MetaLeader {
             self.unheard.extend(told_of(&outcome).iter().map(|(_, message)| message.account));
             outcomes.push(outcome);
         }
+        // Before it counts as applied anywhere: a lease that names this entry is held by nobody who decides for a lost generation.
+        bar_lost_generations(self.state.roster(), &self.around.shards);
         self.keeper.publish(self.state.roster(), position.index);
         self.applied = position;
         let ours = self.in_flight.len() == commands.len()
@@ -154,6 +163,8 @@ impl MetaLeader {
         self.stale = state.numbers().map(|(tenant, _)| (tenant.clone(), vec![Touched::Everything])).collect();
         self.unheard = state.ledger().accounts().map(|(id, _)| id).collect();
         self.openings = Openings::of(&state);
+        self.is_behind = state.revision() > Revision(0);
+        bar_lost_generations(state.roster(), &self.around.shards);
         self.keeper.publish(state.roster(), applied.index);
         (self.tried, self.tried_for) = (state.catalog().clone(), 0);
         (self.state, self.applied) = (state, applied);
@@ -338,10 +349,10 @@ impl MetaLeader {
     pub(crate) fn next_compile(&mut self) -> Option<Compile> {
         // While old entries are fed, every one would make a catalogue that nobody asks.
         self.caught_up |= self.around.views.wants(self.state.revision());
-        if self.compiling || self.stale.is_empty() || !self.caught_up {
+        if self.compiling || (self.stale.is_empty() && !self.is_behind) || !self.caught_up {
             return None;
         }
-        self.compiling = true;
+        (self.compiling, self.is_behind) = (true, false);
         let before = self.around.views.load();
         let stale = std::mem::take(&mut self.stale);
         Some(Compile::new(&self.state, &before, stale))
@@ -373,7 +384,10 @@ impl MetaLeader {
                 // Its exclusions are applied: the newest fence is theirs, or a later one.
                 let fence = duties.fence.then(|| self.state.fence());
                 let fenced = fence.map(|fence| self.leasing.fenced(fence));
-                Acknowledgement { answers, reply, duties, room, fence, fenced }
+                let told = duties.told.iter().map(|(shard, _)| *shard);
+                let generations = told.map(|shard| (shard, self.state.roster().generation(Group::Shard(shard))));
+                let generations = generations.collect();
+                Acknowledgement { answers, reply, duties, generations, room, fence, fenced }
             })
             .collect()
     }
@@ -429,9 +443,12 @@ impl MetaLeader {
                     self.openings.follow(&tenant, number, catalog, offer, self.state.ledger());
                 }
             }
+            (MetaOp::Recover(_), MetaOutcome::Told(_)) => self.is_behind = true,
             (
                 MetaOp::Found(_)
                 | MetaOp::Change(_)
+                | MetaOp::Recover(_)
+                | MetaOp::SettleOf { .. }
                 | MetaOp::Settle { .. }
                 | MetaOp::EndPeriods
                 | MetaOp::Enroll(_)
@@ -449,11 +466,11 @@ impl MetaLeader {
     fn form_own(&mut self, now: Timestamp, leader: Leader, space: &mut Space) {
         let is_quiet = Instant::now() < self.quiet_until;
         while space.is_left()
-            && let Some((shard, reports)) = self.around.door.next_reports()
+            && let Some((shard, generation, reports)) = self.around.door.next_reports()
         {
             // While the log takes nothing, reports are let go: the shards report again.
             if !is_quiet {
-                self.form(MetaOp::Settle { shard, reports }, Part::Settle(shard), now, leader, space);
+                self.form(MetaOp::settle(generation, shard, reports), Part::Settle(shard), now, leader, space);
             }
         }
         let due = if is_quiet { Vec::new() } else { self.openings.due(now) };
@@ -612,6 +629,7 @@ impl MetaLeader {
                 self.keeper.enroll(MetaOp::Replace { disk, given_up }, reply, room);
             }
             MetaAsk::Configured(report) => self.keeper.report(report, room),
+            MetaAsk::Recover { recover, reply } => self.keeper.recover(recover, reply, room),
             MetaAsk::Operate { operation, reply } => self.keeper.operate(operation, reply, room),
             MetaAsk::Everywhere { revision, reply } => self.leasing.everywhere(revision, reply, room),
         }
@@ -686,7 +704,8 @@ impl MetaLeader {
         for (shard, messages) in by_shard {
             let Some(door) = self.around.shards.get(usize::from(shard.0)) else { continue };
             for messages in messages.chunks(ESCROW_MESSAGES_MAX) {
-                let notice = Notice { messages: messages.to_vec(), booked: booked == Some(shard) };
+                let generation = self.state.roster().generation(Group::Shard(shard));
+                let notice = Notice { generation, messages: messages.to_vec(), booked: booked == Some(shard) };
                 // The cluster's own is never refused.
                 let _ = door.send(Lane::Own, Ask::Notice(notice));
             }
@@ -750,6 +769,16 @@ impl MetaLeader {
                 Part::Roster(errand) => errand.fail(error),
                 Part::Open { .. } | Part::Settle(_) | Part::Own | Part::OwnStart => {}
             }
+        }
+    }
+}
+
+/// Shuts the doors of shards that were begun anew to what is of a generation before. O(shards that were).
+fn bar_lost_generations(roster: &Roster, doors: &[Arc<ShardDoor>]) {
+    for (group, recovery) in roster.recoveries() {
+        let Group::Shard(shard) = group else { continue };
+        if let Some(door) = doors.get(usize::from(shard.0)) {
+            door.begin_generation(recovery.founder, recovery.term_floor());
         }
     }
 }

@@ -4,6 +4,8 @@ pub(crate) mod ask;
 pub mod command;
 pub(crate) mod compile;
 pub(crate) mod door;
+#[cfg(test)]
+mod generations;
 pub(crate) mod hearing;
 pub(crate) mod job;
 pub(crate) mod keeper;

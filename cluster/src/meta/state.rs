@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use proffer_engine::budget::escrow::EscrowReport;
 use proffer_engine::budget::ledger::{Account, AccountState, Ledger, Terms};
 use proffer_engine::budget::periods::terms_of;
 use proffer_engine::catalog::{self, CapDefinition, Catalog, CommandV1, TenantCatalog, Touched};
@@ -12,6 +13,7 @@ use proffer_engine::model::offer::CapScope;
 use proffer_engine::profile::command::{AccountId, EscrowMessage, Position};
 use proffer_engine::time::{Span, Timestamp};
 
+use crate::group::Group;
 use crate::meta::command::{Change, Founding, MetaCommand, MetaCommandV1, MetaOp, MetaOutcome};
 use crate::meta::job::is_exclusion;
 use crate::meta::roster::Roster;
@@ -78,12 +80,12 @@ impl MetaState {
         self.log_time
     }
 
-    /// Index of the last entry that changed the catalogue.
+    /// Index of the last entry that changed the catalogue, or began a group anew.
     pub fn revision(&self) -> Revision {
         self.revision
     }
 
-    /// Revision of the last emergency exclusion or change of a key: no node decides under an older one (docs/adr/0013). 0 if there was none.
+    /// Revision of the last emergency exclusion, change of a key, or group begun anew: no node decides under an older one (docs/adr/0013). 0 if there was none.
     pub fn fence(&self) -> Revision {
         self.fence
     }
@@ -127,12 +129,18 @@ impl MetaState {
             }
             MetaOp::Change(command) => self.change(Revision(position.index), command),
             MetaOp::Open(accounts) => MetaOutcome::Told(self.open(accounts)),
-            MetaOp::Settle { shard, reports } => {
-                let mut told = Vec::new();
-                for report in reports {
-                    self.settle(*shard, report, &mut told);
+            MetaOp::Settle { shard, reports } => MetaOutcome::Told(self.settle_all(0, *shard, reports)),
+            MetaOp::SettleOf { generation, shard, reports } => {
+                MetaOutcome::Told(self.settle_all(*generation, *shard, reports))
+            }
+            MetaOp::Recover(recover) => {
+                let (now, revision) = (self.log_time, Revision(position.index));
+                let done = self.arrange(|roster| roster.recover(recover, now, revision));
+                if let (Ok(()), Group::Shard(shard)) = (&done, recover.group) {
+                    self.ledger.begin_generation(shard);
+                    (self.revision, self.fence) = (revision, revision);
                 }
-                MetaOutcome::Told(told)
+                told_or_barred(done)
             }
             MetaOp::EndPeriods => {
                 let now = self.log_time;
@@ -293,7 +301,7 @@ impl MetaState {
             }
             let for_all = !terms.soft && terms.limit / terms.unit.max(1) >= 4 * u64::from(shards);
             for shard in (0..shards).map(ShardId) {
-                let message = if for_all {
+                let message = if for_all && !self.roster.is_unborn(Group::Shard(shard)) {
                     self.ledger.grant(*id, shard, 0, u64::from(shards), self.log_time.max(terms.span.from)).ok()
                 } else {
                     self.message(*id, shard)
@@ -305,12 +313,23 @@ impl MetaState {
         told
     }
 
-    fn settle(
+    /// Books reports of one generation of a shard; those of another say nothing of what is.
+    fn settle_all(
         &mut self,
+        generation: u64,
         shard: ShardId,
-        report: &proffer_engine::budget::escrow::EscrowReport,
-        told: &mut Vec<(ShardId, EscrowMessage)>,
-    ) {
+        reports: &[EscrowReport],
+    ) -> Vec<(ShardId, EscrowMessage)> {
+        let mut told = Vec::new();
+        if generation == self.roster.generation(Group::Shard(shard)) {
+            for report in reports {
+                self.settle(shard, report, &mut told);
+            }
+        }
+        told
+    }
+
+    fn settle(&mut self, shard: ShardId, report: &EscrowReport, told: &mut Vec<(ShardId, EscrowMessage)>) {
         let (id, now, shards) = (report.account, self.log_time, u64::from(self.shards()));
         let is_closed = |state: &Self| state.ledger.account(id).is_some_and(|of| of.state() == AccountState::Closed);
         let was_closed = is_closed(self);
@@ -387,7 +406,6 @@ impl MetaState {
 
 #[cfg(test)]
 mod tests {
-    use proffer_engine::budget::escrow::EscrowReport;
     use proffer_engine::catalog::{Actor, EntityKind, Op};
     use proffer_engine::profile::command::{Leader, Recall};
     use proffer_engine::value::Value;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{Answer, Post, ToMeta, ToShard};
 use crate::error::Error;
 use crate::limits::COURIER_MS;
-use crate::shard::ask::{Ask, WriteAsk};
+use crate::shard::ask::{Ask, Notice, WriteAsk};
 
 /// Runs for ever: stop it by dropping its task.
 pub(crate) async fn run_courier(post: Post) {
@@ -30,11 +30,11 @@ pub(crate) async fn run_courier(post: Post) {
                 tokio::spawn(bring(post.clone(), shard, ask));
             }
         }
-        while let Some((shard, reports)) = post.local.meta.take_reports_unless_led() {
+        while let Some((shard, generation, reports)) = post.local.meta.take_reports_unless_led() {
             let post = post.clone();
             tokio::spawn(async move {
                 // A shard reports again what it is not told to be booked.
-                let _ = post.meta_once(ToMeta::Report { shard, reports }, soon()).await;
+                let _ = post.meta_once(ToMeta::Report { shard, generation, reports }, soon()).await;
             });
         }
     }
@@ -43,7 +43,8 @@ pub(crate) async fn run_courier(post: Post) {
 async fn bring(post: Post, shard: ShardId, ask: Ask) {
     match ask {
         Ask::Notice(notice) => {
-            let told = ToShard::Notice { messages: notice.messages, booked: notice.booked };
+            let Notice { generation, messages, booked } = notice;
+            let told = ToShard::Notice { generation, messages, booked };
             // The ledger tells again what a shard does not confirm.
             let _ = post.shard_once(shard, told, soon()).await;
         }

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use proffer_engine::keys::{OfferKey, ShardId};
 use proffer_engine::profile::command::Counted;
 use proffer_engine::profile::state::Profile;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::message::{Answer, ToMeta, ToShard};
 use crate::error::Error;
-use crate::handle::answered;
+use crate::groups::Groups;
+use crate::handle::{answered, of_generation};
 use crate::lease::{Grantor, LocalGrantor};
 use crate::meta::ask::{Enrolled, MetaAsk, Verdict};
 use crate::meta::door::MetaDoor;
+use crate::meta::roster::Roster;
 use crate::ports::offload::{self, Offload};
 use crate::shard::ask::{Ask, Lane, Notice, ReadAsk, Reply, WriteAsk};
 use crate::shard::door::ShardDoor;
@@ -25,6 +27,9 @@ pub(crate) struct Local {
     pub(crate) shards: Vec<Arc<ShardDoor>>,
     pub(crate) meta: Arc<MetaDoor>,
     pub(crate) offload: Arc<dyn Offload>,
+    pub(crate) groups: Arc<dyn Groups>,
+    /// The roster as it is applied here.
+    pub(crate) roster: watch::Receiver<Arc<Roster>>,
 }
 
 impl Local {
@@ -37,11 +42,11 @@ impl Local {
     pub(super) async fn shard(&self, shard: ShardId, ask: ToShard, deadline: Instant) -> Result<Answer, Error> {
         let door = self.door(shard)?;
         match ask {
-            ToShard::Notice { messages, booked } => {
+            ToShard::Notice { generation, messages, booked } => {
                 if !door.is_up() {
                     return Err(super::not_led("the shard"));
                 }
-                let sent = door.send(Lane::Own, Ask::Notice(Notice { messages, booked }));
+                let sent = door.send(Lane::Own, Ask::Notice(Notice { generation, messages, booked }));
                 sent.map(|()| Answer::Heard)
             }
             ToShard::Order(ops) => {
@@ -77,20 +82,22 @@ impl Local {
         make: impl FnOnce(Reply<T>) -> Ask,
         deadline: Instant,
     ) -> Result<T, Error> {
+        let founder = door.founder();
         let (reply, answer) = oneshot::channel();
         door.send(lane, make(Reply::new(reply)))?;
-        answered(deadline, answer).await
+        let answer = answered(deadline, answer).await?;
+        of_generation(door, founder).map(|()| answer)
     }
 
     /// Asks the meta group, if it is led here.
     pub(super) async fn meta(&self, ask: ToMeta, deadline: Instant) -> Result<Answer, Error> {
         match ask {
-            ToMeta::Report { shard, reports } => {
+            ToMeta::Report { shard, generation, reports } => {
                 if !self.meta.is_up() {
                     return Err(super::not_led("the catalogue"));
                 }
                 self.door(shard)?;
-                self.meta.report(shard, reports);
+                self.meta.report(shard, generation, reports);
                 Ok(Answer::Heard)
             }
             ToMeta::Change(commands) => {

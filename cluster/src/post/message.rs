@@ -18,6 +18,7 @@ use crate::group::Group;
 use crate::lease::{Grant, Renew, Report};
 use crate::meta::ask::LedgerRow;
 use crate::meta::roster::{Configured, NodeInfo};
+use crate::raft::Remains;
 use crate::shard::ask::Held;
 
 /// One node to another.
@@ -32,13 +33,27 @@ pub(crate) enum Message {
     /// To a node that the sender has no way to: these are the bytes of a message, which is none of this kind. Whoever has no way
     /// either says so; it goes through one node and not through another.
     Pass { to: u64, message: Vec<u8> },
+    /// What is left of a group on the node that is asked.
+    Remains(Group),
+    /// To whoever leads the meta group: begin a shard anew.
+    Recover(ToRecover),
+}
+
+/// What an operator wants who wants a shard begun anew.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct ToRecover {
+    pub(crate) shard: ShardId,
+    /// What the lost replicas alone knew may be lost. Without it nothing is done but telling what that may be.
+    pub(crate) accept_loss: bool,
+    /// Who wants it.
+    pub(crate) by: String,
 }
 
 /// What a shard is asked on behalf of another node.
 #[derive(Clone, Debug, Encode, Decode)]
 pub(crate) enum ToShard {
     /// The ledger's totals. Safe to lose.
-    Notice { messages: Vec<EscrowMessage>, booked: bool },
+    Notice { generation: u64, messages: Vec<EscrowMessage>, booked: bool },
     /// Deeds of the cluster's own: fences, recalls.
     Order(Vec<ShardOp>),
     /// A share of a tenant's bulk write.
@@ -53,7 +68,7 @@ pub(crate) enum ToShard {
 #[derive(Clone, Debug, Encode, Decode)]
 pub(crate) enum ToMeta {
     /// A shard's totals. Safe to lose.
-    Report { shard: ShardId, reports: Vec<EscrowReport> },
+    Report { shard: ShardId, generation: u64, reports: Vec<EscrowReport> },
     /// Change the catalogue.
     Change(Vec<Command>),
     /// The ledger's side of an offer's accounts.
@@ -99,6 +114,8 @@ pub(crate) enum Answer {
     Granted(Grant),
     /// What the other node answered: the bytes.
     Passed(Vec<u8>),
+    /// What is left there, if anything.
+    Remains(Option<Remains>),
 }
 
 /// An answer's bytes.

@@ -3,7 +3,8 @@
 //!
 //! Map: `message` is what is said and `failure` how it fails; `local` asks what this node leads; `service` answers other nodes,
 //! `gatekeeper` lets them in; `carrier` takes Raft's messages; `courier` brings what the cluster itself left at doors that are not led
-//! here to where they are; `grantor` gets this node its lease; `claims` tells who leads what; `joining` gets a new node in.
+//! here to where they are; `grantor` gets this node its lease; `claims` tells who leads what; `joining` gets a new node in; `recovery`
+//! finds out what is left of a shard whose majority is lost.
 
 mod carrier;
 mod claims;
@@ -14,6 +15,7 @@ mod grantor;
 mod joining;
 mod local;
 mod message;
+mod recovery;
 mod service;
 
 use std::sync::{Arc, OnceLock};
@@ -38,7 +40,7 @@ pub(crate) use gatekeeper::Porter;
 pub(crate) use grantor::NearestGrantor;
 pub(crate) use joining::{Admission, enroll, join};
 pub(crate) use local::Local;
-pub(crate) use message::{Answer, Message, ToMeta, ToShard};
+pub(crate) use message::{Answer, Message, ToMeta, ToRecover, ToShard};
 pub(crate) use service::PeerService;
 
 /// The ways to the other nodes, once there are any.
@@ -101,7 +103,7 @@ impl Post {
 
     /// The node that leads a group, if it is another, and one that can be reached as far as is known.
     pub(crate) fn leader_elsewhere(&self, group: Group) -> Option<u64> {
-        let node = self.directory.leader_elsewhere(group)?;
+        let (node, _) = self.leader(group).filter(|(node, _)| *node != self.directory.own())?;
         let is_linked = self.ways.load().as_ref().is_some_and(|peers| peers.is_up(node));
         (is_linked || self.directory.is_fresh(node)).then_some(node)
     }
@@ -226,7 +228,12 @@ fn lane_of(message: &Message, bytes: usize) -> Lane {
         Message::Shard(_, ToShard::Write { .. }) | Message::Meta(ToMeta::Change(_) | ToMeta::Budget { .. }) => {
             Lane::Bulk
         }
-        Message::Shard(_, _) | Message::Meta(_) | Message::Leading(_) | Message::Pass { .. } => Lane::of(bytes),
+        Message::Shard(_, _)
+        | Message::Meta(_)
+        | Message::Leading(_)
+        | Message::Pass { .. }
+        | Message::Remains(_)
+        | Message::Recover(_) => Lane::of(bytes),
     }
 }
 

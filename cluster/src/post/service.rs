@@ -75,6 +75,8 @@ impl Service for PeerService {
                         Ok(Message::Pass { to, message }) => {
                             post.pass_on(to, lane, message, deadline).await.map(Answer::Passed)
                         }
+                        Ok(Message::Remains(group)) => Ok(Answer::Remains(post.local.groups.remains(group))),
+                        Ok(Message::Recover(ask)) => post.recover_here(ask, deadline).await,
                         Ok(Message::Shard(shard, ask)) => post.local.shard(shard, ask, deadline).await,
                         Ok(Message::Meta(ask)) => hear(&post, ask, deadline).await,
                         Err(error) => Err(Error::Invalid(error.to_string())),

@@ -143,7 +143,7 @@ impl Shelf {
         offload::call(&*self.offload, Lane::Bulk, remove).await.map_err(io::Error::other)?
     }
 
-    async fn write(&self, meta: &SnapshotMeta, pieces: Pieces) -> io::Result<()> {
+    pub(super) async fn write(&self, meta: &SnapshotMeta, pieces: Pieces) -> io::Result<()> {
         let _one = self.building.lock().await;
         let (snapshots, group, bytes) = (self.snapshots.clone(), self.group, encode_meta(meta));
         let index = meta.last_log_id.map_or(0, |last| last.index);

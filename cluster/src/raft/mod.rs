@@ -3,10 +3,12 @@
 //! `types` is what openraft is configured with, `stored` the bytes of it; `store` (with `appender` and `recent`) keeps a replica's log
 //! and vote in the node's write-ahead log, `machine` stands between openraft and the actor that is the state machine, `replica`
 //! runs one member of a group, and `port` is its propose port. `network` turns openraft's messages into `wire` messages for the
-//! other members, `receiving` answers theirs; `members` changes who they are, `hand_over` who leads; `survey` tells what a replica left.
+//! other members, `receiving` answers theirs; `members` changes who they are, `hand_over` who leads; `survey` tells what a replica left,
+//! `legacy` hands it on to the one that begins its group anew.
 
 mod appender;
 mod hand_over;
+mod legacy;
 mod machine;
 mod members;
 mod network;
@@ -23,6 +25,7 @@ mod types;
 mod wire;
 
 pub(crate) use hand_over::HandOver;
+pub(crate) use legacy::{Legacy, Remains};
 pub(crate) use machine::Erased;
 pub(crate) use members::{Members, Step, StepError};
 pub(crate) use network::{Carrier, Unreached};

@@ -18,6 +18,7 @@ use tokio::sync::{Mutex as AsyncMutex, OnceCell, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::legacy::Remains;
 use super::machine::{Erased, RaftMachine, Shelf};
 use super::network::{Carrier, Network};
 use super::receiving::Receiving;
@@ -67,7 +68,7 @@ pub(crate) struct Found {
     /// Whose.
     pub(crate) replica: u64,
     /// What the newest sound snapshot is of.
-    snapshot: Option<SnapshotMeta>,
+    pub(super) snapshot: Option<SnapshotMeta>,
     /// Where the state stands that the snapshot's pieces decode to.
     pub(crate) position: Position,
     /// The snapshot's pieces.
@@ -80,6 +81,7 @@ pub(crate) struct Replica {
     pub(super) ports: ReplicaPorts,
     pub(super) shelf: Shelf,
     raft: OnceCell<Running>,
+    store: OnceCell<Store>,
     pub(super) leader: watch::Sender<Option<Leader>>,
     /// Before this it neither votes nor campaigns, unless it is alone: openraft forgets at a restart to whom it promised.
     pub(super) silent_until: Instant,
@@ -149,6 +151,7 @@ impl Replica {
             ports,
             shelf,
             raft: OnceCell::new(),
+            store: OnceCell::new(),
             leader: watch::Sender::new(None),
             receiving: AsyncMutex::default(),
             is_leaving: AtomicBool::new(false),
@@ -209,6 +212,8 @@ impl Replica {
             Erased::Meta(_) => Duration::ZERO,
             Erased::Shard(_) => Duration::from_millis(COMMIT_NEWS_MS),
         };
+        // A replica is built once.
+        let _ = self.store.set(store.clone());
         let machine = RaftMachine::new(machine, self.shelf.clone(), snapshot);
         let (carrier, offload) = (Arc::clone(&self.ports.carrier), Arc::clone(&self.ports.offload));
         let append_within = Duration::from_millis(self.ports.timing.election_max_ms);
@@ -330,6 +335,20 @@ impl Replica {
     /// Whether it has ended, or its core has.
     pub(crate) fn is_over(&self) -> bool {
         self.raft.get().is_some_and(|raft| raft.metrics().borrow_watched().running_state.is_err())
+    }
+
+    /// How far its log goes, what it has voted and whom it knows: what is left of the group here, if it is lost elsewhere.
+    pub(crate) fn remains(&self) -> Option<Remains> {
+        let (raft, store) = (self.raft.get()?, self.store.get()?);
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        Some(Remains {
+            replica: self.id,
+            last: store.last(),
+            term: metrics.vote.leader_id.term,
+            voters: metrics.membership_config.get_joint_config().clone(),
+            leads: self.leader.borrow().is_some(),
+        })
     }
 
     pub(super) fn raft(&self) -> Option<&Running> {

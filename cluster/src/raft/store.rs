@@ -10,13 +10,14 @@ use futures_util::{Stream, stream};
 use openraft::OptionalSend;
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use proffer_engine::profile::command::Position;
 
 use tokio::task::JoinHandle;
 
 use super::appender::{Appender, Op};
 use super::recent::Recent;
 use super::stored::{Head, decode_entry, encode_entry};
-use super::types::{Entry, LogId, Payload, Types, Vote};
+use super::types::{Entry, LogId, Payload, Types, Vote, position_of};
 use crate::limits::{APPEND_BYTES_MAX, RECENT_BYTES_MAX};
 use crate::log::{GroupId, Log};
 
@@ -101,6 +102,11 @@ impl Store {
     /// The last entry that is not here any more.
     pub(super) fn purged(&self) -> Option<LogId> {
         self.known().head.purged
+    }
+
+    /// Where the log ends; `None` while there never was anything.
+    pub(super) fn last(&self) -> Option<Position> {
+        self.known().last.as_ref().map(position_of)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -53,6 +53,10 @@ pub(crate) fn next_step(
     is_fit: impl Fn(u64) -> bool,
 ) -> Doing {
     let Some(record) = roster.group(group) else { return Doing::Nothing };
+    if roster.has_left(own) {
+        // It is about to end: what the group is to become now is no concern of its generation's.
+        return Doing::Nothing;
+    }
     let seen = Seen { own, members, roster, record, caught_up, is_fit: &is_fit };
     if !members.is_committed {
         return Doing::Wait;

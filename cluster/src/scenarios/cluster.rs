@@ -124,6 +124,10 @@ impl Cluster {
         &self.nodes[number - 1]
     }
 
+    pub(super) fn disk(&self, number: usize) -> &MemoryDisk {
+        &self.disks[number - 1]
+    }
+
     /// Which of the nodes leads the catalogue.
     pub(super) async fn catalogue_leader(&self) -> usize {
         for _ in 0..1_000 {

@@ -184,7 +184,7 @@ async fn a_start_ends_when_everything_acknowledged_decides() {
 
 /// A shard without an actor.
 #[derive(Default)]
-struct Bare(Mutex<(ShardState, Position)>);
+pub(super) struct Bare(Mutex<(ShardState, Position)>);
 
 impl Machine<ShardEntry, Outcome> for Bare {
     fn apply(&self, position: Position, commands: Vec<ShardEntry>) -> Pending<'_, Result<Vec<Outcome>, Gone>> {
@@ -212,13 +212,13 @@ impl Replicated<ShardEntry, Outcome> for Bare {
     }
 }
 
-struct Kept {
-    groups: RaftGroups,
-    log: Log,
+pub(super) struct Kept {
+    pub(super) groups: RaftGroups,
+    pub(super) log: Log,
 }
 
 impl Kept {
-    async fn on(disk: &Arc<MemoryDisk>, options: LogOptions) -> Self {
+    pub(super) async fn on(disk: &Arc<MemoryDisk>, options: LogOptions) -> Self {
         let (ports, fatal) = ports(Arc::clone(disk) as _, 7);
         let log_ports = LogPorts {
             disk: Arc::clone(&ports.disk),
@@ -246,7 +246,7 @@ impl Kept {
         Kept { groups, log }
     }
 
-    async fn shard(&self, shard: u16) -> Result<(Arc<Bare>, ProposeShard), StartError> {
+    pub(super) async fn shard(&self, shard: u16) -> Result<(Arc<Bare>, ProposeShard), StartError> {
         let (state, applied) = self.groups.recover_shard(ShardId(shard)).await?;
         let bare = Arc::new(Bare(Mutex::new((state, applied))));
         let propose = self.groups.shard(ShardId(shard), Arc::clone(&bare) as _);
@@ -254,12 +254,12 @@ impl Kept {
         Ok((bare, propose))
     }
 
-    async fn keep(&self, shard: u16) -> Result<(), String> {
+    pub(super) async fn keep(&self, shard: u16) -> Result<(), String> {
         self.groups.keep(Group::Shard(ShardId(shard))).await
     }
 }
 
-async fn put(propose: &ProposeShard, number: usize) {
+pub(super) async fn put(propose: &ProposeShard, number: usize) {
     let attributes = Some(vec![("text".to_owned(), Value::text("x".repeat(100)))]);
     let op =
         ShardOp::PutProfile(PutProfile { tenant: tenant(), customer: customer(number), attributes, segments: None });
@@ -291,7 +291,7 @@ async fn a_snapshot_that_finds_no_room_costs_nothing() {
     assert_eq!(profiles(&Kept::on(&disk, LogOptions::default()).await.shard(0).await.unwrap().0), 30);
 }
 
-fn profiles(bare: &Bare) -> usize {
+pub(super) fn profiles(bare: &Bare) -> usize {
     bare.0.lock().unwrap().0.profiles_of(&tenant()).count()
 }
 

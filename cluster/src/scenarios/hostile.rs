@@ -28,6 +28,7 @@ use crate::ports::entropy::{Entropy, SeededEntropy};
 use crate::ports::memory_disk::MemoryDisk;
 use crate::ports::propose::{Pending, Replicated};
 use crate::propose::hostile::{Faults, HostilePropose};
+use crate::raft::Remains;
 use crate::shard::leader::Command as ShardEntry;
 use crate::start::assemble;
 
@@ -89,6 +90,10 @@ impl Groups for HostileGroups {
 
     fn holds(&self, _: Group) -> bool {
         true
+    }
+
+    fn remains(&self, _: Group) -> Option<Remains> {
+        None
     }
 
     fn trouble(&self) -> Option<String> {

@@ -10,6 +10,7 @@ mod lease;
 mod links;
 mod moving;
 mod node;
+mod recovery;
 mod renewal;
 mod roster;
 mod soft;

@@ -70,7 +70,7 @@ impl Bench {
         let compiled = Compile::new(&meta, &views.load(), stale).run();
         views.swap(compiled.into_in_force(&views.load()));
         let door = Arc::new(ShardDoor::new());
-        door.open(Arc::new(|| {}));
+        door.open(1, Arc::new(|| {}));
         let entropy = Arc::new(FailingEntropy(SeededEntropy::new(3), AtomicBool::new(false)));
         let around = Surroundings {
             shard: ShardId(0),

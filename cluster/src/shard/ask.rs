@@ -201,6 +201,8 @@ pub(crate) struct Held {
 /// What the ledger tells a shard.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Notice {
+    /// Which generation of the shard it is told to.
+    pub(crate) generation: u64,
     pub(crate) messages: Vec<EscrowMessage>,
     /// Whether it answers a report: what that said is booked.
     pub(crate) booked: bool,

@@ -24,6 +24,11 @@ pub(crate) struct ShardDoor {
     bell: Bell,
     /// Moving estimate of one deed's cost, in nanoseconds.
     deed_ns: AtomicU64,
+    /// The replica that stood behind the door last.
+    behind: AtomicU64,
+    /// Replicas with lower ids are of a generation that was lost, and so are lower terms.
+    founder: AtomicU64,
+    term_floor: AtomicU64,
     /// One for each call that may be open: admitted, and not answered.
     places: Arc<Semaphore>,
 }
@@ -51,18 +56,48 @@ impl ShardDoor {
             waiting: Mutex::new(Waiting::default()),
             bell: Bell::default(),
             deed_ns: AtomicU64::new(WORK_NS_START),
+            behind: AtomicU64::new(0),
+            founder: AtomicU64::new(0),
+            term_floor: AtomicU64::new(0),
             places: Arc::new(Semaphore::new(SHARD_OPEN_MAX)),
         }
     }
 
-    /// Whether a recovered actor stands behind the door.
+    /// Whether a recovered actor stands behind the door, and is not of a generation that was lost.
     pub(crate) fn is_up(&self) -> bool {
+        self.bell.is_up() && !self.is_lost()
+    }
+
+    /// Whether an actor stands behind the door, whatever it is of.
+    pub(crate) fn is_open(&self) -> bool {
         self.bell.is_up()
     }
 
-    /// A recovered actor stands behind the door from now on.
-    pub(crate) fn open(&self, waker: Waker) {
+    /// A recovered actor stands behind the door from now on, which leads as this replica.
+    pub(crate) fn open(&self, replica: u64, waker: Waker) {
+        self.behind.store(replica, Ordering::SeqCst);
         self.bell.open(waker);
+    }
+
+    /// The shard was begun anew: replicas before `founder` are of a lost generation, and nothing that they say counts any more.
+    pub(crate) fn begin_generation(&self, founder: u64, term_floor: u64) {
+        self.term_floor.fetch_max(term_floor, Ordering::SeqCst);
+        self.founder.fetch_max(founder, Ordering::SeqCst);
+    }
+
+    /// The first replica of the generation that counts: whoever is answered while this rises was answered by nobody.
+    pub(crate) fn founder(&self) -> u64 {
+        self.founder.load(Ordering::SeqCst)
+    }
+
+    /// Whether what stood behind the door last is of a generation that was lost: its answers are none.
+    fn is_lost(&self) -> bool {
+        self.behind.load(Ordering::SeqCst) < self.founder()
+    }
+
+    /// Who leads in a term that is not higher leads a generation that was lost.
+    pub(crate) fn term_floor(&self) -> u64 {
+        self.term_floor.load(Ordering::SeqCst)
     }
 
     /// Takes out every call that waits, to be answered: the shard is led elsewhere. The cluster's own goes on waiting.
@@ -197,7 +232,7 @@ mod tests {
 
     fn open_door() -> ShardDoor {
         let door = ShardDoor::new();
-        door.open(Arc::new(|| {}));
+        door.open(1, Arc::new(|| {}));
         // So cheap that only the count binds.
         door.deed_ns.store(1, Ordering::Relaxed);
         door

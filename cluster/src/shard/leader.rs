@@ -385,10 +385,11 @@ impl ShardLeader {
                 }
             }
             Work::Ask(Ask::Read(read)) => self.read(read),
+            Work::Ask(Ask::Notice(notice)) if notice.generation != self.state.generation() => {}
             Work::Ask(Ask::Notice(notice)) => {
                 let told = self.taker.hear(&self.pending.view(&self.state), notice);
                 if !told.is_empty() {
-                    self.write(ShardOp::Escrow(told), Origin::Own, leader);
+                    self.write(ShardOp::escrow(self.state.generation(), told), Origin::Own, leader);
                 }
                 if self.taker.is_settled() {
                     self.unpark(|_| true);

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use proffer_engine::budget::escrow::{EscrowAccount, EscrowReport};
+use proffer_engine::budget::escrow::EscrowAccount;
 use proffer_engine::keys::{CustomerId, ShardId, TenantId};
 use proffer_engine::profile::cells::{Look, ProfileId};
 use proffer_engine::profile::command::{
@@ -89,7 +89,7 @@ impl Taker {
             }
             ShardOp::Tick => self.note_due(state, (*now).max(state.log_time())),
             ShardOp::Lapse(through) => self.note_due(state, (*now).max(state.log_time()).min(*through)),
-            ShardOp::Escrow(messages) => {
+            ShardOp::Escrow(messages) | ShardOp::EscrowOf { messages, .. } => {
                 for message in messages {
                     self.touched.insert(message.account);
                     self.asked.remove(&message.account);
@@ -142,7 +142,7 @@ impl Taker {
                 reports.push(report);
             }
         }
-        self.report(meta, &reports);
+        meta.report(self.shard, state.generation(), reports);
     }
 
     /// Whether so much was counted in a soft account since the last report that others should not be left to count on without
@@ -183,7 +183,7 @@ impl Taker {
         self.unbooked.retain(|id| state.account(*id).is_some());
         self.told.retain(|id, _| state.account(*id).is_some());
         self.wanted.clear();
-        self.report(meta, &reports);
+        meta.report(self.shard, state.generation(), reports);
         true
     }
 
@@ -241,7 +241,7 @@ impl Taker {
             freed.contains(&message.account) && state.account(message.account).is_some_and(|held| held.free() > 0)
         };
         let again: Vec<_> = self.recalled.values().filter(has_free).take(ESCROW_MESSAGES_MAX).copied().collect();
-        (!again.is_empty()).then_some(ShardOp::Escrow(again))
+        (!again.is_empty()).then(|| ShardOp::escrow(state.generation(), again))
     }
 
     /// Remembers whether the account is recalled; says what was known of that before.
@@ -251,10 +251,6 @@ impl Taker {
         } else {
             self.recalled.insert(message.account, *message)
         }
-    }
-
-    fn report(&self, meta: &MetaDoor, reports: &[EscrowReport]) {
-        meta.report(self.shard, reports.to_vec());
     }
 
     /// Everything due by `through` lapses.

@@ -16,7 +16,7 @@ const _: () = assert!(ENTRY_COMMANDS_MAX <= 4_096 && SHARDS_MAX < 1_024);
 
 impl Roster {
     /// An id that was never given and never will be again.
-    fn next_id(&mut self, index: u64) -> u64 {
+    pub(super) fn next_id(&mut self, index: u64) -> u64 {
         self.last_id = index.saturating_mul(IDS_PER_ENTRY).max(self.last_id + 1);
         self.last_id
     }
@@ -160,6 +160,10 @@ impl Roster {
     /// the newest target: it will not take them in again.
     pub(crate) fn configure(&mut self, report: &Configured) -> Result<(), String> {
         let Configured { group, members, at, targets } = report;
+        let founder = self.recovery(*group).map_or(0, |recovery| recovery.founder);
+        if let Some(lost) = members.all().find(|replica| *replica < founder) {
+            return Err(format!("replica {lost} is of {group} before it was begun anew"));
+        }
         let Some(record) = self.groups.get_mut(group) else { return Err(format!("there is no {group}")) };
         let is_later = record.at < Some(*at) || (record.at == Some(*at) && record.heard < *targets);
         if !is_later || *targets > record.targets {

@@ -1,9 +1,10 @@
 //! Who is where (docs/adr/0012): the nodes of the cluster, the replicas on them, and for each group which of these are its members
 //! and which should be. A pure part of the meta group's state; only its entries change it.
 //!
-//! `change` is what they do to it, `stored` its bytes.
+//! `change` and `recover` are what they do to it, `stored` its bytes.
 
 mod change;
+mod recover;
 mod stored;
 #[cfg(test)]
 pub(super) mod tests;
@@ -11,9 +12,12 @@ pub(super) mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bincode::{Decode, Encode};
+use proffer_engine::keys::Revision;
 use proffer_engine::profile::command::Position;
+use proffer_engine::time::Timestamp;
 
 use crate::group::Group;
+use crate::limits::TERMS_PER_GENERATION;
 
 /// What a node says of itself when it joins and at each start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -119,6 +123,41 @@ pub struct Configured {
     pub targets: u64,
 }
 
+/// What is left of a group whose majority was lost for good, as it was found: what it begins anew with.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Recover {
+    /// Which group.
+    pub group: Group,
+    /// Which generation begins: one more than there was. The one that the cluster was founded with is 0.
+    pub generation: u64,
+    /// The replica whose log goes furthest of those that were found.
+    pub survivor: u64,
+    /// Where its log ends.
+    pub last: Position,
+    /// Who wants it: an API key's id, and its tenant.
+    pub by: String,
+}
+
+/// How a group came to its generation.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Recovery {
+    /// What was found, and who wanted it.
+    pub of: Recover,
+    /// The replica that began it, beside the survivor. All replicas of this generation have ids from this one up, all earlier ones lower ids.
+    pub founder: u64,
+    /// When, in cluster time.
+    pub at: Timestamp,
+    /// The revision of the entry. It is a fence: who decides has applied it.
+    pub revision: Revision,
+}
+
+impl Recovery {
+    /// Terms of this generation are higher than this: no earlier one's come so far.
+    pub fn term_floor(&self) -> u64 {
+        self.of.generation.saturating_mul(TERMS_PER_GENERATION)
+    }
+}
+
 /// Nodes, replicas and groups. Equal rosters have equal bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roster {
@@ -127,6 +166,8 @@ pub struct Roster {
     groups: BTreeMap<Group, GroupRecord>,
     /// Nodes that were removed, with their disks: these never come back.
     removed: BTreeMap<u64, u128>,
+    /// Groups that are not of the generation that the cluster was founded with.
+    recovered: BTreeMap<Group, Recovery>,
     last_id: u64,
 }
 
@@ -205,6 +246,26 @@ impl Roster {
     /// A group.
     pub fn group(&self, group: Group) -> Option<&GroupRecord> {
         self.groups.get(&group)
+    }
+
+    /// Groups that were begun anew, each with how it came to the generation that it is of.
+    pub fn recoveries(&self) -> impl Iterator<Item = (Group, &Recovery)> {
+        self.recovered.iter().map(|(group, recovery)| (*group, recovery))
+    }
+
+    /// How a group came to its generation; `None` while it is of the first.
+    pub fn recovery(&self, group: Group) -> Option<&Recovery> {
+        self.recovered.get(&group)
+    }
+
+    /// Which generation a group is of.
+    pub fn generation(&self, group: Group) -> u64 {
+        self.recovery(group).map_or(0, |recovery| recovery.of.generation)
+    }
+
+    /// Whether a group was begun anew, and nobody has led it since.
+    pub fn is_unborn(&self, group: Group) -> bool {
+        self.recovered.contains_key(&group) && self.group(group).is_some_and(|record| record.at.is_none())
     }
 
     /// Nodes that were removed, with their disks; the oldest are forgotten.

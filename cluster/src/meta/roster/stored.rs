@@ -4,7 +4,7 @@ use bincode::{Decode, Encode};
 use proffer_engine::codec::{self, DecodeError};
 use proffer_engine::limits::PIECE_BYTES;
 
-use super::{GroupRecord, NodeRecord, ReplicaRecord, Roster};
+use super::{GroupRecord, NodeRecord, Recovery, ReplicaRecord, Roster};
 use crate::group::Group;
 
 /// One row of one table.
@@ -14,6 +14,7 @@ enum Part {
     Replica(u64, ReplicaRecord),
     Group(Group, GroupRecord),
     Removed(u64, u128),
+    Recovered(Group, Recovery),
 }
 
 /// Some of the parts, by format version.
@@ -25,7 +26,7 @@ enum StoredParts {
 impl Roster {
     /// How many parts there are.
     pub(in crate::meta) fn len(&self) -> u64 {
-        (self.nodes.len() + self.replicas.len() + self.groups.len() + self.removed.len()) as u64
+        (self.nodes.len() + self.replicas.len() + self.groups.len() + self.removed.len() + self.recovered.len()) as u64
     }
 
     fn parts(&self) -> impl Iterator<Item = Part> + '_ {
@@ -33,7 +34,8 @@ impl Roster {
         let replicas = self.replicas.iter().map(|(replica, record)| Part::Replica(*replica, *record));
         let groups = self.groups.iter().map(|(group, record)| Part::Group(*group, record.clone()));
         let removed = self.removed.iter().map(|(node, disk)| Part::Removed(*node, *disk));
-        nodes.chain(replicas).chain(groups).chain(removed)
+        let recovered = self.recovered.iter().map(|(group, recovery)| Part::Recovered(*group, recovery.clone()));
+        nodes.chain(replicas).chain(groups).chain(removed).chain(recovered)
     }
 
     /// The parts in pieces, to be read in order.
@@ -78,6 +80,7 @@ impl Roster {
             Part::Replica(replica, record) => self.replicas.insert(replica, record).is_none(),
             Part::Group(group, record) => self.groups.insert(group, record).is_none(),
             Part::Removed(node, disk) => self.removed.insert(node, disk).is_none(),
+            Part::Recovered(group, recovery) => self.recovered.insert(group, recovery).is_none(),
         }
     }
 }

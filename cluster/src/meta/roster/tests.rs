@@ -5,6 +5,7 @@ use proffer_engine::keys::ShardId;
 use proffer_engine::profile::command::Leader;
 
 use super::*;
+use crate::identity::{FIRST_REPLICA, FOUNDER};
 
 /// What a node on this disk says at this start.
 pub(in crate::meta) fn says(disk: u128, boots: u64) -> NodeInfo {
@@ -272,4 +273,44 @@ fn golden_bytes() {
     assert_eq!(pieces, [expected.concat()]);
     assert_eq!(Roster::decode_pieces(6, roster.last_id(), &mut pieces.into_iter()).unwrap(), roster);
     assert_eq!(codec::encode(&NodeStanding::Removing), [2]);
+}
+
+#[test]
+fn a_group_begun_anew_has_one_new_replica_and_hears_nothing_of_those_before() {
+    let mut roster = founded(1);
+    let survivor = roster.replica_on(SHARD, FOUNDER).unwrap();
+    let last = Position { leader: Leader { term: 3, replica: survivor }, index: 40 };
+    let recover = Recover { group: SHARD, generation: 1, survivor, last, by: "me".to_owned() };
+    let refused = |roster: &Roster, recover: Recover| {
+        let mut changed = roster.clone();
+        changed.recover(&recover, Timestamp(5), Revision(7)).unwrap_err()
+    };
+    assert!(refused(&roster, Recover { group: Group::Meta, ..recover.clone() }).contains("catalogue"));
+    assert!(refused(&roster, Recover { generation: 2, ..recover.clone() }).contains("meanwhile"));
+    assert!(refused(&roster, Recover { survivor: FIRST_REPLICA, ..recover.clone() }).contains("none of"));
+    let targets = roster.group(SHARD).unwrap().targets;
+    roster.recover(&recover, Timestamp(5), Revision(7)).unwrap();
+    let recovery = roster.recovery(SHARD).unwrap().clone();
+    assert!(roster.has_left(survivor) && recovery.founder > survivor);
+    assert_eq!((recovery.term_floor(), roster.generation(SHARD)), (1 << 32, 1));
+    assert_eq!(roster.replica(recovery.founder), Some(ReplicaRecord { group: SHARD, node: FOUNDER }));
+    let record = roster.group(SHARD).unwrap();
+    assert_eq!((record.now.voters.clone(), &record.target), (set([recovery.founder]), &None));
+    assert!(roster.is_unborn(SHARD));
+    assert!(refused(&roster, recover.clone()).contains("meanwhile"), "twice");
+    // The lost generation has a leader still, in however late a term; it knew of an earlier target, or of this one.
+    for targets in [targets, targets + 1] {
+        let members = Members { voters: set([survivor]), ..Members::default() };
+        let at = Position { leader: Leader { term: 1 << 20, replica: survivor }, index: 90 };
+        assert!(roster.configure(&Configured { group: SHARD, members, at, targets }).unwrap_err().contains("anew"));
+    }
+    let members = Members { voters: set([recovery.founder]), ..Members::default() };
+    let at = Position { leader: Leader { term: (1 << 32) + 1, replica: recovery.founder }, index: 41 };
+    roster.configure(&Configured { group: SHARD, members, at, targets: targets + 1 }).unwrap();
+    assert!(!roster.is_unborn(SHARD));
+    let pieces: Vec<_> = roster.encode_pieces().collect();
+    let part = [&[4, 1, 0, 1, 0, 1][..], &codec::encode(&survivor), &codec::encode(&last), &[2, b'm', b'e']].concat();
+    let part = [part, codec::encode(&recovery.founder), vec![10, 7]].concat();
+    assert!(pieces.concat().ends_with(&part), "{pieces:?}");
+    assert_eq!(Roster::decode_pieces(roster.len(), roster.last_id(), &mut pieces.into_iter()).unwrap(), roster);
 }
