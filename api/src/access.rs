@@ -152,6 +152,7 @@ table! {
     route("POST", "/cluster/nodes/{node}/undrain", ADMIN),
     route("POST", "/cluster/nodes/{node}/remove", ADMIN),
     route("POST", "/cluster/shards/{shard}/transfer", ADMIN),
+    route("POST", "/cluster/shards/{shard}/recover", ADMIN),
     route("POST", "/cluster/rebalance", ADMIN),
 }
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use bincode::{Decode, Encode};
-use proffer_cluster::calls::{ClusterReport, GroupReport, NodeReport, Operation};
+use proffer_cluster::calls::{ClusterReport, GroupReport, NodeReport, Operation, RecoveryReport};
 use proffer_cluster::group::Group;
 use proffer_cluster::meta::roster::NodeStanding;
+use proffer_engine::calendar::iso;
 use proffer_engine::keys::{CustomerId, ShardId};
 use proffer_engine::model::fault::Faults;
 use proffer_engine::model::record::Field;
@@ -121,6 +122,16 @@ struct Shard {
     renewing: Vec<NodeName>,
     /// What they are to become, while they are not.
     target: Option<Target>,
+    /// How often it was begun anew, and the last time, if it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovered: Option<Recovered>,
+}
+
+#[derive(serde::Serialize)]
+struct Recovered {
+    generation: u64,
+    by: String,
+    at: String,
 }
 
 #[derive(serde::Serialize)]
@@ -150,6 +161,11 @@ impl From<GroupReport> for Shard {
             learners: names(report.learners),
             renewing: names(report.renewing),
             target,
+            recovered: report.recovery.map(|RecoveryReport { generation, by, at }| Recovered {
+                generation,
+                by,
+                at: iso(at),
+            }),
         }
     }
 }
@@ -177,6 +193,14 @@ record! {
     pub struct Remove {
         /// Shards may have fewer replicas than now.
         pub reduce_redundancy: bool => "reduceRedundancy" = false,
+    }
+}
+
+record! {
+    /// Body of `recover`.
+    pub struct Recover {
+        /// What only the lost replicas knew may be lost.
+        pub accept_loss: bool => "acceptLoss" = false,
     }
 }
 
@@ -257,6 +281,16 @@ pub async fn transfer(asked: Arc<Asked>) -> Answered {
     operate(&asked, Operation::Transfer { group, node: body.node.0 }).await
 }
 
+/// `POST /cluster/shards/{shard}/recover {"acceptLoss": true}`: begins a shard anew whose majority is lost for good.
+pub async fn recover(asked: Arc<Asked>) -> Answered {
+    asked.query.only(&[])?;
+    let shard = asked.param("shard").parse().map(ShardId);
+    let shard = shard.map_err(|_| Problem::invalid("/path/shard", "must be a shard's number"))?;
+    let accept_loss = !asked.body.is_empty() && typed::<Recover>(&asked.json()?)?.accept_loss;
+    let by = format!("{} of {}", asked.identity.id, asked.identity.tenant);
+    told(asked.handle().recover(shard, accept_loss, by, asked.deadline).await?)
+}
+
 /// `POST /cluster/rebalance`.
 pub async fn rebalance(asked: Arc<Asked>) -> Answered {
     operate(&asked, Operation::Rebalance).await
@@ -268,7 +302,12 @@ fn node(asked: &Asked) -> Result<u64, Problem> {
 
 async fn operate(asked: &Asked, operation: Operation) -> Answered {
     asked.query.only(&[])?;
-    match asked.handle().operate(operation, asked.deadline).await? {
+    told(asked.handle().operate(operation, asked.deadline).await?)
+}
+
+/// What was done, or why it was not.
+fn told(done: Result<String, String>) -> Answered {
+    match done {
         Ok(message) => Ok(json(StatusCode::OK, &Done { message })),
         Err(message) => Err(Problem::Conflict { message, faults: Vec::new() }.into()),
     }
@@ -317,6 +356,7 @@ mod tests {
             learners: Vec::new(),
             renewing: Vec::new(),
             target: None,
+            recovery: None,
         });
         ClusterReport { cluster: 1, node: 1, meta_leader: None, nodes: nodes.collect(), groups: groups.collect() }
     }

@@ -84,6 +84,7 @@ pub fn routes() -> Router<Arc<App>> {
         .on(Method::POST, "/cluster/nodes/{node}/undrain", cluster::undrain)
         .on(Method::POST, "/cluster/nodes/{node}/remove", cluster::remove)
         .on(Method::POST, "/cluster/shards/{shard}/transfer", cluster::transfer)
+        .on(Method::POST, "/cluster/shards/{shard}/recover", cluster::recover)
         .on(Method::POST, "/cluster/rebalance", cluster::rebalance)
         .finish()
 }

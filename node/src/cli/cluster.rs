@@ -73,6 +73,15 @@ enum ClusterCommand {
         #[arg(value_parser = node_id)]
         node: String,
     },
+    /// Begin a shard anew whose majority is lost for good, with the freshest replica that is left.
+    Recover {
+        /// Its number.
+        #[arg(long)]
+        shard: u16,
+        /// What only the lost replicas knew may be lost. Without it nothing is done but telling what that may be.
+        #[arg(long)]
+        accept_loss: bool,
+    },
     /// Spread leaderships and replicas evenly.
     Rebalance,
 }
@@ -115,6 +124,9 @@ impl ClusterCommand {
             ClusterCommand::Transfer { shard, node } => {
                 change(format!("/cluster/shards/{shard}/transfer"), json!({"node": node}))
             }
+            ClusterCommand::Recover { shard, accept_loss } => {
+                change(format!("/cluster/shards/{shard}/recover"), json!({"acceptLoss": accept_loss}))
+            }
             ClusterCommand::Rebalance => change("/cluster/rebalance".to_owned(), none()),
         }
     }
@@ -129,6 +141,7 @@ impl ClusterCommand {
             | ClusterCommand::Undrain { .. }
             | ClusterCommand::Remove { .. }
             | ClusterCommand::Transfer { .. }
+            | ClusterCommand::Recover { .. }
             | ClusterCommand::Rebalance => format!("{}\n", table::text(&answer["message"])),
         }
     }
@@ -211,7 +224,20 @@ fn shards(answer: &Value) -> String {
             becoming,
         ]);
     }
-    format!("{shards}\n")
+    let mut out = format!("{shards}\n");
+    for shard in answer["shards"].as_array().into_iter().flatten().filter(|shard| !shard["recovered"].is_null()) {
+        let recovered = &shard["recovered"];
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            out,
+            "shard {} was begun anew by {} at {}: generation {}",
+            table::text(&shard["shard"]),
+            table::text(&recovered["by"]),
+            table::text(&recovered["at"]),
+            table::text(&recovered["generation"]),
+        );
+    }
+    out
 }
 
 fn location(answer: &Value) -> String {
@@ -256,6 +282,8 @@ mod tests {
             ),
             ("transfer 07 n3", Method::POST, "/cluster/shards/7/transfer", json!({"node": "n3"})),
             ("transfer meta n3", Method::POST, "/cluster/shards/meta/transfer", json!({"node": "n3"})),
+            ("recover --shard 7", Method::POST, "/cluster/shards/7/recover", json!({"acceptLoss": false})),
+            ("recover --shard 7 --accept-loss", Method::POST, "/cluster/shards/7/recover", json!({"acceptLoss": true})),
             ("rebalance", Method::POST, "/cluster/rebalance", json!({})),
         ] {
             let call = parse(line).unwrap().command.call().unwrap();
@@ -265,7 +293,16 @@ mod tests {
 
     #[test]
     fn what_is_no_node_or_shard_is_refused_before_a_call() {
-        for line in ["drain", "drain n0", "drain web", "transfer n1 n2", "transfer 1", "transfer 70000 n1"] {
+        for line in [
+            "drain",
+            "drain n0",
+            "drain web",
+            "transfer n1 n2",
+            "transfer 1",
+            "transfer 70000 n1",
+            "recover",
+            "recover --shard meta",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
     }
@@ -281,8 +318,11 @@ mod tests {
             assert!(said.contains(part), "{part}: {said}");
         }
         let said = shards(&json!({"shards": [{"shard": "meta", "leader": null, "term": 4, "voters": ["n1"],
-            "learners": ["n2"], "target": {"voters": ["n1", "n2", "n3"], "learners": ["n4"]}}]}));
-        for part in ["meta", "nobody", "n1 n2 n3 + n4"] {
+            "learners": ["n2"], "target": {"voters": ["n1", "n2", "n3"], "learners": ["n4"]},
+            "recovered": {"generation": 2, "by": "admin of acme", "at": "2026-11-22T12:00:00Z"}}]}));
+        for part in
+            ["meta", "nobody", "n1 n2 n3 + n4", "begun anew by admin of acme at 2026-11-22T12:00:00Z: generation 2"]
+        {
             assert!(said.contains(part), "{part}: {said}");
         }
         assert_eq!(location(&json!({"shard": 3, "leader": "n1", "httpAddress": "h:1"})), "shard 3, led by n1 at h:1\n");

@@ -11,6 +11,7 @@ mod nodes;
 mod open_bandit;
 mod process;
 mod race;
+mod recovery;
 mod renewal;
 mod restart;
 mod rewards;

@@ -109,6 +109,11 @@ impl Nodes {
         self.running[number].take().expect("it runs").kill();
     }
 
+    /// The disk of a node that was killed is gone.
+    pub fn wipe(&self, number: usize) {
+        std::fs::remove_dir_all(self.directory.path().join(format!("n{number}"))).expect("it is there");
+    }
+
     /// SIGTERM, and whether it ended well.
     pub fn terminate(&mut self, number: usize) -> bool {
         self.running[number].take().expect("it runs").terminate()
