@@ -20,7 +20,7 @@ use crate::meta::state::MetaState;
 use crate::ports::offload::{self, Lane};
 use crate::ports::propose::{Pending, Propose, Replicated};
 use crate::raft::{
-    Commands, Erased, Found, Legacy, Port, RaftAnswer, RaftMessage, Remains, Replica, ReplicaPorts, Results, Seat,
+    Commands, Erased, Found, Kind, Legacy, Port, RaftAnswer, RaftMessage, Remains, Replica, ReplicaPorts, Results, Seat,
 };
 use crate::salvage::GivenUp;
 use crate::shard::leader::Command as ShardEntry;
@@ -138,17 +138,71 @@ impl RaftGroups {
         if Legacy::is_handed_on(heir, &self.ports).await? {
             return Ok(());
         }
-        let mut legacy = Legacy::of(survivor, &self.ports).await?;
+        let (legacy, mut state) = self.shard_of(survivor).await?;
+        settle(&mut state);
+        let pieces = Box::new(move || state.encode_chunks().collect());
+        legacy.hand_on(heir, Seat { node: self.node }, term_floor, pieces, &self.ports).await
+    }
+
+    /// A shard's state as a replica left it, with all of its log applied.
+    async fn shard_of(&self, survivor: u64) -> Result<(Legacy, ShardState), String> {
+        let mut legacy = Legacy::of(survivor, Kind::Shard, &self.ports).await?;
         let mut state = match legacy.pieces() {
             Some(pieces) => ShardState::decode_chunks(pieces).map_err(|error| error.to_string())?,
             None => ShardState::new(),
         };
         while let Some((position, commands)) = legacy.next_commands().await? {
+            let Commands::Shard(commands) = commands else {
+                return Err("an entry of another kind of group".to_owned());
+            };
             for command in &commands {
                 apply(&mut state, position, command);
             }
         }
-        settle(&mut state);
+        Ok((legacy, state))
+    }
+
+    /// The catalogue's state as a replica left it, with all of its log applied.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(crate) async fn catalogue_of(&self, survivor: u64) -> Result<(Legacy, MetaState), String> {
+        let mut legacy = Legacy::of(survivor, Kind::Meta, &self.ports).await?;
+        let mut state = match legacy.pieces() {
+            Some(pieces) => MetaState::decode_chunks(pieces.into_iter()).map_err(|error| error.to_string())?,
+            None => MetaState::new(),
+        };
+        while let Some((position, commands)) = legacy.next_commands().await? {
+            let Commands::Meta(commands) = commands else { return Err("an entry of another kind of group".to_owned()) };
+            for command in &commands {
+                state.apply(position, command);
+            }
+        }
+        Ok((legacy, state))
+    }
+
+    /// Where the log of a replica ends that does not run.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(crate) async fn last_of(&self, replica: u64, group: Group) -> Result<Option<Position>, String> {
+        match group {
+            Group::Meta => self.catalogue_of(replica).await.map(|(legacy, _)| legacy.last()),
+            Group::Shard(_) => self.shard_of(replica).await.map(|(legacy, _)| legacy.last()),
+        }
+    }
+
+    /// Makes what the replica `heir` of the catalogue begins with, as [`RaftGroups::bequeath`] does of a shard.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn bequeath_catalogue(
+        &self,
+        legacy: Legacy,
+        heir: u64,
+        term_floor: u64,
+        state: MetaState,
+    ) -> Result<(), String> {
         let pieces = Box::new(move || state.encode_chunks().collect());
         legacy.hand_on(heir, Seat { node: self.node }, term_floor, pieces, &self.ports).await
     }

@@ -187,6 +187,23 @@ pub fn remember(disk: &dyn Disk, identity: &Identity) -> Result<(), IdentityErro
     Ok(())
 }
 
+/// What a disk says of itself, without counting a start; `None` if nothing was ever begun on it. Blocking.
+///
+/// # Errors
+/// See [`IdentityError`].
+pub(crate) fn look(disk: &dyn Disk) -> Result<Option<Identity>, IdentityError> {
+    if !disk.list()?.iter().any(|name| name == NAME) {
+        return Ok(None);
+    }
+    Ok(Some(match read(disk)? {
+        Stored::V1 { .. } | Stored::V2 { .. } | Stored::V3 { .. } => return Err(IdentityError::Older),
+        Stored::V4 { disk_id, boots, log, cluster } => {
+            Identity { disk_id, boots, log, cluster, notes: Notes::default() }
+        }
+        Stored::V5 { disk_id, boots, log, cluster, notes } => Identity { disk_id, boots, log, cluster, notes },
+    }))
+}
+
 /// What a disk says of itself, without counting a start.
 #[cfg(test)]
 pub(crate) fn peek(disk: &dyn Disk) -> Identity {

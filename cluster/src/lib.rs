@@ -36,6 +36,7 @@ mod post;
 pub mod propose;
 mod raft;
 mod reconcile;
+mod remnant;
 pub mod routing;
 mod salvage;
 #[cfg(test)]
@@ -51,5 +52,6 @@ pub use config::{Begin, Config};
 pub use error::{Error, Outcome, StartError};
 pub use handle::Handle;
 pub use raft::LOG_FILTER;
+pub use remnant::begin_alone;
 pub use start::{Ports, launch, start};
 pub use view::TenantView;

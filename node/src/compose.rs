@@ -18,6 +18,7 @@ use proffer_cluster::log::Durability;
 use proffer_cluster::ports::clock::Clock;
 use proffer_cluster::ports::disk::Disk;
 use proffer_cluster::ports::memory_disk::MemoryDisk;
+use proffer_cluster::ports::memory_network::MemoryNetwork;
 use proffer_engine::catalog::{Actor, Command, CommandV1, Op, Refusal, Role};
 use proffer_engine::keys::TenantId;
 use sha2::{Digest, Sha256};
@@ -99,6 +100,25 @@ pub enum Access {
     AdminKey(String),
     /// Whoever the cluster that is joined lets in.
     Kept,
+}
+
+/// Makes the disk in a directory all there is of its cluster; says in words what that comes to.
+///
+/// # Errors
+/// When it is refused, or the disk cannot be read.
+pub async fn begin_alone(directory: PathBuf, accept_loss: bool) -> anyhow::Result<String> {
+    anyhow::ensure!(directory.is_dir(), "{} is no directory", directory.display());
+    let disk = FileDisk::open(&directory).with_context(|| format!("cannot use {}", directory.display()))?;
+    let ports = cluster::Ports {
+        disk: Arc::new(disk),
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(SystemEntropy),
+        offload: Arc::new(Threads::start(tokio::runtime::Handle::current())?),
+        // Nobody is talked to.
+        network: Arc::new(MemoryNetwork::new().host("alone")),
+        fatal: Arc::new(AbortProcess),
+    };
+    Ok(cluster::begin_alone(ports, accept_loss, "recover-meta".to_owned()).await?)
 }
 
 /// What answers at a node's address: first that it is recovering, then the node.

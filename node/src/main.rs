@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use proffer_node::cli::{Cli, Command, bench, cluster, decide, demo, demo_cluster, import, serve};
+use proffer_node::cli::{Cli, Command, bench, cluster, decide, demo, demo_cluster, import, recover_meta, serve};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -34,6 +34,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(args).await,
         Command::DemoCluster(args) => demo_cluster::run(args).await,
         Command::Cluster(args) => cluster::run(args).await,
+        Command::RecoverMeta(args) => recover_meta::run(args).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Ceiling(args) => bench::serve_ceiling(args).await,
     }

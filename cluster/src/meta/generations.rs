@@ -86,10 +86,9 @@ struct Shard {
 }
 
 impl Shard {
-    fn apply(&mut self, op: ShardOp) -> Outcome {
+    fn apply(&mut self, now: Timestamp, op: ShardOp) -> Outcome {
         let index = self.log.len() as u64;
-        let command =
-            ShardCommand::V1(ShardCommandV1 { now: Timestamp(5), leader: LEADER, revision: Revision(1 << 40), op });
+        let command = ShardCommand::V1(ShardCommandV1 { now, leader: LEADER, revision: Revision(1 << 40), op });
         self.log.push(command.clone());
         apply(&mut self.state, Position { leader: LEADER, index }, &command)
     }
@@ -107,6 +106,7 @@ impl Shard {
 struct World {
     meta: MetaState,
     index: u64,
+    now: Timestamp,
     limits: [u64; 2],
     /// `None` between the loss and the new beginning.
     shards: Vec<Option<Shard>>,
@@ -125,6 +125,7 @@ impl World {
         let mut world = World {
             meta: MetaState::new(),
             index: 0,
+            now: Timestamp(5),
             limits,
             shards,
             lost: Vec::new(),
@@ -153,7 +154,7 @@ impl World {
     fn meta(&mut self, op: MetaOp) -> MetaOutcome {
         self.index += 1;
         let position = Position { leader: LEADER, index: self.index };
-        let command = MetaCommand::V1(MetaCommandV1 { now: Timestamp(5), leader: LEADER, op });
+        let command = MetaCommand::V1(MetaCommandV1 { now: self.now, leader: LEADER, op });
         let outcome = self.meta.apply(position, &command);
         if let MetaOutcome::Told(told) = &outcome {
             for (shard, message) in told {
@@ -170,7 +171,7 @@ impl World {
                 let op = ShardOp::escrow(generation, vec![message]);
                 let lost = self.lost.iter_mut().filter(|(of, _)| *of == number).map(|(_, lost)| lost);
                 for held in self.shards[number].iter_mut().chain(lost) {
-                    held.apply(op.clone());
+                    held.apply(self.now, op.clone());
                 }
             }
             Mail::ToLedger(shard, generation, report) => {
@@ -237,7 +238,7 @@ impl World {
             answerable_until: Timestamp(1 << 50),
             answer: None,
         };
-        if let Outcome::Took(_) = shard.apply(ShardOp::Take(Box::new(take))) {
+        if let Outcome::Took(_) = shard.apply(self.now, ShardOp::Take(Box::new(take))) {
             self.sold[account] += 1;
             if !at_once {
                 self.held.push((number, account, id));
@@ -258,7 +259,7 @@ impl World {
             decision: DecisionId(id),
             ranks: Vec::new(),
         };
-        if shard.apply(ShardOp::Release(release)) == (Outcome::Released { units: 1 }) {
+        if shard.apply(self.now, ShardOp::Release(release)) == (Outcome::Released { units: 1 }) {
             self.sold[account] -= 1;
         }
     }
@@ -391,11 +392,14 @@ proptest! {
             if world.meta.ledger().account(id).is_none() {
                 continue;
             }
-            // What neither was sold nor could have been is sold now.
-            for shard in (0..SHARDS).cycle().take(3 * 80) {
-                world.take(shard, number, true);
-                world.report(shard, 1);
+            // What neither was sold nor can have been is sold now, by one: who asked before asks no more.
+            for _ in 0..80 {
+                world.now = world.now.plus_ms(60_000);
+                for shard in 0..SHARDS {
+                    world.report(shard, u64::from(shard == 0));
+                }
                 world.deliver_all();
+                world.take(0, number, true);
             }
             world.check();
             let states = world.shards.iter().flatten().enumerate();

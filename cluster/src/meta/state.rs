@@ -16,7 +16,7 @@ use proffer_engine::time::{Span, Timestamp};
 use crate::group::Group;
 use crate::meta::command::{Change, Founding, MetaCommand, MetaCommandV1, MetaOp, MetaOutcome};
 use crate::meta::job::is_exclusion;
-use crate::meta::roster::Roster;
+use crate::meta::roster::{Remnant, Roster};
 
 /// Catalogue and ledger. Two states that applied the same entries encode to the same bytes.
 #[derive(Clone, Debug, Default)]
@@ -189,6 +189,22 @@ impl MetaState {
             self.roster = Arc::new(roster);
         }
         Ok(done)
+    }
+
+    /// One node is all that is left of the cluster: every group begins anew there, this one too, whose log ends at `last`. What the
+    /// ledger granted and does not know to have come back is spent.
+    ///
+    /// # Errors
+    /// In words, if something does not lie there: nothing is changed.
+    pub(crate) fn begin_alone(&mut self, remnant: &Remnant, now: Timestamp, last: Position) -> Result<(), String> {
+        let (at, revision) = (self.log_time.max(now), Revision(last.index));
+        self.arrange(|roster| roster.begin_alone(remnant, at, revision))?;
+        self.log_time = at;
+        for shard in (0..self.shards()).map(ShardId) {
+            self.ledger.begin_generation(shard);
+        }
+        (self.revision, self.fence) = (revision, revision);
+        Ok(())
     }
 
     /// What `shard` is to be told of all accounts: for a shard that says it knows less.

@@ -186,14 +186,12 @@ fn in_words<'a>(nodes: impl Iterator<Item = &'a u64>) -> String {
 
 /// Without the catalogue nothing can be begun anew: it says who holds what, and what was granted.
 fn without_meta(error: Error) -> Error {
-    match error {
-        Error::NotLed { .. } => Error::NotLed {
-            reason: "the catalogue, without which no shard is begun anew; if its majority too is lost for good, docs/operations.md says what \
-                     is left to do"
-                .to_owned(),
-        },
-        error => error,
+    if !matches!(error, Error::NotLed { .. }) {
+        return error;
     }
+    let reason = "the catalogue, without which no shard is begun anew; if its majority too is lost for good, see \
+                  recover-meta in docs/operations.md";
+    Error::NotLed { reason: reason.to_owned() }
 }
 
 #[cfg(test)]

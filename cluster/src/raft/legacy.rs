@@ -16,7 +16,6 @@ use super::types::{
 use crate::log::GroupId;
 use crate::ports::offload::{self, Lane};
 use crate::ports::propose::Pieces;
-use crate::shard::leader::Command;
 
 /// What there is of a group on a node.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -38,6 +37,7 @@ pub(crate) struct Legacy {
     pieces: Option<Vec<Vec<u8>>>,
     ports: ReplicaPorts,
     group: GroupId,
+    kind: Kind,
     term: u64,
     /// The last entry read, or the one that the snapshot ends with.
     last: Option<LogId>,
@@ -52,7 +52,7 @@ impl Legacy {
     ///
     /// # Errors
     /// If it cannot be read, or a part of it is missing.
-    pub(crate) async fn of(replica: u64, ports: &ReplicaPorts) -> Result<Legacy, String> {
+    pub(crate) async fn of(replica: u64, kind: Kind, ports: &ReplicaPorts) -> Result<Legacy, String> {
         let (group, log) = (GroupId(replica), &ports.log);
         let Found { snapshot, pieces, .. } = Replica::find(replica, ports).await.map_err(|error| error.to_string())?;
         let head = log.state(group).map_or(Ok(Head::default()), |bytes| Head::decode(&bytes));
@@ -64,7 +64,8 @@ impl Legacy {
         let (first, end) = log.bounds(group).and_then(|bounds| Some((bounds.first, bounds.next?))).unwrap_or((0, 0));
         let next = last.map_or(first, |last| last.index + 1);
         let term = head.vote.map_or(0, |vote| vote.leader_id.term);
-        let mut legacy = Legacy { pieces, ports: ports.clone(), group, term, last, ready: VecDeque::new(), next, end };
+        let mut legacy =
+            Legacy { pieces, ports: ports.clone(), group, kind, term, last, ready: VecDeque::new(), next, end };
         if let Some(last) = last.filter(|last| (first..end).contains(&last.index)) {
             // A snapshot that was sent overrules entries before and after it, if these are of another log.
             let own = log.read(group, last.index, last.index + 1).await.map_err(|error| error.to_string())?;
@@ -85,7 +86,7 @@ impl Legacy {
     ///
     /// # Errors
     /// If it cannot be read.
-    pub(crate) async fn next_commands(&mut self) -> Result<Option<(Position, Vec<Command>)>, String> {
+    pub(crate) async fn next_commands(&mut self) -> Result<Option<(Position, Commands)>, String> {
         loop {
             if self.ready.is_empty() && self.next < self.end {
                 let read = self.ports.log.read(self.group, self.next, self.end).await;
@@ -100,13 +101,17 @@ impl Legacy {
             self.last = Some(log_id);
             match entry.payload {
                 Payload::Blank | Payload::Membership(_) => {}
-                Payload::Normal(proposal) => match proposal.commands(Kind::Shard) {
-                    Ok(Commands::Shard(commands)) => return Ok(Some((position_of(&log_id), commands))),
-                    Ok(Commands::Meta(_)) => return Err("an entry of another kind of group".to_owned()),
-                    Err(error) => return Err(error.to_string()),
-                },
+                Payload::Normal(proposal) => {
+                    let commands = proposal.commands(self.kind).map_err(|error| error.to_string())?;
+                    return Ok(Some((position_of(&log_id), commands)));
+                }
             }
         }
+    }
+
+    /// Where the log ends, once all is read.
+    pub(crate) fn last(&self) -> Option<Position> {
+        self.last.as_ref().map(position_of)
     }
 
     /// Keeps `state`, which all entries were applied to, as what `heir` begins with, the only voter of its group: its log goes on where this

@@ -32,7 +32,7 @@ pub(crate) use network::{Carrier, Unreached};
 pub(crate) use port::Port;
 pub(crate) use replica::{Found, Replica, ReplicaPorts, Timing};
 pub(crate) use survey::is_indispensable;
-pub(crate) use types::{Commands, Results, Seat};
+pub(crate) use types::{Commands, Kind, Results, Seat};
 pub(crate) use wire::{RaftAnswer, RaftMessage};
 
 /// What a node logs unless asked for otherwise. A heartbeat that comes late is no news for an operator; what comes of it is told by

@@ -14,12 +14,15 @@ use tokio::time::{sleep, timeout};
 use super::cluster::{Cluster, address, age, put};
 use super::disks::{self, Kept};
 use super::world::*;
-use crate::error::Error;
+use crate::config::Config;
+use crate::error::{Error, StartError};
 use crate::groups::{Group, Groups};
 use crate::handle::Handle;
 use crate::identity;
 use crate::log::{GroupId, LogOptions};
 use crate::ports::memory_disk::MemoryDisk;
+use crate::remnant::begin_alone;
+use crate::start::launch;
 
 const LIMIT: u64 = 60;
 
@@ -268,7 +271,7 @@ async fn wherever_the_power_goes_what_is_left_is_handed_on_whole_and_goes_on_in_
         node.log.bounds(GroupId(SURVIVOR)).and_then(|bounds| bounds.next).unwrap() - 1
     };
     let settle = |state: &mut ShardState| {
-        state.begin_generation(1, (&Ledger::default(), ShardId(0)), Revision(3), Timestamp(NOON));
+        state.begin_generation(1, (&Ledger::default(), ShardId(0)), Revision(0), Timestamp(NOON));
     };
     let (mut is_whole, mut failed) = (false, 0);
     for (calls, torn) in (0..).flat_map(|calls| [0, 7, usize::MAX].map(|torn| (calls, torn))) {
@@ -282,6 +285,8 @@ async fn wherever_the_power_goes_what_is_left_is_handed_on_whole_and_goes_on_in_
         is_whole = node.groups.bequeath((SURVIVOR, HEIR), FLOOR, settle).await.is_ok();
         failed += usize::from(!is_whole);
         disk.cut_power(|_, unsynced| unsynced.min(torn));
+        // What ran before writes there no more.
+        let disk = Arc::new(disk.copy());
         let node = Kept::on(&disk, LogOptions::default()).await;
         let (whole, _) = node.groups.recover_shard(ShardId(0)).await.unwrap();
         assert!(whole.profiles_of(&tenant()).count() >= 10, "the survivor is as it was");
@@ -302,4 +307,69 @@ async fn wherever_the_power_goes_what_is_left_is_handed_on_whole_and_goes_on_in_
         assert_eq!(disks::profiles(&node.shard(0).await.unwrap().0), 31);
     }
     assert!(failed > 10, "{failed}");
+}
+
+async fn alone(disk: &Arc<MemoryDisk>, accept_loss: bool) -> Result<String, StartError> {
+    let (ports, _) = ports(Arc::clone(disk) as _, 91);
+    begin_alone(ports, accept_loss, "me".to_owned()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_disk_of_three_is_made_all_there_is_of_the_cluster_and_sells_nothing_twice() {
+    let cluster = Cluster::of("remnant", 3).await;
+    change(cluster.node(1), command(Op::CreateTenant)).await;
+    let changed = change(cluster.node(1), offer("one", 50, vec![global_cap(LIMIT)])).await;
+    for node in &cluster.nodes {
+        node.wait_for_revision(changed.revision, soon()).await.unwrap();
+    }
+    let (mut sold, mut customers) = (0, 0..);
+    for number in customers.by_ref().take(20) {
+        cluster.at(1, number, async |node| put(node, number, number as f64).await).await.unwrap();
+        sold += takes(&cluster, 1, number).await.unwrap();
+    }
+    sleep(Duration::from_secs(2)).await;
+    let disk = cluster.disk(2).copy();
+    let node = cluster.node(2).report().node;
+    let disk = Arc::new(disk);
+    let refused = alone(&disk, false).await.unwrap_err().to_string();
+    assert!(refused.contains("--accept-loss") && refused.contains("is lost"), "{refused}");
+    // However often the power goes before it is done, it is done over.
+    let mut disk = disk;
+    for calls in (0..).step_by(7) {
+        disk.fail_after(calls);
+        let done = alone(&disk, true).await;
+        disk.cut_power(|_, unsynced| unsynced);
+        disk = Arc::new(disk.copy());
+        if let Ok(words) = done {
+            assert!(words.contains(&format!("n{node}")), "{words}");
+            break;
+        }
+        assert!(calls < 3_000, "{done:?}");
+    }
+    let (ports, _) = ports(Arc::clone(&disk) as _, 92);
+    let config = Config { node: "remnant-alone".to_owned(), ..Config::default() };
+    let handle = launch(config, ports).await.unwrap();
+    let settled = timeout(Duration::from_secs(60), handle.settled()).await;
+    assert!(settled.is_ok() && handle.status().ready, "{:?} {:#?}", handle.status(), handle.report());
+    let roster = handle.roster();
+    assert_eq!((roster.nodes().count(), roster.removed().count()), (1, 2));
+    assert!(roster.groups().all(|(group, _)| roster.generation(group) == 1));
+    for number in 0..20 {
+        assert_eq!(age(&handle, number).await.unwrap(), Some(proffer_engine::value::Value::Number(number as f64)));
+    }
+    let mut empty = 0;
+    while empty < 10 {
+        let number = customers.next().unwrap();
+        let taken = decide(&handle, number).await.unwrap().decision.propositions.len() as u64;
+        sold += taken;
+        empty = if taken == 0 { empty + 1 } else { 0 };
+        sleep(Duration::from_millis(if taken == 0 { 400 } else { 0 })).await;
+    }
+    assert!(sold <= LIMIT, "{sold} of {LIMIT}");
+    let report = handle.budget(&tenant(), key_of(&handle, "one"), soon()).await.unwrap();
+    let account = &report.accounts[0];
+    let held: u64 = account.shards.iter().map(|shard| shard.free + shard.reserved + shard.spent).sum();
+    assert_eq!((account.pool, account.in_flight, held), (0, 0, LIMIT), "{report:?}");
+    let stranger = Arc::new(MemoryDisk::new());
+    assert!(alone(&stranger, true).await.unwrap_err().to_string().contains("no cluster"));
 }

@@ -321,13 +321,15 @@ mod tests {
         taker.want(&[ACCOUNT]);
         taker.send(&state, &meta);
         assert!(!taker.is_settled());
-        let told = taker.hear(&state, Notice { messages: vec![granted(2)], booked: true });
+        let told = taker.hear(&state, Notice { messages: vec![granted(2)], booked: true, ..Notice::default() });
         assert_eq!(told, [granted(2)]);
         taker.want(&[ACCOUNT]);
         taker.send(&state, &meta);
         // An answer to what was said before the grant: it brings nothing, and says nothing of the pool.
         commit(&mut taker, &mut state, granted(2));
-        assert!(taker.hear(&state, Notice { messages: vec![granted(2)], booked: true }).is_empty());
+        assert!(
+            taker.hear(&state, Notice { messages: vec![granted(2)], booked: true, ..Notice::default() }).is_empty()
+        );
         assert!(taker.may_have(&[ACCOUNT]), "the pool is not taken for empty");
     }
 
@@ -337,9 +339,9 @@ mod tests {
         commit(&mut taker, &mut state, granted(1));
         taker.want(&[ACCOUNT]);
         taker.send(&state, &meta);
-        taker.hear(&state, Notice { messages: vec![granted(1)], booked: true });
+        taker.hear(&state, Notice { messages: vec![granted(1)], booked: true, ..Notice::default() });
         assert!(!taker.may_have(&[ACCOUNT]));
-        taker.hear(&state, Notice { messages: vec![granted(2)], booked: true });
+        taker.hear(&state, Notice { messages: vec![granted(2)], booked: true, ..Notice::default() });
         assert!(taker.may_have(&[ACCOUNT]), "until units are announced");
     }
 }

@@ -10,6 +10,7 @@ pub mod demo;
 pub mod demo_cluster;
 pub mod import;
 mod lines;
+pub mod recover_meta;
 pub mod serve;
 pub mod table;
 
@@ -37,6 +38,8 @@ pub enum Command {
     DemoCluster(demo_cluster::DemoClusterArgs),
     /// Look at a running cluster and change who is in it.
     Cluster(cluster::ClusterArgs),
+    /// Make a stopped node's disk all there is of its cluster, because the majority of the catalogue is lost for good.
+    RecoverMeta(recover_meta::RecoverMetaArgs),
     /// Load a running node over HTTP and print latencies.
     Bench(bench::BenchArgs),
     /// Run the HTTP ceiling that `bench` compares with.

@@ -111,7 +111,7 @@ impl Nodes {
 
     /// The disk of a node that was killed is gone.
     pub fn wipe(&self, number: usize) {
-        std::fs::remove_dir_all(self.directory.path().join(format!("n{number}"))).expect("it is there");
+        std::fs::remove_dir_all(self.data(number)).expect("it is there");
     }
 
     /// SIGTERM, and whether it ended well.

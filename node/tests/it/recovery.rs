@@ -121,3 +121,33 @@ async fn shards_whose_majority_is_gone_with_its_disks_go_on_from_what_is_left_an
     nodes.start_all();
     nodes.whole().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_disk_of_three_is_made_all_there_is_and_others_join_it_with_empty_ones() {
+    let mut nodes = Nodes::start(3, 4).await;
+    let caps = json!([{"scope": "global", "limit": LIMIT}]);
+    let offer = json!({"name": "scarce", "status": "active", "caps": caps});
+    nodes.client(0).post("/offers?wait=all", &offer).await.expect("offer");
+    let mut sold = sell(&nodes, 0..40).await;
+    for number in [1, 2] {
+        nodes.kill(number);
+        nodes.wipe(number);
+    }
+    nodes.kill(0);
+    let recover = |accept: &[&str]| {
+        let mut command = Command::new(BINARY);
+        command.arg("recover-meta").arg("--data").arg(nodes.data(0)).args(accept);
+        command.output().expect("the binary runs")
+    };
+    let refused = recover(&[]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("--accept-loss"), "{said}");
+    let done = recover(&["--accept-loss"]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    nodes.start_all();
+    nodes.whole().await;
+    for customers in (40..).step_by(40).take(12) {
+        sold += sell(&nodes, customers..customers + 40).await;
+    }
+    assert!((LIMIT / 3..=LIMIT).contains(&sold), "{sold} of {LIMIT}");
+}

@@ -138,6 +138,17 @@ pub struct Recover {
     pub by: String,
 }
 
+/// One node with what lies on its disk: all that is left of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Remnant {
+    /// Which node.
+    pub(crate) node: u64,
+    /// Of each group the replica that lies there, and where its log ends.
+    pub(crate) found: BTreeMap<Group, (u64, Position)>,
+    /// Who wants it.
+    pub(crate) by: String,
+}
+
 /// How a group came to its generation.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Recovery {
