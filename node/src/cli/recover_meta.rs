@@ -1,6 +1,9 @@
 //! `proffer recover-meta`: one disk is all that is left of a cluster.
 
+use std::io::Write as _;
 use std::path::PathBuf;
+
+use anyhow::Context;
 
 use crate::compose;
 
@@ -21,6 +24,5 @@ pub struct RecoverMetaArgs {
 /// When it is refused, or the disk cannot be read.
 pub async fn run(args: RecoverMetaArgs) -> anyhow::Result<()> {
     let words = compose::begin_alone(args.data, args.accept_loss).await?;
-    println!("{words}");
-    Ok(())
+    writeln!(std::io::stdout().lock(), "{words}").context("cannot write the answer")
 }
