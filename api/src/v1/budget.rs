@@ -15,6 +15,8 @@ use crate::routes::Answered;
 use crate::v1::json;
 use crate::wire::value::Number;
 
+const LINEARIZABLE: &str = "linearizable";
+
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Budget<'a> {
@@ -58,9 +60,14 @@ struct Shard {
     as_of: String,
 }
 
-/// `GET /api/v1/offers/{id}/budget`.
+/// `GET /api/v1/offers/{id}/budget?consistency=`.
 pub async fn get(asked: Arc<Asked>) -> Answered {
-    asked.query.only(&[])?;
+    asked.query.only(&["consistency"])?;
+    // Every shard is asked where it is led: what a read adds up lies between what was spent before it began and when it is answered, and a count
+    // cap's units come one by one. So `spent` is linearizable; money is not, which comes in larger pieces.
+    if asked.query.get("consistency").is_some_and(|consistency| consistency != LINEARIZABLE) {
+        return Err(Problem::invalid("/query/consistency", format!("must be {LINEARIZABLE}, or left out")).into());
+    }
     let catalog = &asked.view.catalog;
     let id = asked.param("id");
     let offer = catalog.offers().by_id(id).ok_or_else(|| Problem::not_found(format!("offer {id:?}")))?;
