@@ -23,6 +23,7 @@ pub struct Recorder {
     /// All clients write to it, a line at a time.
     file: Mutex<BufWriter<File>>,
     next: AtomicU64,
+    answered: AtomicU64,
 }
 
 impl Recorder {
@@ -32,12 +33,18 @@ impl Recorder {
     /// When the file cannot be written.
     pub fn start(path: &Path) -> anyhow::Result<Recorder> {
         let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Recorder { begun: Instant::now(), file: Mutex::new(BufWriter::new(file)), next: AtomicU64::new(0) })
+        let (next, answered) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Recorder { begun: Instant::now(), file: Mutex::new(BufWriter::new(file)), next, answered })
     }
 
     /// Microseconds since the run began.
     pub fn now_us(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// How many calls were answered so far.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Writes down what was done to the cluster.
@@ -202,6 +209,7 @@ impl Caller {
             Reached::Unknown { why } => (Line::Unknown { id, at_us, why }, None),
         };
         recorder.put(&line);
+        recorder.answered.fetch_add(u64::from(answered.is_some()), Ordering::Relaxed);
         (id, answered)
     }
 

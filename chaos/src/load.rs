@@ -9,7 +9,7 @@ use fastrand::Rng;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::client::{Caller, Doors, Reached, Recorder, Request};
 use crate::history::{Answer, Budget, Call, Responded};
@@ -26,6 +26,8 @@ const PAUSE: Duration = Duration::from_millis(8);
 const SETUP_TRIES: usize = 5;
 /// Between two reads of an account, and two edits.
 const SLOW_PAUSE: Duration = Duration::from_millis(60);
+/// So long an account is read again while something is on its way: a little longer than it may be.
+const STOCK_MAX: Duration = Duration::from_millis(5_500);
 /// An offer is excluded so long after it was made, and the next is made so long after that.
 const BRIEF: Duration = Duration::from_millis(700);
 
@@ -161,15 +163,21 @@ impl Shop {
         Ok(())
     }
 
-    /// Reads the accounts after all is settled, and each profile once more.
+    /// Reads the accounts after all is settled, again while something is on its way, and each profile once more.
     ///
     /// # Errors
     /// When a client cannot be built, or an account is not told.
     pub async fn take_stock(&self) -> anyhow::Result<()> {
         let (mut caller, _) = self.client(2_000, 0)?;
         for offer in [&self.scarce, &self.counted] {
-            if !self.read_budget(&mut caller, offer, true).await {
-                bail!("the account of {offer} is not told");
+            let until = Instant::now() + STOCK_MAX;
+            loop {
+                let told = self.read_budget(&mut caller, offer, true).await;
+                let told = told.with_context(|| format!("the account of {offer} is not told"))?;
+                if told.in_flight == 0 || Instant::now() > until {
+                    break;
+                }
+                sleep(SLOW_PAUSE).await;
             }
         }
         for profile in 0..PROFILES {
@@ -239,10 +247,14 @@ impl Shop {
         }
     }
 
-    async fn read_budget(&self, caller: &mut Caller, offer: &str, settled: bool) -> bool {
+    async fn read_budget(&self, caller: &mut Caller, offer: &str, settled: bool) -> Option<Budget> {
         let call = Call::ReadBudget { offer: offer.to_owned(), linearizable: true, settled };
         let path = format!("/api/v1/offers/{offer}/budget?consistency=linearizable");
-        caller.record(call, Request::new(Method::GET, path, Value::Null), |_, body| budget(body)).await.1.is_some()
+        let request = Request::new(Method::GET, path, Value::Null);
+        match caller.record(call, request, |_, body| budget(body)).await.1 {
+            Some((Answer::Budget(budget), _)) => Some(budget),
+            Some(_) | None => None,
+        }
     }
 
     /// Edits an offer, and reads it at another node.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use crate::checker::{Verdict, check};
 use crate::client::{Doors, Recorder};
 use crate::history::{Operation, read};
-use crate::limits::{OK_MIN, SETTLE};
+use crate::limits::{LOOK_PAUSE, OK_MIN, SETTLE};
 use crate::load::Shop;
 use crate::nemesis::operator::Operator;
 use crate::nemesis::{Fault, Kind, Nemesis};
@@ -49,6 +49,8 @@ const REPEATS_MAX: usize = 4_000;
 const REPEATS_AT_ONCE: u64 = 8;
 /// Some calls without faults, before and after.
 const CALM: Duration = Duration::from_secs(2);
+/// A slow machine has so long to answer enough calls, once the faults are over.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs it, and writes `history.jsonl`, `report.json`, `report.md` and `throughput.svg`.
 ///
@@ -80,6 +82,12 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Report> {
     let inside = shop.fill(settings.clients, settings.seed)?;
     let mut nemesis = Nemesis::new(cluster, operator, Arc::clone(&recorder), settings.seed, open);
     let (faults, mut recovery) = suffer(&mut nemesis, settings).await;
+    if recovery.is_ok() {
+        let until = Instant::now() + PATIENCE;
+        while recorder.answered() < OK_MIN as u64 && Instant::now() < until {
+            sleep(LOOK_PAUSE).await;
+        }
+    }
     shop.close();
     leave(inside).await?;
     if recovery.is_ok() {

@@ -2,20 +2,31 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
 
 use serde_json::Value;
 
-/// The binary of this very source: built by whoever runs all tests, or now.
+/// The binary beside ours. `cargo test --workspace` builds it; one that is older than its sources would say nothing of them.
 fn proffer(chaos: &Path) -> PathBuf {
-    let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "-p", "proffer-node", "--bin", "proffer"]);
-    if !cfg!(debug_assertions) {
-        build.arg("--release");
-    }
-    assert!(build.status().expect("cargo runs").success(), "proffer cannot be built");
     let binary = chaos.with_file_name("proffer");
-    assert!(binary.exists(), "{} is not there", binary.display());
+    let again = "build it with `cargo build -p proffer-node`, in the same profile";
+    let built = modified(&binary).unwrap_or_else(|| panic!("there is no {}: {again}", binary.display()));
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace holds this crate");
+    for layer in ["engine", "cluster", "api", "node"] {
+        let newest = newest(&workspace.join(layer).join("src"));
+        assert!(newest <= built, "{} is older than the sources of {layer}: {again}", binary.display());
+    }
     binary
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    path.metadata().ok()?.modified().ok()
+}
+
+fn newest(folder: &Path) -> SystemTime {
+    let entries = std::fs::read_dir(folder).expect("sources are there").map(|entry| entry.expect("readable").path());
+    let times = entries.map(|path| if path.is_dir() { newest(&path) } else { modified(&path).expect("readable") });
+    times.max().unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 #[test]

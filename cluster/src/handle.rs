@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use proffer_engine::catalog::Command;
 use proffer_engine::codec;
 use proffer_engine::decide::request::Request;
@@ -395,7 +396,7 @@ impl Handle {
     }
 
     /// The global accounts of an offer: ledger and shards put together, each account's terms as of one moment. A shard and the
-    /// ledger that were read at instants that do not fit together are read again.
+    /// ledger that were read at instants that do not fit together are read again. All shards are asked at once, each where it is led.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if units move faster than they can be read; and see [`Error`].
@@ -409,9 +410,12 @@ impl Handle {
                 sides.ledger = rows;
             }
             let accounts: Vec<_> = sides.ledger.iter().map(|row| row.account).collect();
-            for shard in torn {
+            let asks = torn.into_iter().map(|shard| {
                 let ask = ToShard::Held { tenant: tenant.clone(), accounts: accounts.clone() };
-                if let Answer::Held(held) = self.inner.post.shard(shard, ask, deadline).await? {
+                async move { (shard, self.inner.post.shard(shard, ask, deadline).await) }
+            });
+            for (shard, answer) in join_all(asks).await {
+                if let Answer::Held(held) = answer? {
                     sides.put(shard, held);
                 }
             }

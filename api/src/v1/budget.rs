@@ -63,8 +63,8 @@ struct Shard {
 /// `GET /api/v1/offers/{id}/budget?consistency=`.
 pub async fn get(asked: Arc<Asked>) -> Answered {
     asked.query.only(&["consistency"])?;
-    // Every shard is asked where it is led: what a read adds up lies between what was spent before it began and when it is answered, and a count
-    // cap's units come one by one. So `spent` is linearizable; money is not, which comes in larger pieces.
+    // Every shard is asked where it is led: what a read adds up lies between what was spent before it began and when it is answered, and a count that
+    // only grows comes by each number on its way. So its `spent` is linearizable; money comes in larger pieces, and a rolling window forgets.
     if asked.query.get("consistency").is_some_and(|consistency| consistency != LINEARIZABLE) {
         return Err(Problem::invalid("/query/consistency", format!("must be {LINEARIZABLE}, or left out")).into());
     }

@@ -129,13 +129,16 @@ struct List<'a> {
 /// Makes a change and answers with the entity as it is then.
 pub async fn change(asked: &Asked, kind: EntityKind, status: StatusCode, op: Op) -> Answered {
     let changed = asked.handle().change(asked.command(op), asked.deadline).await?;
+    let in_force = asked.handle().revision();
     let view = asked.handle().tenant(asked.tenant());
-    Ok(describe_changed(&changed, view.and_then(|view| view.catalog.get(kind, &changed.id)), status))
+    let entity = view.and_then(|view| view.catalog.get(kind, &changed.id));
+    Ok(describe_changed(&changed, in_force, entity, status))
 }
 
-/// The answer to a change that was made, whatever has become of the entity since: it may be deleted again.
-fn describe_changed(changed: &Changed, entity: Option<Value>, status: StatusCode) -> Response {
-    let entity = entity.unwrap_or_else(|| {
+/// The answer to a change that was made, whatever has become of the entity since: it may be deleted again. Of a node that is cut off from the catalogue's
+/// leader the entity is as it was *before*: that would be no answer.
+fn describe_changed(changed: &Changed, in_force: Revision, entity: Option<Value>, status: StatusCode) -> Response {
+    let entity = entity.filter(|_| in_force >= changed.revision).unwrap_or_else(|| {
         let revision = Value::Number(changed.revision.0 as f64);
         Value::map([("id", Value::text(&changed.id)), ("revision", revision)])
     });
@@ -202,8 +205,7 @@ pub fn if_match(headers: &HeaderMap) -> Result<Option<Revision>, Problem> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_change_that_was_made_is_told_as_made_though_the_entity_is_gone_again() {
+    fn changed() -> Changed {
         let change = proffer_engine::catalog::Changed {
             id: "chn_1".to_owned(),
             kind: Some(EntityKind::Channel),
@@ -211,12 +213,29 @@ mod tests {
             new_caps: Vec::new(),
             effect: Vec::new(),
         };
-        let changed = Changed { revision: Revision(7), id: "chn_1".to_owned(), change, over_by: 0 };
-        let answer = describe_changed(&changed, None, StatusCode::CREATED);
+        Changed { revision: Revision(7), id: "chn_1".to_owned(), change, over_by: 0 }
+    }
+
+    #[test]
+    fn a_change_that_was_made_is_told_as_made_though_the_entity_is_gone_again() {
+        let answer = describe_changed(&changed(), Revision(9), None, StatusCode::CREATED);
         assert_eq!(answer.status(), StatusCode::CREATED);
         assert_eq!(
             (&answer.headers()["etag"], &answer.headers()["x-catalog-revision"]),
             (&"\"7\"".parse().unwrap(), &"7".parse().unwrap())
         );
+    }
+
+    #[tokio::test]
+    async fn a_change_is_not_answered_with_what_was_before_it() {
+        let before =
+            Value::map([("id", Value::text("chn_1")), ("name", Value::text("old")), ("revision", Value::Number(5.0))]);
+        let told = async |in_force: u64| {
+            let answer = describe_changed(&changed(), Revision(in_force), Some(before.clone()), StatusCode::OK);
+            let body = axum::body::to_bytes(answer.into_body(), 1_000).await.unwrap();
+            String::from_utf8(body.to_vec()).unwrap()
+        };
+        assert!(told(7).await.contains("old"));
+        assert_eq!(told(6).await, r#"{"id":"chn_1","revision":7}"#);
     }
 }

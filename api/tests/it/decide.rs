@@ -208,6 +208,10 @@ async fn released_units_can_be_taken_again_and_the_budget_shows_them() {
         "outcome": "impression", "idempotencyKey": "1"});
     node.ok("POST", "/api/v1/respond", &shown.to_string()).await;
     assert_eq!(node.ok("GET", &format!("/api/v1/offers/{offer}/budget"), "").await["spent"], 1);
+    let linearizable = format!("/api/v1/offers/{offer}/budget?consistency=linearizable");
+    assert_eq!(node.ok("GET", &linearizable, "").await["spent"], 1);
+    let refused = node.call("GET", &format!("/api/v1/offers/{offer}/budget?consistency=perfect"), "").await;
+    assert_eq!((refused.status, refused.pointers()), (StatusCode::BAD_REQUEST, vec!["/query/consistency".to_owned()]));
     let delete = node.call("DELETE", &format!("/api/v1/offers/{offer}"), "").await;
     assert_eq!(delete.status, StatusCode::CONFLICT, "it has history");
 }
