@@ -42,7 +42,7 @@ pub(super) async fn introduce(
     let judged = match expected {
         Some(expected) if hello.node != expected => Err(format!("this is node {}, not {expected}", hello.node)),
         Some(_) | None if hello.lane != lane => Err("this is the answer of another lane".to_owned()),
-        Some(_) | None => judge(common, &hello, Side::Ours),
+        Some(_) | None => judge(common, &hello).and_then(|()| common.registry.enter(&hello, Side::Ours)),
     };
     match judged {
         Ok(ticket) => {
@@ -81,23 +81,23 @@ async fn meet(common: &Common, reader: &mut FrameReader, writer: &mut FrameWrite
         return Err(Ended::Breach("not a node of ours, perhaps a browser".to_owned()));
     }
     let hello = listen(reader).await?;
-    match judge(common, &hello, Side::Theirs) {
-        Ok(ticket) => {
-            writer.write(&[&MAGIC[..], &common.hello(hello.lane).pack()].concat()).await?;
-            writer.flush().await?;
-            let frame = reader.next(PEER_HELLO_BYTES_MAX).await?;
-            let (greeting, body) = unpack(frame).map_err(|error| Ended::Breach(error.to_string()))?;
-            match greeting {
-                Greeting::Accepted => Ok((hello, ticket)),
-                Greeting::Refused => Err(Ended::Refused(format!("node {} says: {}", hello.node, reason_of(&body)))),
-                Greeting::Hello(_) => Err(Ended::Breach("a second hello".to_owned())),
-            }
-        }
-        Err(reason) => {
-            let told = [&MAGIC[..], &refusal(&reason)].concat();
-            let reason = format!("node {} at {}: {reason}", hello.node, reason_of(hello.address.as_bytes()));
-            Err(refuse(writer, &told, reason).await)
-        }
+    if let Err(reason) = judge(common, &hello) {
+        let told = [&MAGIC[..], &refusal(&reason)].concat();
+        let reason = format!("node {} at {}: {reason}", hello.node, reason_of(hello.address.as_bytes()));
+        return Err(refuse(writer, &told, reason).await);
+    }
+    writer.write(&[&MAGIC[..], &common.hello(hello.lane).pack()].concat()).await?;
+    writer.flush().await?;
+    let frame = reader.next(PEER_HELLO_BYTES_MAX).await?;
+    let (greeting, body) = unpack(frame).map_err(|error| Ended::Breach(error.to_string()))?;
+    match greeting {
+        // Not before: whoever looks for another node at this address turns away now, and must not have taken the place of a connection that is sound.
+        Greeting::Accepted => match common.registry.enter(&hello, Side::Theirs) {
+            Ok(ticket) => Ok((hello, ticket)),
+            Err(reason) => Err(Ended::Refused(format!("node {}: {reason}", hello.node))),
+        },
+        Greeting::Refused => Err(Ended::Refused(format!("node {} says: {}", hello.node, reason_of(&body)))),
+        Greeting::Hello(_) => Err(Ended::Breach("a second hello".to_owned())),
     }
 }
 
@@ -125,7 +125,7 @@ async fn refuse(writer: &mut FrameWriter, told: &[u8], reason: String) -> Ended 
     }
 }
 
-fn judge(common: &Common, hello: &Hello, side: Side) -> Result<Ticket, String> {
+fn judge(common: &Common, hello: &Hello) -> Result<(), String> {
     let (lowest, highest) = PROTOCOLS;
     if hello.lowest > highest || hello.highest < lowest {
         return Err(format!(
@@ -152,7 +152,7 @@ fn judge(common: &Common, hello: &Hello, side: Side) -> Result<Ticket, String> {
         return Err(format!("both are node {}: an id is given once", config.node));
     }
     common.gatekeeper.judge(hello)?;
-    common.registry.enter(hello, side)
+    common.registry.judge(hello)
 }
 
 fn split(common: &Common, stream: Stream) -> (FrameReader, FrameWriter) {

@@ -60,6 +60,17 @@ pub(super) struct Ticket {
 }
 
 impl Registry {
+    /// Whether the process that says `hello` may be that node, by who is connected now.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    pub(super) fn judge(&self, hello: &Hello) -> Result<(), String> {
+        if hello.node == NOBODY {
+            return Ok(());
+        }
+        self.seen.lock().expect("no holder panics").judge(hello)
+    }
+
     /// Notes a connection with the process that says `hello`. One of the same process and lane is replaced, those of an earlier
     /// start of its disk are closed.
     ///
@@ -68,44 +79,52 @@ impl Registry {
     pub(super) fn enter(self: &Arc<Self>, hello: &Hello, side: Side) -> Result<Ticket, String> {
         let (place, replaced) = (place(side, hello.lane), Arc::new(Notify::new()));
         let mut seen = self.seen.lock().expect("no holder panics");
-        let Seen { last, nodes } = &mut *seen;
-        *last += 1;
+        seen.last += 1;
+        let serial = seen.last;
         if hello.node == NOBODY {
             let registry = Arc::clone(self);
-            return Ok(Ticket { registry, node: NOBODY, place, serial: *last, replaced });
+            return Ok(Ticket { registry, node: NOBODY, place, serial, replaced });
         }
-        if !nodes.contains_key(&hello.node) && nodes.len() >= PEER_NODES_SEEN_MAX {
-            nodes.retain(|_, process| process.is_connected());
-            if nodes.len() >= PEER_NODES_SEEN_MAX {
-                return Err(format!("{PEER_NODES_SEEN_MAX} nodes are connected"));
-            }
-        }
+        seen.judge(hello)?;
         let fresh =
             || Process { disk: hello.disk, boots: hello.boots, nonce: hello.nonce, connections: Default::default() };
-        let process = nodes.entry(hello.node).or_insert_with(fresh);
+        let process = seen.nodes.entry(hello.node).or_insert_with(fresh);
         if process.nonce != hello.nonce {
-            let node = hello.node;
-            if process.disk == hello.disk && hello.boots < process.boots {
-                return Err(format!(
-                    "node {node} was started {} times before: this is an older copy of its disk ({} starts)",
-                    process.boots, hello.boots
-                ));
-            }
-            if process.is_connected() {
-                if process.disk != hello.disk {
-                    return Err(format!("node {node} is connected with another disk"));
-                }
-                if process.boots == hello.boots {
-                    return Err(format!("node {node} runs twice: its disk was doubled"));
-                }
-            }
             process.connections.iter().flatten().for_each(|(_, replaced)| replaced.notify_one());
             *process = fresh();
         }
-        if let Some((_, before)) = process.connections[place].replace((*last, Arc::clone(&replaced))) {
+        if let Some((_, before)) = process.connections[place].replace((serial, Arc::clone(&replaced))) {
             before.notify_one();
         }
-        Ok(Ticket { registry: Arc::clone(self), node: hello.node, place, serial: *last, replaced })
+        Ok(Ticket { registry: Arc::clone(self), node: hello.node, place, serial, replaced })
+    }
+}
+
+impl Seen {
+    fn judge(&mut self, hello: &Hello) -> Result<(), String> {
+        let node = hello.node;
+        if !self.nodes.contains_key(&node) && self.nodes.len() >= PEER_NODES_SEEN_MAX {
+            self.nodes.retain(|_, process| process.is_connected());
+            if self.nodes.len() >= PEER_NODES_SEEN_MAX {
+                return Err(format!("{PEER_NODES_SEEN_MAX} nodes are connected"));
+            }
+        }
+        let Some(process) = self.nodes.get(&node).filter(|process| process.nonce != hello.nonce) else { return Ok(()) };
+        if process.disk == hello.disk && hello.boots < process.boots {
+            return Err(format!(
+                "node {node} was started {} times before: this is an older copy of its disk ({} starts)",
+                process.boots, hello.boots
+            ));
+        }
+        if process.is_connected() {
+            if process.disk != hello.disk {
+                return Err(format!("node {node} is connected with another disk"));
+            }
+            if process.boots == hello.boots {
+                return Err(format!("node {node} runs twice: its disk was doubled"));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -118,6 +118,18 @@ async fn a_node_that_moved_is_found_at_its_new_address() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_looks_for_another_node_at_an_address_breaks_no_connection_with_the_one_that_is_there() {
+    let network = MemoryNetwork::new();
+    let nodes = nodes(&network, 2);
+    nodes[0].ask(2, Class::Call, "hello", 100).await.unwrap();
+    // There was a node 9 there, which lost its disk: node 2 is what came of it.
+    nodes[0].peers.set_route(9, "n2");
+    sleep(ms(30_000)).await;
+    assert!(!nodes[0].peers.is_up(9) && nodes[0].peers.is_up(2));
+    assert_eq!(nodes[0].peers.watch(2).borrow().times, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn deadlines_end_work_on_both_sides() {
     let network = MemoryNetwork::new();
     let nodes = nodes(&network, 2);
