@@ -20,8 +20,6 @@ pub const CONNECT_MAX: Duration = Duration::from_millis(500);
 pub const TRY_PAUSE: Duration = Duration::from_millis(20);
 /// A client gives a call up after this.
 pub const CALL_MAX: Duration = Duration::from_secs(10);
-/// Longest answer that is read.
-pub const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// For a cluster to become whole, on a busy machine.
 pub const WHOLE_MAX: Duration = Duration::from_secs(120);

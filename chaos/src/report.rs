@@ -7,7 +7,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use crate::checker::Verdict;
-use crate::history::Operation;
+use crate::history::{Call, Operation};
 use crate::nemesis::{Fault, Kind};
 use crate::plot::throughput;
 
@@ -42,7 +42,7 @@ pub struct Felt {
     pub unknown: usize,
     /// Longest time without any answer to anybody.
     pub silence_ms: u64,
-    /// Longest wait of a client for an answer, all tries at all nodes included.
+    /// Longest wait for the answer to a call about a customer, all tries at all nodes included.
     pub longest_wait_ms: u64,
 }
 
@@ -60,7 +60,7 @@ pub struct Report {
     pub failed: usize,
     /// Calls of which nobody knows what became.
     pub unknown: usize,
-    /// Longest wait of a client for an answer while a node that led was killed and came back.
+    /// Longest wait for the answer to a call about a customer while one node that led was killed and came back.
     pub worst_failover_ms: u64,
     /// In the order in which they were injected.
     pub faults: Vec<Felt>,
@@ -74,11 +74,15 @@ impl Report {
     /// Of a run that is over. O(operations · log + faults · operations).
     pub fn new(run: Run, history: &[Operation], faults: Vec<Fault>, verdicts: Vec<Verdict>) -> Report {
         let mut answers: Vec<(u64, u64)> = Vec::new();
+        let mut about_customers: Vec<(u64, u64)> = Vec::new();
         let mut per_second = Vec::new();
         let mut unknown_at = Vec::new();
         for operation in history {
             if let Some((returned_us, _)) = operation.answered() {
                 answers.push((returned_us, operation.invoked_us));
+                if is_about_a_customer(&operation.call) {
+                    about_customers.push((returned_us, operation.invoked_us));
+                }
                 let second = usize::try_from(returned_us / 1_000_000).unwrap_or(usize::MAX);
                 per_second.resize(per_second.len().max(second + 1), 0);
                 per_second[second] += 1;
@@ -87,8 +91,11 @@ impl Report {
             }
         }
         answers.sort_unstable();
-        let faults: Vec<Felt> = faults.into_iter().map(|fault| feel(fault, &answers, &unknown_at)).collect();
-        let failovers = faults.iter().filter(|felt| felt.fault.kind == Kind::Kill && felt.fault.hit_a_leader);
+        about_customers.sort_unstable();
+        let felt = |fault| feel(fault, &answers, &about_customers, &unknown_at);
+        let faults: Vec<Felt> = faults.into_iter().map(felt).collect();
+        let is_failover = |fault: &Fault| fault.kind == Kind::Kill && fault.hit_a_leader && fault.keeps_quorum;
+        let failovers = faults.iter().filter(|felt| is_failover(&felt.fault));
         Report {
             run,
             passed: verdicts.iter().all(Verdict::holds),
@@ -132,7 +139,7 @@ impl Report {
         writeln!(
             text,
             "{nodes} nodes, {shards} shards, {clients} clients; for {faults_for_s} s these faults: {}. {} calls were answered, {} were refused \
-             without effect, of {} nobody knows what became. Worst failover after the kill of a node that led: {} ms.\n",
+             without effect, of {} nobody knows what became. Longest wait when one node that led was killed: {} ms.\n",
             kinds.join(", "),
             self.ok,
             self.failed,
@@ -160,8 +167,8 @@ impl Report {
         writeln!(text, "## Faults\n")?;
         writeln!(
             text,
-            "Longest wait: of one client for one answer, all its tries included, of which each lasts up to 2.5 s at a node that does not \
-             answer. Silence: nobody had any answer.\n"
+            "Longest wait: for the answer to one call about a customer, all its tries included, of which each lasts up to 2.5 s at a node that \
+             does not answer. Silence: nobody had any answer.\n"
         )?;
         writeln!(
             text,
@@ -180,11 +187,27 @@ impl Report {
     }
 }
 
-/// `answers`: when each came and when it was asked for, in the order in which they came.
-fn feel(fault: Fault, answers: &[(u64, u64)], unknown_at: &[u64]) -> Felt {
+/// Such calls wait for a leader only; writes of the catalogue may have to wait for leases to lapse.
+fn is_about_a_customer(call: &Call) -> bool {
+    match call {
+        Call::Recommend { .. }
+        | Call::Respond { .. }
+        | Call::Repeat { .. }
+        | Call::WriteProfile { .. }
+        | Call::ReadProfile { .. } => true,
+        Call::Create { .. }
+        | Call::Exclude { .. }
+        | Call::ReadBudget { .. }
+        | Call::Edit { .. }
+        | Call::ReadOffer { .. } => false,
+    }
+}
+
+/// Answers, and those to calls about customers: when each came and when it was asked for, in the order in which they came.
+fn feel(fault: Fault, answers: &[(u64, u64)], about_customers: &[(u64, u64)], unknown_at: &[u64]) -> Felt {
     let (from, until) = (fault.from_us, fault.until_us);
-    let first = answers.partition_point(|(returned, _)| *returned < from);
-    let during = &answers[first..answers.partition_point(|(returned, _)| *returned <= until)];
+    let first = |of: &[(u64, u64)]| of.partition_point(|(returned, _)| *returned < from);
+    let during = &answers[first(answers)..answers.partition_point(|(returned, _)| *returned <= until)];
     let mut silence_us = 0;
     let mut last = from;
     for (returned, _) in during.iter().copied().chain([(until, until)]) {
@@ -192,7 +215,8 @@ fn feel(fault: Fault, answers: &[(u64, u64)], unknown_at: &[u64]) -> Felt {
         last = returned;
     }
     let overlaps = |answer: &&(u64, u64)| answer.1 <= until;
-    let waits = answers[first..].iter().filter(overlaps).map(|(returned, invoked)| returned - invoked);
+    let waits = about_customers[first(about_customers)..].iter().filter(overlaps);
+    let waits = waits.map(|(returned, invoked)| returned - invoked);
     Felt {
         ok: during.len(),
         unknown: unknown_at.iter().filter(|at| (from..=until).contains(at)).count(),
@@ -205,7 +229,7 @@ fn feel(fault: Fault, answers: &[(u64, u64)], unknown_at: &[u64]) -> Felt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::{Answer, Call, Outcome};
+    use crate::history::{Answer, Outcome};
 
     fn operation(id: u64, invoked_ms: u64, returned_ms: Option<u64>) -> Operation {
         let answered = |returned_ms: u64| Outcome::Ok {
@@ -214,7 +238,7 @@ mod tests {
             answer: Answer::Done,
         };
         let outcome = returned_ms.map_or(Outcome::Unknown, answered);
-        let call = Call::Exclude { offer: "o".to_owned() };
+        let call = Call::ReadProfile { customer: "c".to_owned() };
         Operation { id, client: 0, invoked_us: invoked_ms * 1_000, call, outcome }
     }
 
@@ -232,6 +256,7 @@ mod tests {
             what: "node 1 killed".to_owned(),
             from_us: 1_000_000,
             until_us: 3_000_000,
+            keeps_quorum: true,
             hit_a_leader: true,
         };
         let mut verdict = Verdict::new("it holds");

@@ -205,7 +205,14 @@ mod tests {
             call: Call::ReadProfile { customer: "c".to_owned() },
             outcome: Outcome::Ok { sent_us: id, returned_us: id, answer: Answer::Profile { value: None } },
         };
-        let fault = |kind| Fault { kind, what: String::new(), from_us: 0, until_us: 1, hit_a_leader: false };
+        let fault = |kind| Fault {
+            kind,
+            what: String::new(),
+            from_us: 0,
+            until_us: 1,
+            hit_a_leader: false,
+            keeps_quorum: true,
+        };
         let history: Vec<_> = (0..OK_MIN as u64).map(answered).collect();
         let kinds = [Kind::Kill, Kind::Wipe];
         assert!(enough(&history, &[fault(Kind::Wipe), fault(Kind::Kill)], &kinds).holds());

@@ -78,6 +78,8 @@ pub struct Fault {
     pub until_us: u64,
     /// It ended somebody's leadership, by what the cluster said just before.
     pub hit_a_leader: bool,
+    /// Most nodes went on all the time.
+    pub keeps_quorum: bool,
 }
 
 /// Does faults to a cluster.
@@ -90,6 +92,7 @@ pub struct Nemesis {
     draw: Rng,
     open: watch::Sender<Vec<usize>>,
     hit_a_leader: bool,
+    keeps_quorum: bool,
 }
 
 impl Nemesis {
@@ -101,7 +104,15 @@ impl Nemesis {
         seed: u64,
         open: watch::Sender<Vec<usize>>,
     ) -> Nemesis {
-        Nemesis { cluster, operator, recorder, draw: Rng::with_seed(seed), open, hit_a_leader: false }
+        Nemesis {
+            cluster,
+            operator,
+            recorder,
+            draw: Rng::with_seed(seed),
+            open,
+            hit_a_leader: false,
+            keeps_quorum: true,
+        }
     }
 
     /// Injects faults of these kinds until it is time, each kind as often as the others, and at least once.
@@ -121,13 +132,14 @@ impl Nemesis {
             let Some(kind) = left.pop() else { break };
             let pause = self.millis(300, 2_000);
             sleep(pause).await;
-            self.hit_a_leader = false;
+            (self.hit_a_leader, self.keeps_quorum) = (false, true);
             let from_us = self.recorder.now_us();
             match self.inject(kind).await {
                 Ok(what) => {
                     let until_us = self.recorder.now_us();
                     self.recorder.note(format!("{}: {what}: over", kind.as_str()));
-                    faults.push(Fault { kind, what, from_us, until_us, hit_a_leader: self.hit_a_leader });
+                    let (hit_a_leader, keeps_quorum) = (self.hit_a_leader, self.keeps_quorum);
+                    faults.push(Fault { kind, what, from_us, until_us, hit_a_leader, keeps_quorum });
                 }
                 Err(error) => return (faults, Err(error.context(format!("after a {}", kind.as_str())))),
             }
@@ -172,6 +184,7 @@ impl Nemesis {
         if self.draw.u8(..4) == 0 {
             victims.extend(self.other(victims[0]));
         }
+        self.keeps_quorum = 2 * victims.len() < self.cluster.members().len();
         for victim in &victims {
             self.say(format!("kill node {victim}"));
             self.cluster.kill(*victim).await?;
@@ -203,7 +216,7 @@ impl Nemesis {
                 for number in &running {
                     self.cluster.kill(*number).await?;
                 }
-                self.hit_a_leader = true;
+                (self.hit_a_leader, self.keeps_quorum) = (true, false);
                 sleep(self.millis(0, 1_500)).await;
                 self.revive(&running).await?;
                 Ok("all nodes killed at once and started again".to_owned())
