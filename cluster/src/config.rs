@@ -1,5 +1,7 @@
 //! What a node is told at its start.
 
+use proffer_engine::level::Level;
+
 use crate::error::StartError;
 use crate::limits::SHARDS_MAX;
 use crate::log::Durability;
@@ -11,6 +13,10 @@ pub struct Config {
     pub begin: Begin,
     /// What an acknowledgement promises.
     pub durability: Durability,
+    /// What a read at a leader rests on.
+    pub reads: Reads,
+    /// The highest feature level that this node can.
+    pub level: Level,
     /// Name of the node, in the names of its actors: unique in the process.
     pub node: String,
     /// Where other nodes reach this one.
@@ -19,6 +25,16 @@ pub struct Config {
     pub http_address: String,
     /// Nodes of one zone fail together; replicas of a shard are spread over zones.
     pub zone: String,
+}
+
+/// What a read at a shard's leader rests on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reads {
+    /// A quorum has acknowledged the leader so lately that no other leads yet: costs nothing, and counts on clocks that run evenly.
+    #[default]
+    Lease,
+    /// A quorum is asked for each turn of reads, after they came: a round trip more, and no clock.
+    Quorum,
 }
 
 /// How an empty disk begins.
@@ -40,6 +56,8 @@ impl Default for Config {
         Config {
             begin: Begin::Bootstrap { shards: 16 },
             durability: Durability::Fsync,
+            reads: Reads::Lease,
+            level: Level::NEWEST,
             node: "n1".to_owned(),
             peer_address: "127.0.0.1:7170".to_owned(),
             http_address: "127.0.0.1:7070".to_owned(),

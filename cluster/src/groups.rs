@@ -12,7 +12,7 @@ use proffer_engine::profile::shard::ShardState;
 use crate::error::StartError;
 pub(crate) use crate::group::Group;
 use crate::home::Home;
-use crate::identity::FIRST_REPLICAS;
+use crate::identity::{FIRST_REPLICAS, Reach};
 use crate::log::{Durability, GroupId};
 use crate::meta::command::MetaOutcome;
 use crate::meta::leader::Command as MetaEntry;
@@ -71,6 +71,8 @@ pub(crate) struct RaftGroups {
     /// Where it is written down that a replica was given up.
     home: Option<Arc<Home>>,
     given_up: Mutex<GivenUp>,
+    /// How far each replica had come at this start.
+    begun_at: BTreeMap<u64, Reach>,
 }
 
 /// One group here.
@@ -84,12 +86,31 @@ impl RaftGroups {
     /// Of a node that holds these replicas.
     pub(crate) fn new(node: u64, seats: BTreeMap<Group, u64>, ports: ReplicaPorts) -> Self {
         let (seats, hosted, given_up) = (Mutex::new(seats), Mutex::default(), Mutex::default());
-        RaftGroups { node, ports, seats, hosted, home: None, given_up }
+        RaftGroups { node, ports, seats, hosted, home: None, given_up, begun_at: BTreeMap::new() }
     }
 
     /// Replicas that cannot be recovered are given up from now on. These were already.
     pub(crate) fn renewed_by(self, home: Arc<Home>, given_up: GivenUp) -> Self {
         RaftGroups { home: Some(home), given_up: Mutex::new(given_up), ..self }
+    }
+
+    /// As far had the replicas come at this start.
+    pub(crate) fn begun_at(self, begun_at: BTreeMap<u64, Reach>) -> Self {
+        RaftGroups { begun_at, ..self }
+    }
+
+    /// How far the replicas here have come for good, those that are synced. What is not known of one is left out.
+    pub(crate) fn reaches(&self) -> Vec<(u64, Reach)> {
+        let is_synced = |group: Group| group == Group::Meta || self.ports.log.durability() == Durability::Fsync;
+        let begun_at = |replica: u64| self.begun_at.get(&replica).copied();
+        let seats = self.seats();
+        let hosted = self.hosted();
+        let reach = |(group, replica): (Group, u64)| match hosted.get(&group) {
+            Some(Hosted::Running(running)) => running.reach(begun_at(replica)),
+            Some(Hosted::Found(_)) | None => None,
+        };
+        let synced = seats.into_iter().filter(|(group, _)| is_synced(*group));
+        synced.filter_map(|(group, replica)| Some((replica, reach((group, replica))?))).collect()
     }
 
     /// Which replicas belong here.
@@ -254,6 +275,9 @@ impl RaftGroups {
         let running = self.hosted().remove(&group);
         if let Some(Hosted::Running(replica)) = running {
             replica.end().await;
+            if let Some(reason) = replica.breach() {
+                return Err(reason);
+            }
         }
         let mut found = Replica::find(self.replica_id(group)?, &self.ports).await.map_err(|error| error.to_string())?;
         let (pieces, position) = (found.pieces.take(), found.position);

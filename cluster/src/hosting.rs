@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use proffer_engine::level::Level;
 use proffer_engine::profile::shard::ShardState;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -28,6 +29,8 @@ pub(crate) struct Hosting {
     pub(crate) peers: Arc<Peers>,
     pub(crate) post: Post,
     pub(crate) directory: Arc<Directory>,
+    /// The highest feature level that this node can.
+    pub(crate) can: Level,
     /// Groups that belong here and could not be begun.
     pub(crate) unbegun: BTreeSet<Group>,
 }
@@ -63,6 +66,14 @@ impl Hosting {
         }
         self.keep_ways(roster).await?;
         let begun = self.begin_generations(roster).await;
+        let mut patience = HOSTING_ROUND_MS;
+        if roster.able(self.node) != self.can {
+            let ask = ToMeta::Able { disk: identity.disk_id, level: self.can };
+            if let Err(error) = self.post.meta(ask, Instant::now() + Duration::from_millis(COURIER_MS)).await {
+                tracing::debug!(%error, "nobody has heard yet what this node can");
+            }
+            patience = HOSTING_RETRY_MS;
+        }
         for (group, replica) in self.groups.seats() {
             if roster.has_left(replica) {
                 self.leave(group, replica).await?;
@@ -94,7 +105,7 @@ impl Hosting {
         if roster.given_up(self.node, &left).next().is_some() && !self.replace(&identity).await? {
             return begun.map(|()| HOSTING_RETRY_MS);
         }
-        begun.map(|()| HOSTING_ROUND_MS)
+        begun.map(|()| patience)
     }
 
     /// Asks for new replicas in place of those that were given up. One of the meta group begins at once: without it this node hears

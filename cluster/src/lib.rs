@@ -47,8 +47,9 @@ mod start;
 mod surrender;
 mod transfer;
 pub mod view;
+mod witness;
 
-pub use config::{Begin, Config};
+pub use config::{Begin, Config, Reads};
 pub use error::{Error, Outcome, StartError};
 pub use handle::Handle;
 pub use raft::LOG_FILTER;

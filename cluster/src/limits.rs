@@ -299,3 +299,13 @@ pub const SURRENDER_LOOK_MS: u64 = 100;
 
 /// Entries of a log that are looked through at a time, from its end, for the group's configuration.
 pub const SURVEY_ENTRIES: u64 = 1_024;
+
+/// How often a node tells the others how far its replicas have come, in milliseconds.
+pub const REACH_TELL_MS: u64 = 1_000;
+/// Every so many of these rounds what the others told is written down.
+pub const REACHES_KEPT_EVERY: u64 = 10;
+/// Replicas elsewhere of which that is remembered.
+pub const REACHES_MAX: usize = 16_384;
+
+/// Longest that a quorum is asked whether a replica leads, in milliseconds; it is asked again.
+pub const CONFIRM_MS_MAX: u64 = 1_000;

@@ -97,8 +97,8 @@ fn set_aside(disk: &dyn Disk, boots: u64) -> Result<(), DiskError> {
     disk.sync_dir()
 }
 
-/// After a run in memory: replicas that share their group with others may have forgotten what they acknowledged, or to whom they gave
-/// their vote, and are given up. One without which its group can do nothing goes on with what the disk holds.
+/// After a run in memory: replicas that share their shard with others may have forgotten what they acknowledged, and are given up. The
+/// meta group's is synced in every mode. One without which its group can do nothing goes on with what the disk holds.
 ///
 /// # Errors
 /// If the disk fails, or what lies nowhere else cannot be read.
@@ -106,7 +106,8 @@ pub(crate) async fn give_up_unsynced(home: &Home, ports: &ReplicaPorts) -> Resul
     let identity = home.identity().await;
     let mut given_up = GivenUp::new();
     let seats = identity.cluster.map(|cluster| cluster.seats).unwrap_or_default();
-    for (group, replica) in seats.into_iter().filter(|_| identity.notes.unsynced) {
+    let shards = seats.into_iter().filter(|(group, _)| identity.notes.unsynced && *group != Group::Meta);
+    for (group, replica) in shards {
         match is_indispensable(replica, ports).await {
             Ok(true) => tracing::warn!(%group, "its only voter goes on with what the disk holds"),
             Ok(false) => drop(given_up.insert(group, "its log was not synced".to_owned())),

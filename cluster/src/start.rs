@@ -1,11 +1,12 @@
 //! Starting a node: identity, log, recovery, actors, and its place among the others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use proffer_engine::keys::ShardId;
+use proffer_engine::level::Level;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -36,7 +37,7 @@ use crate::ports::fatal::Fatal;
 use crate::ports::network::Network;
 use crate::ports::offload::{self, Lane, Offload};
 use crate::post::{self, Admission, Local, NearestGrantor, PeerCarrier, PeerService, Porter, Post, Ways};
-use crate::raft::{ReplicaPorts, Timing};
+use crate::raft::{self, ReplicaPorts, Timing};
 use crate::reconcile::{OwnStart, Reconcile};
 use crate::routing::Router;
 use crate::salvage;
@@ -45,6 +46,7 @@ use crate::shard::leader::Surroundings as ShardSurroundings;
 use crate::snapshots::Snapshots;
 use crate::surrender::Surrender;
 use crate::view::Views;
+use crate::witness::{Witness, testify};
 
 /// What a node needs of the world.
 #[derive(Clone)]
@@ -101,7 +103,7 @@ pub async fn launch(config: Config, ports: Ports) -> Result<Handle, StartError> 
     };
     let belonging = match identity.cluster.clone() {
         Some(belonging) => belonging,
-        None => begin(&config.begin, &info, &ports).await?,
+        None => begin(&config, &info, &ports).await?,
     };
     let log_ports = LogPorts {
         disk: Arc::clone(&ports.disk),
@@ -146,26 +148,33 @@ pub async fn launch(config: Config, ports: Ports) -> Result<Handle, StartError> 
     let noted = home.change(|identity| identity.notes.unsynced = is_unsynced);
     noted.await.map_err(|error| failed("the disk's identity", error.to_string()))?;
     let belonging = home.identity().await.cluster.expect("settled above");
+    let witness = Arc::new(Witness::new(identity.notes.seen.clone()));
+    let mut reaches = BTreeMap::new();
+    for replica in belonging.seats.values() {
+        // What cannot be read shows when it is recovered.
+        reaches.extend(raft::reach(*replica, &replica_ports).await.ok().map(|reach| (*replica, reach)));
+    }
     let groups = RaftGroups::new(belonging.node, belonging.seats.clone(), replica_ports);
-    let groups = Arc::new(groups.renewed_by(Arc::clone(&home), given_up));
+    let groups = Arc::new(groups.renewed_by(Arc::clone(&home), given_up).begun_at(reaches));
     let whereabouts = Whereabouts::of(info.clone());
     let hearing = Arc::clone(&whereabouts.hearing);
     let place = Place { founding: belonging.founding, node: belonging.node, whereabouts, ways };
     let mut node = build(&config, &ports, Arc::clone(&groups) as _, place).await?;
-    meet(&mut node, &ports, groups, home, &belonging, info, hearing);
+    meet(&mut node, &ports, Standing { groups, home, belonging, info, hearing, witness, can: config.level });
     Ok(Handle::new(node.inner))
 }
 
 /// What an empty disk becomes.
-async fn begin(begin: &Begin, info: &NodeInfo, ports: &Ports) -> Result<Belonging, StartError> {
-    match begin {
+async fn begin(config: &Config, info: &NodeInfo, ports: &Ports) -> Result<Belonging, StartError> {
+    match &config.begin {
         Begin::Bootstrap { shards } => {
             let mut secret = [0; 16];
             ports.entropy.fill(&mut secret);
             Ok(Belonging::founder(Founding { secret, shards: *shards }))
         }
         Begin::Join(addresses) => {
-            post::join(addresses, info.clone(), Arc::clone(&ports.network), Arc::clone(&ports.entropy)).await
+            post::join(addresses, (info.clone(), config.level), Arc::clone(&ports.network), Arc::clone(&ports.entropy))
+                .await
         }
         Begin::Neither => Err(StartError::Config(
             "the data directory is empty, and nothing says what to begin with: found a cluster, or join one".to_owned(),
@@ -227,6 +236,8 @@ async fn build(config: &Config, ports: &Ports, groups: Arc<dyn Groups>, place: P
         meta: Arc::clone(&meta),
         clock: Arc::clone(tenure.clock()) as _,
         entropy: Arc::clone(&ports.entropy),
+        reads: config.reads,
+        can: config.level,
     });
     let around: Vec<_> = around.collect();
     let mut recovered = Vec::new();
@@ -256,6 +267,7 @@ async fn build(config: &Config, ports: &Ports, groups: Arc<dyn Groups>, place: P
             tenure: Arc::clone(&tenure),
             founding,
             whereabouts,
+            can: config.level,
         },
         shards: around,
         drained: drained_sender,
@@ -307,24 +319,35 @@ async fn build(config: &Config, ports: &Ports, groups: Arc<dyn Groups>, place: P
     Ok(Built { inner, supervisor })
 }
 
-/// Takes the node's place among the others.
-fn meet(
-    node: &mut Built,
-    ports: &Ports,
+/// What a node meets the others with.
+struct Standing {
     groups: Arc<RaftGroups>,
     home: Arc<Home>,
-    belonging: &Belonging,
+    belonging: Belonging,
     info: NodeInfo,
     hearing: Arc<Hearing>,
-) {
+    witness: Arc<Witness>,
+    can: Level,
+}
+
+/// Takes the node's place among the others.
+fn meet(node: &mut Built, ports: &Ports, standing: Standing) {
+    let Standing { groups, home, belonging, info, hearing, witness, can } = standing;
     let own = belonging.node;
     let post = &node.inner.post;
     let cluster = belonging.founding.cluster_id();
     let config = PeersConfig::new(Some(cluster), own, info.disk, info.boots, &info.peer_address);
     let roster = node.inner.roster.clone();
-    let gatekeeper = Arc::new(Porter { roster: roster.clone() });
+    let gatekeeper = Porter { roster: roster.clone(), groups: Arc::clone(&groups), witness: Arc::clone(&witness), can };
+    let gatekeeper = Arc::new(gatekeeper);
     let admission = Arc::new(Admission { post: post.clone(), founding: belonging.founding, roster: roster.clone() });
-    let service = Arc::new(PeerService { post: post.clone(), groups: Arc::clone(&groups), admission, hearing });
+    let service = Arc::new(PeerService {
+        post: post.clone(),
+        groups: Arc::clone(&groups),
+        admission,
+        hearing,
+        witness: Arc::clone(&witness),
+    });
     let peers = Peers::start(config, Arc::clone(&ports.network), Arc::clone(&ports.entropy), gatekeeper, service);
     for (node, address) in &belonging.peers {
         peers.set_route(*node, address);
@@ -333,13 +356,14 @@ fn meet(
     post.ways.store(Some(Arc::clone(&peers)));
     let hosting = Hosting {
         node: own,
-        home,
+        home: Arc::clone(&home),
         groups: Arc::clone(&groups),
         supervisor: node.supervisor.clone(),
         peers,
         post: post.clone(),
         directory: Arc::clone(&post.directory),
         unbegun: BTreeSet::new(),
+        can,
     };
     let surrender = Surrender {
         tenure: Arc::clone(&node.inner.tenure),
@@ -359,6 +383,7 @@ fn meet(
     };
     tasks.spawn(reconcile.run());
     tasks.spawn(surrender.run());
+    tasks.spawn(testify(post.clone(), Arc::clone(&groups), witness, home, roster.clone()));
     tasks.spawn(hosting.run(roster));
     tasks.spawn(post::run_courier(post.clone()));
     tasks.spawn(post::tell_claims(post.clone(), groups, Arc::clone(&node.inner.views), info.boots));

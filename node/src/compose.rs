@@ -13,7 +13,7 @@ use proffer_api::starting::Starting;
 use proffer_cluster as cluster;
 use proffer_cluster::Handle;
 use proffer_cluster::calls::Changed;
-use proffer_cluster::config::Begin;
+use proffer_cluster::config::{Begin, Reads};
 use proffer_cluster::log::Durability;
 use proffer_cluster::ports::clock::Clock;
 use proffer_cluster::ports::disk::Disk;
@@ -61,6 +61,8 @@ pub struct Composition {
     pub storage: Storage,
     /// What an acknowledgement promises.
     pub durability: Durability,
+    /// What a read at a shard's leader rests on.
+    pub reads: Reads,
     /// Who is let in at first.
     pub access: Access,
 }
@@ -77,6 +79,7 @@ impl Composition {
             zone: String::new(),
             storage: Storage::Ephemeral,
             durability: Durability::Fsync,
+            reads: Reads::Lease,
             access: Access::Dev,
         }
     }
@@ -217,7 +220,8 @@ async fn recover(
     clock: Arc<SystemClock>,
     entropy: Arc<SystemEntropy>,
 ) -> anyhow::Result<(Handle, Router)> {
-    let Composition { peer, advertise, advertise_peer, begin, zone, storage, durability, access, .. } = composition;
+    let Composition { peer, advertise, advertise_peer, begin, zone, storage, durability, reads, access, .. } =
+        composition;
     let disk: Arc<dyn Disk> = match storage {
         Storage::Directory(path) => {
             Arc::new(FileDisk::open(&path).with_context(|| format!("cannot use {}", path.display()))?)
@@ -240,6 +244,7 @@ async fn recover(
     let config = cluster::Config {
         begin,
         durability,
+        reads,
         peer_address: advertise_peer.unwrap_or_else(|| advertised(peer, advertise.as_deref())),
         http_address: advertised(address, advertise.as_deref()),
         zone,

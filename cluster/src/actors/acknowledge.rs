@@ -113,6 +113,7 @@ mod tests {
     use std::sync::Arc;
 
     use proffer_engine::keys::CapKey;
+    use proffer_engine::level::Level;
     use tokio::task::JoinSet;
 
     use super::super::fences::Fences;
@@ -140,6 +141,7 @@ mod tests {
             clock,
             founding: Founding { secret: [1; 16], shards },
             whereabouts: Whereabouts::of(NodeInfo::default()),
+            can: Level::NEWEST,
         }
     }
 
@@ -223,5 +225,8 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         tokio::time::timeout(Duration::from_millis(1), heard.of(Revision(100))).await.unwrap();
+        fences.raise_level(Level(2));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(asked(&around, 1).unwrap().0, [ShardOp::Level(Level(2))]);
     }
 }

@@ -1,9 +1,10 @@
-//! Every shard is told of the newest fence until it has heard of it: one duty for each shard, however many exclusions there were and
+//! Every shard is told of the newest fence, and of the cluster's feature level, until it has heard of it: one duty for each shard, however many exclusions there were and
 //! whoever still waits for them.
 
 use std::time::Duration;
 
 use proffer_engine::keys::{Revision, ShardId};
+use proffer_engine::level::Level;
 use proffer_engine::profile::command::ShardOp;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -14,9 +15,16 @@ use crate::meta::leader::Surroundings;
 
 /// See the module.
 pub(super) struct Fences {
-    newest: watch::Sender<Revision>,
+    newest: watch::Sender<News>,
     /// The newest fence that each shard has heard of.
     heard: watch::Sender<Vec<Revision>>,
+}
+
+/// What all shards are to know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct News {
+    fence: Revision,
+    level: Level,
 }
 
 /// Tells when all shards have heard of a fence.
@@ -26,8 +34,8 @@ impl Fences {
     /// Begins with a fence that all know; the telling ends with `tasks`.
     pub(super) fn new(around: &Surroundings, tasks: &mut JoinSet<()>) -> Self {
         let shards = around.shards.len();
-        let fences =
-            Fences { newest: watch::Sender::new(Revision(0)), heard: watch::Sender::new(vec![Revision(0); shards]) };
+        let heard = watch::Sender::new(vec![Revision(0); shards]);
+        let fences = Fences { newest: watch::Sender::new(News::default()), heard };
         for shard in 0..shards {
             tasks.spawn(tell(around.clone(), shard, fences.newest.subscribe(), fences.heard.clone()));
         }
@@ -37,8 +45,17 @@ impl Fences {
     /// A fence is committed, and in force where the catalogue is led.
     pub(super) fn raise(&self, fence: Revision) {
         self.newest.send_if_modified(|newest| {
-            let is_news = *newest < fence;
-            *newest = fence.max(*newest);
+            let is_news = newest.fence < fence;
+            newest.fence = fence.max(newest.fence);
+            is_news
+        });
+    }
+
+    /// The cluster is at a feature level.
+    pub(super) fn raise_level(&self, level: Level) {
+        self.newest.send_if_modified(|newest| {
+            let is_news = newest.level < level;
+            newest.level = level.max(newest.level);
             is_news
         });
     }
@@ -60,16 +77,18 @@ impl Heard {
 async fn tell(
     around: Surroundings,
     shard: usize,
-    mut newest: watch::Receiver<Revision>,
+    mut newest: watch::Receiver<News>,
     heard: watch::Sender<Vec<Revision>>,
 ) {
     let id = ShardId(u16::try_from(shard).expect("at most 65,535 shards"));
-    let mut known = Revision(0);
+    let mut known = News::default();
     loop {
-        let Ok(fence) = newest.wait_for(|newest| *newest > known).await.map(|fence| *fence) else { return };
-        if matches!(order(&around, id, vec![ShardOp::Fence(fence)]).await, Ok(Ok(_))) {
-            known = fence;
-            heard.send_modify(|heard| heard[shard] = fence);
+        let Ok(news) = newest.wait_for(|newest| *newest != known).await.map(|news| *news) else { return };
+        let fence = (news.fence > known.fence).then_some(ShardOp::Fence(news.fence));
+        let level = (news.level > known.level).then_some(ShardOp::Level(news.level));
+        if matches!(order(&around, id, fence.into_iter().chain(level).collect()).await, Ok(Ok(_))) {
+            known = news;
+            heard.send_modify(|heard| heard[shard] = news.fence);
         } else {
             tokio::time::sleep(Duration::from_millis(TELL_SHARDS_AGAIN_MS)).await;
         }

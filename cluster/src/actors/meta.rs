@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::actors::acknowledge::acknowledge;
+use crate::actors::check_level;
 use crate::actors::fences::Fences;
 use crate::actors::timer::Alarm;
 use crate::groups::{Groups, ProposeMeta};
@@ -138,6 +139,7 @@ impl Actor for MetaActor {
         });
         let fences = Fences::new(&around, &mut tasks);
         let leader = MetaLeader::new(around.clone(), state, applied);
+        check_level(leader.level(), around.can)?;
         Ok(MetaBody {
             leader,
             around,
@@ -161,6 +163,7 @@ impl Actor for MetaActor {
             MetaMsg::Work => body.summoned = false,
             MetaMsg::Apply { position, commands, reply } => {
                 let outcomes = body.leader.apply(position, &commands);
+                check_level(body.leader.level(), body.around.can)?;
                 // Whoever proposed may have gone; the entry is applied all the same.
                 let _ = reply.send(outcomes);
             }
@@ -180,6 +183,7 @@ impl Actor for MetaActor {
             }
             MetaMsg::Install { state, position, reply } => {
                 body.leader.install(*state, position);
+                check_level(body.leader.level(), body.around.can)?;
                 let _ = reply.send(());
             }
             MetaMsg::Abandon(reason) => return Err(reason.into()),
@@ -240,6 +244,7 @@ impl MetaBody {
         }
         if let Some(fence) = self.leader.fence_to_tell() {
             self.fences.raise(fence);
+            self.fences.raise_level(self.leader.level());
         }
         for ready in self.leader.acknowledgements() {
             // Its exclusion is committed, also if another leads by now.

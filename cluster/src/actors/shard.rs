@@ -11,9 +11,11 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::actors::check_level;
 use crate::actors::timer::Alarm;
+use crate::config::Reads;
 use crate::groups::{Groups, ProposeShard};
-use crate::limits::LEASE_RETRY_MS;
+use crate::limits::{CONFIRM_MS_MAX, LEASE_RETRY_MS};
 use crate::ports::propose::{Gone, InstallError, Machine, Pending, Pieces, Proposed, Replicated};
 use crate::shard::leader::{Command, ShardLeader, Surroundings};
 
@@ -29,6 +31,8 @@ pub(crate) enum ShardMsg {
     Leads(Option<Leader>),
     /// The alarm rang.
     Ring,
+    /// A quorum has confirmed that this replica leads under that leader, or not.
+    Confirmed(Leader, bool),
     /// The committed state, shared.
     Share(oneshot::Sender<ShardState>),
     /// A state from elsewhere, in place of this one.
@@ -57,6 +61,8 @@ pub(crate) struct ShardBody {
     propose: ProposeShard,
     proposals: JoinSet<()>,
     alarm: Alarm,
+    /// A quorum is being asked whether this replica leads.
+    confirming: bool,
     /// A `Work` is in the mailbox.
     summoned: bool,
 }
@@ -122,7 +128,16 @@ impl Actor for ShardActor {
             }
         });
         let leader = ShardLeader::new(around.clone(), state, applied);
-        Ok(ShardBody { leader, around, propose, proposals, alarm: Alarm::default(), summoned: false })
+        check_level(leader.level(), around.can)?;
+        Ok(ShardBody {
+            leader,
+            around,
+            propose,
+            proposals,
+            alarm: Alarm::default(),
+            confirming: false,
+            summoned: false,
+        })
     }
 
     async fn handle(
@@ -135,6 +150,7 @@ impl Actor for ShardActor {
             ShardMsg::Work => body.summoned = false,
             ShardMsg::Apply { position, commands, reply } => {
                 let outcomes = body.leader.apply(position, &commands);
+                check_level(body.leader.level(), body.around.can)?;
                 // Whoever proposed may have gone; the entry is applied all the same.
                 let _ = reply.send(outcomes);
             }
@@ -149,6 +165,12 @@ impl Actor for ShardActor {
                 body.alarm.rang();
                 body.leader.wake();
             }
+            ShardMsg::Confirmed(leader, is_leader) => {
+                body.confirming = false;
+                if is_leader && *body.propose.leader().borrow() == Some(leader) {
+                    body.leader.work_staged();
+                }
+            }
             ShardMsg::Share(reply) => {
                 let (state, _) = body.leader.share();
                 let _ = reply.send(state);
@@ -156,6 +178,7 @@ impl Actor for ShardActor {
             }
             ShardMsg::Install { state, position, reply } => {
                 body.leader.install(*state, position);
+                check_level(body.leader.level(), body.around.can)?;
                 let _ = reply.send(());
             }
             ShardMsg::Abandon(reason) => return Err(reason.into()),
@@ -190,9 +213,34 @@ impl ShardBody {
         }
     }
 
+    /// Has a quorum asked whether this replica leads, for the sake of what waits now.
+    fn confirm(&mut self, myself: &ActorRef<ShardMsg>) {
+        let Some(leader) = *self.propose.leader().borrow() else { return };
+        if self.confirming || !self.leader.stage() {
+            return;
+        }
+        self.confirming = true;
+        while self.proposals.try_join_next().is_some() {}
+        let (propose, myself) = (Arc::clone(&self.propose), myself.clone());
+        self.proposals.spawn(async move {
+            let patience = Duration::from_millis(CONFIRM_MS_MAX);
+            let is_leader = tokio::time::timeout(patience, propose.confirm()).await.unwrap_or(false);
+            if !is_leader {
+                tokio::time::sleep(Duration::from_millis(LEASE_RETRY_MS)).await;
+            }
+            let _ = myself.cast(ShardMsg::Confirmed(leader, is_leader));
+        });
+    }
+
     fn turn(&mut self, myself: &ActorRef<ShardMsg>) {
         // Looked at before the state is: what is read then was the newest when it was looked at.
-        let may_read = self.propose.may_read();
+        let may_read = match self.around.reads {
+            Reads::Lease => self.propose.may_read(),
+            Reads::Quorum => {
+                self.confirm(myself);
+                false
+            }
+        };
         if may_read && self.leader.work() && !self.summoned {
             self.summoned = true;
             let _ = myself.cast(ShardMsg::Work);
@@ -215,7 +263,8 @@ impl ShardBody {
             let _ = myself.cast(ShardMsg::Work);
         }
         let ring = myself.clone();
-        let again = (!may_read && self.leader.leads()).then(|| Instant::now() + Duration::from_millis(LEASE_RETRY_MS));
+        let lacks_lease = !may_read && self.around.reads == Reads::Lease && self.leader.leads();
+        let again = lacks_lease.then(|| Instant::now() + Duration::from_millis(LEASE_RETRY_MS));
         self.alarm
             .set(self.leader.next_timer().into_iter().chain(again).min(), move || drop(ring.cast(ShardMsg::Ring)));
     }

@@ -7,6 +7,7 @@ use proffer_engine::budget::ledger::Totals;
 use proffer_engine::catalog::Command;
 use proffer_engine::codec;
 use proffer_engine::keys::{OfferKey, Revision, ShardId, TenantId};
+use proffer_engine::level::Level;
 use proffer_engine::profile::command::AccountId;
 use proffer_engine::time::Span;
 use tokio::sync::oneshot;
@@ -45,6 +46,8 @@ pub(crate) enum MetaAsk {
     Enroll { info: NodeInfo, reply: Reply<Verdict<Enrolled>> },
     /// Give a node new replicas in place of those that it has given up: of which groups, and through which one.
     Replace { disk: u128, given_up: BTreeMap<Group, u64>, reply: Reply<Verdict<Enrolled>> },
+    /// A node says which feature level it can.
+    Able { disk: u128, level: Level },
     /// A group's leader reports its members.
     Configured(Configured),
     /// What an operator wants. The answer is what it comes to, in words.
@@ -77,6 +80,7 @@ impl MetaAsk {
             | MetaAsk::Recover { .. }
             | MetaAsk::Enroll { .. }
             | MetaAsk::Replace { .. }
+            | MetaAsk::Able { .. }
             | MetaAsk::Operate { .. } => 0,
         }
     }
@@ -91,8 +95,8 @@ impl MetaAsk {
             MetaAsk::Recover { reply, .. } => drop(reply.send(Err(error))),
             MetaAsk::Operate { reply, .. } => drop(reply.send(Err(error))),
             MetaAsk::Everywhere { reply, .. } => drop(reply.send(Err(error))),
-            // Whoever leads the group says it again.
-            MetaAsk::Configured(_) => {}
+            // Whoever leads the group, or is that node, says it again.
+            MetaAsk::Configured(_) | MetaAsk::Able { .. } => {}
         }
     }
 }

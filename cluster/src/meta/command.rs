@@ -8,6 +8,7 @@ use proffer_engine::budget::escrow::EscrowReport;
 use proffer_engine::budget::ledger::Terms;
 use proffer_engine::catalog;
 use proffer_engine::keys::ShardId;
+use proffer_engine::level::Level;
 use proffer_engine::profile::command::{AccountId, EscrowMessage, Leader};
 use proffer_engine::time::Timestamp;
 use siphasher::sip::SipHasher13;
@@ -98,6 +99,15 @@ pub enum MetaOp {
         /// Its totals.
         reports: Vec<EscrowReport>,
     },
+    /// Book the highest feature level that a node can.
+    Able {
+        /// The node's disk.
+        disk: u128,
+        /// What it can.
+        level: Level,
+    },
+    /// Raise the feature level: entries after this one are applied at it.
+    Level(Level),
 }
 
 impl MetaOp {
@@ -203,7 +213,7 @@ mod tests {
         };
         let last = Position { leader: Leader { term: 2, replica: 3 }, index: 4 };
         let recover = Recover { group, generation: 1, survivor: 5, last, by: "me".to_owned() };
-        let golden: [(MetaOp, &[u8]); 12] = [
+        let golden: [(MetaOp, &[u8]); 14] = [
             (
                 MetaOp::Found(Founding { secret: [9; 16], shards: 16 }),
                 &[0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 16],
@@ -228,6 +238,8 @@ mod tests {
             (MetaOp::Replace { disk: 3, given_up: [(group, 9)].into() }, &[10, 3, 1, 1, 1, 9]),
             (MetaOp::Recover(recover), &[11, 1, 1, 1, 5, 2, 3, 4, 2, b'm', b'e']),
             (MetaOp::settle(8, ShardId(5), vec![report]), &[12, 8, 5, 1, 1, 2, 3, 10, 1, 2, 3, 4, 0, 5, 6, 1, 7]),
+            (MetaOp::Able { disk: 3, level: Level(2) }, &[13, 3, 2]),
+            (MetaOp::Level(Level(2)), &[14, 2]),
         ];
         for (op, bytes) in golden {
             let leader = Leader { term: 7, replica: 3 };

@@ -56,6 +56,7 @@ pub(super) enum Errand {
 enum Asked {
     Enroll(MetaOp, Reply<Verdict<Enrolled>>, Room),
     Report(Configured, Room),
+    Own(MetaOp, Room),
     Operate(Operation, Reply<Verdict<String>>, Room),
     Recover(Recover, Reply<Verdict<String>>, Room),
 }
@@ -112,6 +113,11 @@ impl Keeper {
         self.asked.push_back(Asked::Enroll(op, reply, room));
     }
 
+    /// A node says what it can. It is said again while the roster does not know it.
+    pub(super) fn enable(&mut self, op: MetaOp, room: Room) {
+        self.asked.push_back(Asked::Own(op, room));
+    }
+
     pub(super) fn report(&mut self, report: Configured, room: Room) {
         self.asked.push_back(Asked::Report(report, room));
     }
@@ -131,7 +137,7 @@ impl Keeper {
 
     /// When the planner looks again though nothing has happened: a node may have fallen silent. One that is alone has nobody to miss.
     pub(super) fn next_round(&self, roster: &Roster) -> Option<Instant> {
-        (roster.nodes().count() > 1).then_some(self.next_round)
+        (roster.nodes().count() > 1 || roster.level() < roster.able_all()).then_some(self.next_round)
     }
 
     /// The start of this node, while the roster does not know it.
@@ -146,6 +152,7 @@ impl Keeper {
     pub(super) fn next_asked(&mut self, roster: &Roster) -> Option<Vec<(MetaOp, Errand)>> {
         Some(match self.asked.pop_front()? {
             Asked::Enroll(op, reply, room) => vec![(op, Errand::Enroll(reply, room))],
+            Asked::Own(op, _room) => vec![(op, Errand::Own)],
             Asked::Report(report, _room) => {
                 let record = roster.group(report.group);
                 let is_news = record.is_some_and(|record| is_news(record, &report));
@@ -274,7 +281,7 @@ impl Keeper {
                     Errand::Operate { words: String::new(), reply, room }.fail(error)
                 }
                 // Whoever leads the group says it again.
-                Asked::Report(..) => {}
+                Asked::Report(..) | Asked::Own(..) => {}
             }
         }
     }

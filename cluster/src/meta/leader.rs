@@ -13,6 +13,7 @@ use proffer_engine::budget::ledger::AccountState;
 use proffer_engine::catalog::{self, Catalog, CommandV1, Touched};
 use proffer_engine::codec;
 use proffer_engine::keys::{Revision, ShardId, TenantId};
+use proffer_engine::level::Level;
 use proffer_engine::profile::command::{AccountId, EscrowMessage, Leader, Position, SoftTerms};
 use proffer_engine::time::{Calendar, Timestamp};
 use tokio::time::Instant;
@@ -58,6 +59,8 @@ pub(crate) struct Surroundings {
     pub(crate) founding: Founding,
     /// Who this node is, and whom it hears.
     pub(crate) whereabouts: Whereabouts,
+    /// The highest feature level that this node can.
+    pub(crate) can: Level,
 }
 
 /// The meta group's state machine and its leader.
@@ -398,6 +401,11 @@ impl MetaLeader {
         (self.leader.is_some() && fence <= self.around.views.revision()).then_some(fence)
     }
 
+    /// The feature level that this replica has applied: it must not go on at one that its release cannot.
+    pub(crate) fn level(&self) -> Level {
+        self.state.roster().level()
+    }
+
     /// When time alone makes something to do.
     pub(crate) fn next_timer(&self) -> Option<Instant> {
         let lapse = self.leasing.next_timer(&Sight { state: &self.state, clock: &*self.around.clock });
@@ -456,7 +464,9 @@ impl MetaLeader {
                 | MetaOp::Configured(_)
                 | MetaOp::SetStanding { .. }
                 | MetaOp::Forget { .. }
-                | MetaOp::Replace { .. },
+                | MetaOp::Replace { .. }
+                | MetaOp::Able { .. }
+                | MetaOp::Level(_),
                 _,
             ) => {}
         }
@@ -625,6 +635,7 @@ impl MetaLeader {
                 let _ = reply.send(Ok(over.sum()));
             }
             MetaAsk::Enroll { info, reply } => self.keeper.enroll(MetaOp::Enroll(info), reply, room),
+            MetaAsk::Able { disk, level } => self.keeper.enable(MetaOp::Able { disk, level }, room),
             MetaAsk::Replace { disk, given_up, reply } => {
                 self.keeper.enroll(MetaOp::Replace { disk, given_up }, reply, room);
             }

@@ -26,6 +26,7 @@ pub fn next(roster: &Roster, silent: &BTreeSet<u64>) -> Vec<MetaOp> {
         .filter(|(node, record)| is_removing(record) && roster.replicas_of(*node).next().is_none())
         .map(|(node, _)| MetaOp::Forget { node })
         .collect();
+    ops.extend(Some(roster.able_all()).filter(|level| *level > roster.level()).map(MetaOp::Level));
     let mut differing = Vec::new();
     let mut led_otherwise = Vec::new();
     for (group, placed) in &wanted {

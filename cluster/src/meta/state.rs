@@ -170,6 +170,8 @@ impl MetaState {
                     Err(reason) => MetaOutcome::Barred(reason),
                 }
             }
+            MetaOp::Able { disk, level } => told_or_barred(self.arrange(|roster| roster.enable(*disk, *level))),
+            MetaOp::Level(level) => told_or_barred(self.arrange(|roster| roster.raise(*level))),
             MetaOp::Retarget { group, voters, learners, leader, pinned } => told_or_barred(
                 self.arrange(|roster| roster.retarget(*group, voters, learners, (*leader, *pinned), position.index)),
             ),

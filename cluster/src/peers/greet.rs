@@ -151,7 +151,7 @@ fn judge(common: &Common, hello: &Hello) -> Result<(), String> {
     if hello.node == config.node {
         return Err(format!("both are node {}: an id is given once", config.node));
     }
-    common.gatekeeper.judge(hello)?;
+    common.gatekeeper.judge(hello, common.registry.has_met(hello))?;
     common.registry.judge(hello)
 }
 

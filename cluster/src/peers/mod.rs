@@ -167,11 +167,11 @@ pub trait Gatekeeper: Send + Sync + 'static {
     fn about(&self) -> Vec<u8>;
 
     /// Whether the process that says `hello` is who it says. Called after versions and cluster were found to fit; must not
-    /// block. Who is of no cluster yet (node 0) is judged by this alone.
+    /// block. Who is of no cluster yet (node 0) is judged by this alone. `is_met`: this process has been let in before.
     ///
     /// # Errors
     /// Why not, in words: both sides log it.
-    fn judge(&self, hello: &Hello) -> Result<(), String>;
+    fn judge(&self, hello: &Hello, is_met: bool) -> Result<(), String>;
 }
 
 /// A request as it arrives.

@@ -71,6 +71,12 @@ impl Registry {
         self.seen.lock().expect("no holder panics").judge(hello)
     }
 
+    /// Whether this process has been let in before, as far as is remembered.
+    pub(super) fn has_met(&self, hello: &Hello) -> bool {
+        let seen = self.seen.lock().expect("no holder panics");
+        seen.nodes.get(&hello.node).is_some_and(|process| process.nonce == hello.nonce)
+    }
+
     /// Notes a connection with the process that says `hello`. One of the same process and lane is replaced, those of an earlier
     /// start of its disk are closed.
     ///

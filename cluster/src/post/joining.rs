@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bincode::{Decode, Encode};
 use proffer_engine::codec;
+use proffer_engine::level::Level;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -15,6 +16,7 @@ use crate::groups::Group;
 use crate::identity::Belonging;
 use crate::limits::{COURIER_MS, JOIN_MS_MAX, JOIN_RETRY_MS};
 use crate::meta::command::Founding;
+use crate::meta::roster::change::too_old;
 use crate::meta::roster::{NodeInfo, Roster};
 use crate::peers::{Gatekeeper, Hello, PeersConfig, ask_address};
 use crate::ports::entropy::Entropy;
@@ -24,6 +26,8 @@ use crate::ports::network::Network;
 #[derive(Encode, Decode)]
 enum Request {
     V1(NodeInfo),
+    /// With the highest feature level that it can.
+    V2(NodeInfo, Level),
 }
 
 /// What it is answered.
@@ -57,13 +61,18 @@ impl Admission {
     /// Answers a newcomer.
     pub(super) async fn answer(&self, body: &[u8], deadline: Instant) -> Vec<u8> {
         let reply = match codec::decode::<Request>("a request to join", body) {
-            Ok(Request::V1(info)) => self.admit(info, deadline).await,
+            Ok(Request::V1(info)) => self.admit(info, Level::FIRST, deadline).await,
+            Ok(Request::V2(info, can)) => self.admit(info, can, deadline).await,
             Err(error) => Reply::Barred(error.to_string()),
         };
         codec::encode(&reply)
     }
 
-    async fn admit(&self, info: NodeInfo, deadline: Instant) -> Reply {
+    async fn admit(&self, info: NodeInfo, can: Level, deadline: Instant) -> Reply {
+        let level = self.roster.borrow().level();
+        if can < level {
+            return Reply::Barred(too_old(can, level));
+        }
         match self.post.meta(ToMeta::Enroll(info), deadline).await {
             Ok(Answer::Enrolled { node, replica }) => {
                 let roster = self.roster.borrow();
@@ -86,7 +95,7 @@ impl Gatekeeper for Stranger {
         Vec::new()
     }
 
-    fn judge(&self, _: &Hello) -> Result<(), String> {
+    fn judge(&self, _: &Hello, _: bool) -> Result<(), String> {
         Ok(())
     }
 }
@@ -97,13 +106,13 @@ impl Gatekeeper for Stranger {
 /// If the cluster says no, or nobody says yes for a minute.
 pub(crate) async fn join(
     addresses: &[String],
-    info: NodeInfo,
+    (info, can): (NodeInfo, Level),
     network: Arc<dyn Network>,
     entropy: Arc<dyn Entropy>,
 ) -> Result<Belonging, StartError> {
     let until = Instant::now() + Duration::from_millis(JOIN_MS_MAX);
     let failed = |reason: String| StartError::Join { reason };
-    let body = codec::encode(&Request::V1(info.clone()));
+    let body = codec::encode(&Request::V2(info.clone(), can));
     let mut last = String::new();
     while Instant::now() < until {
         for address in addresses {

@@ -122,6 +122,10 @@ impl Local {
                 self.meta.send(MetaAsk::Replace { disk, given_up, reply })?;
                 answered(deadline, answer).await.map(enrolled)
             }
+            ToMeta::Able { disk, level } => {
+                self.meta.send(MetaAsk::Able { disk, level })?;
+                Ok(Answer::Heard)
+            }
             ToMeta::Configured(report) => {
                 self.meta.send(MetaAsk::Configured(report))?;
                 Ok(Answer::Heard)

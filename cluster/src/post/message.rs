@@ -7,6 +7,7 @@ use proffer_engine::budget::escrow::EscrowReport;
 use proffer_engine::catalog::Command;
 use proffer_engine::codec::{self, DecodeError};
 use proffer_engine::keys::{OfferKey, Revision, ShardId, TenantId};
+use proffer_engine::level::Level;
 use proffer_engine::profile::command::{AccountId, EscrowMessage, ShardOp};
 
 use super::failure::Failure;
@@ -15,6 +16,7 @@ use crate::calls::Operation;
 use crate::directory::Claim;
 use crate::error::Error;
 use crate::group::Group;
+use crate::identity::Reach;
 use crate::lease::{Grant, Renew, Report};
 use crate::meta::ask::LedgerRow;
 use crate::meta::roster::{Configured, NodeInfo};
@@ -37,6 +39,8 @@ pub(crate) enum Message {
     Remains(Group),
     /// To whoever leads the meta group: begin a shard anew.
     Recover(ToRecover),
+    /// How far the sender's replicas have come, for good. Safe to lose.
+    Reached(Vec<(u64, Reach)>),
 }
 
 /// What an operator wants who wants a shard begun anew.
@@ -77,6 +81,8 @@ pub(crate) enum ToMeta {
     Enroll(NodeInfo),
     /// A node has given up what it held of groups, through these replicas.
     Replace { disk: u128, given_up: BTreeMap<Group, u64> },
+    /// A node says which feature level it can. Safe to lose.
+    Able { disk: u128, level: Level },
     /// A group's leader says how its members stand. Safe to lose.
     Configured(Configured),
     /// What an operator wants.

@@ -233,7 +233,8 @@ fn lane_of(message: &Message, bytes: usize) -> Lane {
         | Message::Leading(_)
         | Message::Pass { .. }
         | Message::Remains(_)
-        | Message::Recover(_) => Lane::of(bytes),
+        | Message::Recover(_)
+        | Message::Reached(_) => Lane::of(bytes),
     }
 }
 

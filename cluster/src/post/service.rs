@@ -12,6 +12,7 @@ use crate::groups::{Group, RaftGroups};
 use crate::meta::hearing::Hearing;
 use crate::peers::{Class, Hello, Request, Service};
 use crate::ports::propose::Pending;
+use crate::witness::Witness;
 
 /// This node, as others see it.
 pub(crate) struct PeerService {
@@ -19,6 +20,7 @@ pub(crate) struct PeerService {
     pub(crate) groups: Arc<RaftGroups>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) hearing: Arc<Hearing>,
+    pub(crate) witness: Arc<Witness>,
 }
 
 impl PeerService {
@@ -59,7 +61,7 @@ impl Service for PeerService {
             }
             Class::Call => Box::pin(async move { post.answerer().await.answer(body, within).await }),
             Class::Own => {
-                let hearing = Arc::clone(&self.hearing);
+                let (hearing, witness) = (Arc::clone(&self.hearing), Arc::clone(&self.witness));
                 Box::pin(async move {
                     let answer = match codec::decode("another node's request", &body) {
                         Ok(Message::Leading(claims)) => {
@@ -70,6 +72,10 @@ impl Service for PeerService {
                                     hearing.hear(of);
                                 }
                             }
+                            Ok(Answer::Heard)
+                        }
+                        Ok(Message::Reached(reaches)) => {
+                            witness.note(&reaches);
                             Ok(Answer::Heard)
                         }
                         Ok(Message::Pass { to, message }) => {

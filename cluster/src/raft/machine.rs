@@ -10,6 +10,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use proffer_engine::profile::apply::Outcome;
 use proffer_engine::profile::command::Position;
 
+use super::store::Applied;
 use super::stored::{decode_meta, encode_meta};
 use super::types::{Commands, Kind, LogId, Payload, Results, SnapshotMeta, StoredMembership, Types, position_of};
 use crate::log::GroupId;
@@ -33,6 +34,11 @@ impl Erased {
             Erased::Meta(_) => Kind::Meta,
             Erased::Shard(_) => Kind::Shard,
         }
+    }
+
+    /// Whether it is the meta group's: what that has given ids to is never forgotten, in whichever mode.
+    pub(super) fn is_meta(&self) -> bool {
+        self.kind() == Kind::Meta
     }
 
     async fn apply(&self, position: Position, commands: Commands) -> io::Result<Results> {
@@ -158,16 +164,19 @@ pub(super) struct RaftMachine {
     machine: Erased,
     shelf: Shelf,
     applied: Option<LogId>,
+    /// The same, for the store.
+    told: Arc<Applied>,
     members: StoredMembership,
     current: Arc<Mutex<Option<SnapshotMeta>>>,
 }
 
 impl RaftMachine {
     /// Over a machine that stands where `snapshot` (the newest on the shelf) says.
-    pub(super) fn new(machine: Erased, shelf: Shelf, snapshot: Option<SnapshotMeta>) -> Self {
+    pub(super) fn new(machine: Erased, shelf: Shelf, snapshot: Option<SnapshotMeta>, told: Arc<Applied>) -> Self {
         let (applied, members) =
             snapshot.as_ref().map_or_else(Default::default, |meta| (meta.last_log_id, meta.last_membership.clone()));
-        RaftMachine { machine, shelf, applied, members, current: Arc::new(Mutex::new(snapshot)) }
+        told.note(applied);
+        RaftMachine { machine, shelf, applied, told, members, current: Arc::new(Mutex::new(snapshot)) }
     }
 }
 
@@ -220,7 +229,14 @@ impl RaftStateMachine<Types> for RaftMachine {
                 Payload::Blank => Results::None,
                 Payload::Normal(proposal) => {
                     // What cannot be read was written by a later release: this replica must not go on.
-                    let commands = proposal.commands(self.machine.kind()).map_err(io::Error::other)?;
+                    let commands = match proposal.commands(self.machine.kind()) {
+                        Ok(commands) => commands,
+                        Err(error) => {
+                            let reason = format!("entry {} is of another release, or rotten: {error}", log_id.index);
+                            self.machine.abandon(&reason);
+                            return Err(io::Error::other(reason));
+                        }
+                    };
                     self.machine.apply(position_of(&log_id), commands).await?
                 }
                 Payload::Membership(membership) => {
@@ -229,6 +245,7 @@ impl RaftStateMachine<Types> for RaftMachine {
                 }
             };
             self.applied = Some(log_id);
+            self.told.note(self.applied);
             if let Some(responder) = responder {
                 responder.send(results);
             }
@@ -249,6 +266,7 @@ impl RaftStateMachine<Types> for RaftMachine {
             self.machine.install(position_of(last), pieces).await.map_err(io::Error::other)?;
         }
         self.applied = meta.last_log_id;
+        self.told.note(self.applied);
         self.members = meta.last_membership.clone();
         // The log ends here and goes on from here: an older snapshot could not be fallen back to.
         self.shelf.keep_only(meta).await?;

@@ -31,7 +31,7 @@ pub(crate) use members::{Members, Step, StepError};
 pub(crate) use network::{Carrier, Unreached};
 pub(crate) use port::Port;
 pub(crate) use replica::{Found, Replica, ReplicaPorts, Timing};
-pub(crate) use survey::is_indispensable;
+pub(crate) use survey::{is_indispensable, reach};
 pub(crate) use types::{Commands, Kind, Results, Seat};
 pub(crate) use wire::{RaftAnswer, RaftMessage};
 

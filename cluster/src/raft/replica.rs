@@ -22,10 +22,11 @@ use super::legacy::Remains;
 use super::machine::{Erased, RaftMachine, Shelf};
 use super::network::{Carrier, Network};
 use super::receiving::Receiving;
-use super::store::Store;
+use super::store::{Applied, Store};
 use super::types::{
     Commands, LogId, Proposal, Results, Seat, SnapshotMeta, StoredMembership, Types, leader_id, leader_of, position_of,
 };
+use crate::identity::Reach;
 use crate::limits::{COMMIT_NEWS_MS, SNAPSHOT_INSTALL_MS, SNAPSHOT_WORTH_BYTES};
 use crate::log::{Durability, GroupId, Log};
 use crate::ports::entropy::Entropy;
@@ -82,6 +83,7 @@ pub(crate) struct Replica {
     pub(super) shelf: Shelf,
     raft: OnceCell<Running>,
     store: OnceCell<Store>,
+    applied: Arc<Applied>,
     pub(super) leader: watch::Sender<Option<Leader>>,
     /// Before this it neither votes nor campaigns, unless it is alone: openraft forgets at a restart to whom it promised.
     pub(super) silent_until: Instant,
@@ -152,6 +154,7 @@ impl Replica {
             shelf,
             raft: OnceCell::new(),
             store: OnceCell::new(),
+            applied: Arc::default(),
             leader: watch::Sender::new(None),
             receiving: AsyncMutex::default(),
             is_leaving: AtomicBool::new(false),
@@ -200,7 +203,9 @@ impl Replica {
 
     async fn build(&self, machine: Erased, snapshot: Option<SnapshotMeta>) -> Result<Running, String> {
         let (mut store, writer) =
-            Store::open(self.ports.log.clone(), GroupId(self.id)).await.map_err(|error| error.to_string())?;
+            Store::open(self.ports.log.clone(), GroupId(self.id), Arc::clone(&self.applied), machine.is_meta())
+                .await
+                .map_err(|error| error.to_string())?;
         self.tasks.lock().expect("no holder panics").push(writer);
         let (purged, found) = (store.purged(), snapshot.as_ref().and_then(|snapshot| snapshot.last_log_id));
         if purged > found {
@@ -212,9 +217,9 @@ impl Replica {
             Erased::Meta(_) => Duration::ZERO,
             Erased::Shard(_) => Duration::from_millis(COMMIT_NEWS_MS),
         };
-        // A replica is built once.
+        // It is built once.
         let _ = self.store.set(store.clone());
-        let machine = RaftMachine::new(machine, self.shelf.clone(), snapshot);
+        let machine = RaftMachine::new(machine, self.shelf.clone(), snapshot, Arc::clone(&self.applied));
         let (carrier, offload) = (Arc::clone(&self.ports.carrier), Arc::clone(&self.ports.offload));
         let append_within = Duration::from_millis(self.ports.timing.election_max_ms);
         let network = Network { own: self.id, carrier, offload, append_within, news_within };
@@ -324,6 +329,19 @@ impl Replica {
         // What its writer had handed over may still be on its way to the disk: whoever reads there next must find it.
         if let Err(error) = self.ports.log.settle().await {
             tracing::debug!(replica = self.id, %error, "the log is closed already");
+        }
+    }
+
+    /// Why it must not be started again, if it must not.
+    pub(crate) fn breach(&self) -> Option<String> {
+        self.applied.breach()
+    }
+
+    /// How far it has come for good, if that can be told without reading; `before`: where it was when its node started.
+    pub(crate) fn reach(&self, before: Option<Reach>) -> Option<Reach> {
+        match self.store.get() {
+            Some(store) => store.reach(before),
+            None => before,
         }
     }
 

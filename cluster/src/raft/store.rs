@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures_util::{Stream, stream};
@@ -18,8 +19,32 @@ use super::appender::{Appender, Op};
 use super::recent::Recent;
 use super::stored::{Head, decode_entry, encode_entry};
 use super::types::{Entry, LogId, Payload, Types, Vote, position_of};
+use crate::identity::Reach;
 use crate::limits::{APPEND_BYTES_MAX, RECENT_BYTES_MAX};
 use crate::log::{GroupId, Log};
+
+/// What was applied is never taken back: a leader that wants that has forgotten what it committed, and this replica is not of its
+/// history any more.
+#[derive(Debug, Default)]
+pub(super) struct Applied {
+    /// The entry after the last one applied.
+    next: AtomicU64,
+    /// A leader wanted some of it taken back.
+    broken: AtomicBool,
+}
+
+impl Applied {
+    pub(super) fn note(&self, last: Option<LogId>) {
+        self.next.store(last.map_or(0, |last| last.index + 1), Ordering::SeqCst);
+    }
+
+    /// Why this replica must not go on.
+    pub(super) fn breach(&self) -> Option<String> {
+        let next = self.next.load(Ordering::SeqCst);
+        let is_broken = self.broken.load(Ordering::SeqCst);
+        is_broken.then(|| format!("its leader has forgotten what this replica had applied, before entry {next}"))
+    }
+}
 
 /// One replica's store. Clones are the same store.
 #[derive(Clone)]
@@ -28,6 +53,9 @@ pub(super) struct Store {
     group: GroupId,
     appender: Appender,
     recent: Arc<Mutex<Recent>>,
+    applied: Arc<Applied>,
+    /// Whether all of it is synced, whatever the log's durability.
+    is_synced: bool,
     /// What is read of vote and ends, without asking the disk.
     known: Arc<Mutex<Known>>,
 }
@@ -45,7 +73,12 @@ impl Store {
     ///
     /// # Errors
     /// If what is there is not what a replica leaves.
-    pub(super) async fn open(log: Log, group: GroupId) -> io::Result<(Self, JoinHandle<()>)> {
+    pub(super) async fn open(
+        log: Log,
+        group: GroupId,
+        applied: Arc<Applied>,
+        is_synced: bool,
+    ) -> io::Result<(Self, JoinHandle<()>)> {
         let head =
             log.state(group).map_or(Ok(Head::default()), |bytes| Head::decode(&bytes)).map_err(io::Error::other)?;
         let bounds = log.bounds(group);
@@ -70,7 +103,7 @@ impl Store {
             appender.finish(|done| Op::Purge { head: bytes, through: purged.index, done }).await?;
         }
         let known = Known { head, first: first.max(after_purged), last };
-        Ok((Store { log, group, appender, recent, known: Arc::new(Mutex::new(known)) }, writer))
+        Ok((Store { log, group, appender, recent, applied, is_synced, known: Arc::new(Mutex::new(known)) }, writer))
     }
 
     /// Makes the log agree with the snapshot it goes on from. One that was sent here is in place before the log is purged through it: if the
@@ -107,6 +140,27 @@ impl Store {
     /// Where the log ends; `None` while there never was anything.
     pub(super) fn last(&self) -> Option<Position> {
         self.known().last.as_ref().map(position_of)
+    }
+
+    /// How far this replica has come for good: its last entry is one that is in memory, the last one purged, or the last there was
+    /// `before`. `None` if it is none of these.
+    pub(super) fn reach(&self, before: Option<Reach>) -> Option<Reach> {
+        let head = self.known().head.clone();
+        let purged = head.purged.as_ref().map(position_of);
+        let durable = || self.log.bounds(self.group).and_then(|bounds| bounds.next?.checked_sub(1));
+        let until = durable();
+        let last = match until {
+            None => purged,
+            Some(index) => {
+                let recent =
+                    self.recent().range(index, index + 1).next().map(|(entry, _)| position_of(&entry.log_id()));
+                let known = [recent, purged, before.and_then(|before| before.last)];
+                Some(known.into_iter().flatten().find(|position| position.index == index)?)
+            }
+        };
+        let term = head.vote.map_or(0, |vote| vote.leader_id.term).max(last.map_or(0, |last| last.leader.term));
+        // Nothing was taken back meanwhile and written anew.
+        (durable() == until).then_some(Reach { term, last })
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -241,7 +295,7 @@ impl RaftLogStorage<Types> for Store {
         };
         let payloads: Vec<Vec<u8>> = entries.iter().map(encode_entry).collect();
         // Who the members are is not forgotten with the power: whoever has forgotten it could take itself for the only one.
-        let is_synced = entries.iter().any(|entry| matches!(entry.payload, Payload::Membership(_)));
+        let is_synced = self.is_synced || entries.iter().any(|entry| matches!(entry.payload, Payload::Membership(_)));
         {
             // They can be read from here on: openraft does so before they are durable.
             let mut recent = self.recent();
@@ -260,6 +314,10 @@ impl RaftLogStorage<Types> for Store {
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
         let (first, _) = self.held(&(..));
         let from = last_log_id.map_or(first, |last| last.index + 1);
+        if from < self.applied.next.load(Ordering::SeqCst) {
+            self.applied.broken.store(true, Ordering::SeqCst);
+            return Err(io::Error::other(self.applied.breach().unwrap_or_default()));
+        }
         self.appender.finish(|done| Op::Truncate { from, done }).await?;
         self.recent().truncate(from);
         let mut known = self.known();

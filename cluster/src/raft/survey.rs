@@ -4,11 +4,31 @@ use std::collections::BTreeSet;
 use std::io;
 
 use super::replica::{ReplicaPorts, shelf};
-use super::stored::decode_entry;
-use super::types::{Membership, Payload};
-use crate::identity::FIRST_REPLICAS;
+use super::stored::{Head, decode_entry};
+use super::types::{Membership, Payload, position_of};
+use crate::identity::{FIRST_REPLICAS, Reach};
 use crate::limits::SURVEY_ENTRIES;
 use crate::log::GroupId;
+
+/// How far a replica came, as its part of the log says. Reads one entry.
+///
+/// # Errors
+/// If what is there cannot be read.
+pub(crate) async fn reach(id: u64, ports: &ReplicaPorts) -> io::Result<Reach> {
+    let (log, group) = (&ports.log, GroupId(id));
+    let head = log.state(group).map_or(Ok(Head::default()), |bytes| Head::decode(&bytes)).map_err(io::Error::other)?;
+    let bounds = log.bounds(group).and_then(|bounds| Some((bounds.first, bounds.next?)));
+    let last = match bounds.filter(|(first, next)| first < next) {
+        Some((_, next)) => {
+            let read = log.read(group, next - 1, next).await.map_err(io::Error::other)?;
+            let entry = read.first().ok_or_else(|| io::Error::other("the last entry is not there"))?;
+            Some(decode_entry(entry.index, &entry.payload).map_err(io::Error::other)?.log_id)
+        }
+        None => head.purged,
+    };
+    let voted = head.vote.map_or(0, |vote| vote.leader_id.term);
+    Ok(Reach { term: voted.max(last.map_or(0, |last| last.leader_id.term)), last: last.as_ref().map(position_of) })
+}
 
 /// Whether the group can do nothing without this replica, because it is the only voter (of one of two configurations, while the group
 /// changes). Then what lies here is all there is. O(log since the last configuration).

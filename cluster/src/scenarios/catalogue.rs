@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proffer_engine::catalog::{self, CommandV1, Op};
 use proffer_engine::keys::Revision;
+use proffer_engine::level::Level;
 use proffer_engine::profile::command::{Leader, Position};
 use proffer_engine::time::Timestamp;
 use proffer_engine::value::Value;
@@ -58,6 +59,7 @@ impl Bench {
             clock,
             founding,
             whereabouts: Whereabouts::of(NodeInfo { disk: 1, boots: 1, ..NodeInfo::default() }),
+            can: Level::NEWEST,
         };
         let mut leader = MetaLeader::new(around.clone(), state, founded);
         leader.follow(Some(LED));

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proffer_engine::catalog::Op;
+use proffer_engine::level::Level;
 use proffer_engine::value::Value;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::world::*;
 use crate::calls::{Place, ProfileWrite};
-use crate::config::{Begin, Config};
+use crate::config::{Begin, Config, Reads};
 use crate::error::{Error, StartError};
 use crate::handle::Handle;
 use crate::identity;
@@ -29,6 +30,9 @@ pub(super) struct Cluster {
     pub(super) disks: Vec<Arc<MemoryDisk>>,
     starts: usize,
     pub(super) durability: Durability,
+    pub(super) reads: Reads,
+    /// What nodes that are started can.
+    pub(super) level: Level,
     /// Nodes that have crashed.
     down: BTreeSet<usize>,
 }
@@ -45,6 +49,11 @@ impl Cluster {
 
     /// As [`Cluster::of`], under another promise.
     pub(super) async fn with(name: &'static str, nodes: usize, durability: Durability) -> Self {
+        Self::reading(name, nodes, durability, Reads::Lease).await
+    }
+
+    /// As [`Cluster::with`], with reads that rest on something else.
+    pub(super) async fn reading(name: &'static str, nodes: usize, durability: Durability, reads: Reads) -> Self {
         let mut cluster = Cluster {
             name,
             network: MemoryNetwork::new(),
@@ -53,6 +62,8 @@ impl Cluster {
             disks: Vec::new(),
             starts: 0,
             durability,
+            reads,
+            level: Level::NEWEST,
             down: BTreeSet::new(),
         };
         for _ in 0..nodes {
@@ -97,27 +108,27 @@ impl Cluster {
 
     /// As [`Cluster::start`], which may be refused.
     pub(super) async fn try_to_start(&mut self, number: usize, at: String) -> Result<Handle, StartError> {
+        let node = self.begin(number, at).await?;
+        if timeout(Duration::from_secs(60), node.settled()).await.is_err() {
+            panic!("node {number} does not start: {:?}\n{:#?}", node.status(), self.nodes[0].report());
+        }
+        Ok(node)
+    }
+
+    /// Begins to start a node, which may never get anywhere.
+    pub(super) async fn begin(&mut self, number: usize, at: String) -> Result<Handle, StartError> {
         let begin = match number {
             1 => Begin::Bootstrap { shards: SHARDS },
             _ => Begin::Join(vec![address(1)]),
         };
         self.starts += 1;
-        let node = format!("{}-{number}-{}", self.name, self.starts);
-        let durability = self.durability;
-        let config = Config { begin, node, durability, peer_address: at.clone(), ..Config::default() };
+        let (node, durability) = (format!("{}-{number}-{}", self.name, self.starts), self.durability);
+        let (reads, level) = (self.reads, self.level);
+        let config = Config { begin, node, durability, reads, level, peer_address: at.clone(), ..Config::default() };
         let (ports, _) = ports(Arc::clone(&self.disks[number - 1]) as _, self.starts as u64);
         let clock = Arc::clone(&self.clocks[number - 1]);
         let ports = Ports { network: Arc::new(self.network.host(&at)), clock, ..ports };
-        let node = timeout(Duration::from_secs(60), launch(config, ports)).await.expect("it begins")?;
-        if timeout(Duration::from_secs(60), node.settled()).await.is_err() {
-            panic!(
-                "node {number} does not start: {:?}\n{:#?}\n{:#?}",
-                node.status(),
-                node.report(),
-                self.nodes[0].report()
-            );
-        }
-        Ok(node)
+        timeout(Duration::from_secs(60), launch(config, ports)).await.expect("it begins")
     }
 
     pub(super) fn node(&self, number: usize) -> &Handle {
@@ -270,6 +281,33 @@ async fn a_node_that_is_cut_off_leads_nothing_and_the_others_go_on() {
             .iter()
             .all(|group| group.shard.is_none() || group.leader.is_some()))
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_was_just_cut_off_reads_under_its_lease_and_not_where_a_quorum_is_asked() {
+    for (name, reads) in [("lease-reads", Reads::Lease), ("quorum-reads", Reads::Quorum)] {
+        let cluster = Cluster::reading(name, 3, Durability::Fsync, reads).await;
+        change(cluster.node(1), command(Op::CreateTenant)).await;
+        for number in 0..6 {
+            cluster.at(1, number, async |node| put(node, number, 30.0).await).await.unwrap();
+            let seen = cluster.at(2, number, async |node| age(node, number).await).await.unwrap();
+            assert_eq!(seen, Some(Value::Number(30.0)));
+        }
+        let leader = (1..=3).find(|node| cluster.node(*node).place(&tenant(), &customer(1)) == Place::Here).unwrap();
+        for other in (1..=3).filter(|other| *other != leader) {
+            cluster.network.cut(&address(leader), &address(other));
+        }
+        let read = timeout(Duration::from_millis(60), age(cluster.node(leader), 1)).await;
+        match reads {
+            Reads::Lease => assert_eq!(read.unwrap().unwrap(), Some(Value::Number(30.0))),
+            Reads::Quorum => assert!(!matches!(read, Ok(Ok(_))), "{read:?}"),
+        }
+        for other in (1..=3).filter(|other| *other != leader) {
+            cluster.network.heal(&address(leader), &address(other));
+        }
+        let seen = cluster.at(1, 1, async |node| age(node, 1).await).await.unwrap();
+        assert_eq!(seen, Some(Value::Number(30.0)));
+    }
 }
 
 #[tokio::test(start_paused = true)]

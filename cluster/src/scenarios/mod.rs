@@ -7,6 +7,7 @@ mod disks;
 mod exclusions;
 mod hostile;
 mod lease;
+mod levels;
 mod links;
 mod moving;
 mod node;

@@ -8,7 +8,7 @@ use proffer_engine::catalog::Op;
 use proffer_engine::value::Value;
 use tokio::time::{sleep, timeout};
 
-use super::cluster::{Cluster, age, put};
+use super::cluster::{Cluster, address, age, put};
 use super::world::*;
 use crate::config::Config;
 use crate::group::Group;
@@ -23,6 +23,11 @@ const CUSTOMERS: usize = 12;
 /// The replicas that lie on a disk.
 fn seats(disk: &MemoryDisk) -> BTreeMap<Group, u64> {
     identity::peek(disk).cluster.unwrap().seats
+}
+
+/// Those of them that an in-memory start gives up: the meta group's is synced in every mode.
+fn shards(disk: &MemoryDisk) -> BTreeMap<Group, u64> {
+    seats(disk).into_iter().filter(|(group, _)| *group != Group::Meta).collect()
 }
 
 /// The first file of the log that lies on a disk, with its frames: where each is, and of a record whose entry it is.
@@ -79,12 +84,12 @@ async fn in_memory_each_start_takes_new_replicas_and_nothing_acknowledged_is_los
     for (round, (number, power)) in [(2, false), (1, false), (3, true)].into_iter().enumerate() {
         let other = 1 + number % 3;
         cluster.write(other, round as f64).await;
-        let old = seats(&cluster.disks[number - 1]);
+        let old = shards(&cluster.disks[number - 1]);
         cluster.crash(number, power).await;
         cluster.write(other, 10.0 + round as f64).await;
         cluster.revive(number).await;
         assert!(
-            seats(&cluster.disks[number - 1]).iter().all(|(group, now)| old[group] != *now),
+            shards(&cluster.disks[number - 1]).iter().all(|(group, now)| old[group] != *now),
             "from the first moment"
         );
         cluster.renewed(number, &old).await;
@@ -119,7 +124,7 @@ async fn after_a_run_in_memory_the_replicas_are_new_whatever_the_next_run_promis
     change(cluster.node(1), command(Op::CreateTenant)).await;
     cluster.write(1, 1.0).await;
     cluster.durability = Durability::Fsync;
-    let old = seats(&cluster.disks[1]);
+    let old = shards(&cluster.disks[1]);
     cluster.crash(2, false).await;
     cluster.revive(2).await;
     cluster.renewed(2, &old).await;
@@ -163,4 +168,70 @@ async fn a_rotten_log_costs_its_node_what_is_hurt_and_nobody_a_write() {
     cluster.crash(1, true).await;
     cluster.write(3, 3.0).await;
     cluster.reads(2, 3.0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_copy_of_a_disk_is_let_in_by_nobody_who_knows_better_and_the_newest_one_is() {
+    let mut cluster = Cluster::of("copy", 3).await;
+    change(cluster.node(1), command(Op::CreateTenant)).await;
+    cluster.write(1, 1.0).await;
+    let older = cluster.disks[2].copy();
+    cluster.write(1, 2.0).await;
+    sleep(Duration::from_secs(15)).await;
+    cluster.crash(3, true).await;
+    // What was heard outlives those who have heard it.
+    cluster.crash(1, true).await;
+    cluster.revive(1).await;
+    let newest = std::mem::replace(&mut cluster.disks[2], Arc::new(older));
+    let copy = cluster.begin(3, address(3)).await.unwrap();
+    sleep(Duration::from_secs(10)).await;
+    assert!(!copy.status().ready, "{:?}", copy.status());
+    let own = copy.report().node;
+    for node in [1, 2] {
+        let report = cluster.node(node).report();
+        assert!(report.nodes.iter().any(|node| node.node == own && !node.is_up), "{report:?}");
+        let boots = cluster.node(node).roster().node(own).unwrap().info.boots;
+        assert_eq!(boots, 1, "its start is not heard of either");
+    }
+    copy.shutdown().await;
+    cluster.disks[2] = newest;
+    cluster.revive(3).await;
+    cluster.settle(3).await;
+    cluster.reads(3, 2.0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_nodes_in_memory_the_one_that_votes_keeps_its_replica_and_the_other_follows_it_whatever_it_has_forgotten()
+ {
+    let mut cluster = Cluster::with("pair", 2, Durability::Memory).await;
+    change(cluster.node(1), command(Op::CreateTenant)).await;
+    cluster.write(1, 1.0).await;
+    for (round, (number, power)) in [(2, true), (1, true), (1, false), (2, false)].into_iter().enumerate() {
+        let before = shards(&cluster.disks[number - 1]);
+        let roster = cluster.node(1).roster();
+        let votes = |group: &Group| roster.group(*group).unwrap().now.voters.contains(&before[group]);
+        let (voting, following): (BTreeMap<_, _>, _) =
+            before.iter().map(|(group, replica)| (*group, *replica)).partition(|(group, _)| votes(group));
+        cluster.crash(number, power).await;
+        cluster.revive(number).await;
+        for (group, replica) in voting {
+            assert_eq!(seats(&cluster.disks[number - 1]).get(&group), Some(&replica), "{group}");
+        }
+        cluster.renewed(number, &following).await;
+        cluster.write(2, 2.0 + round as f64).await;
+        cluster.reads(1, 2.0 + round as f64).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    // What a learner has applied and its leader forgotten is gone on both: the two are the same.
+    cluster.settle(2).await;
+    let hashes = || {
+        let revision = |node: &crate::handle::Handle| (node.revision(), node.tenant(&tenant()).is_some());
+        (revision(cluster.node(1)), revision(cluster.node(2)))
+    };
+    let same = timeout(Duration::from_secs(10), async {
+        while hashes().0 != hashes().1 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    });
+    assert!(same.await.is_ok(), "{:?}", hashes());
 }

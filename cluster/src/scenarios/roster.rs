@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proffer_engine::keys::ShardId;
+use proffer_engine::level::Level;
 use proffer_engine::profile::command::{Leader, Position};
 use tokio::sync::{oneshot, watch};
 
@@ -59,6 +60,7 @@ impl Bench {
             clock,
             founding: Founding { secret: [1; 16], shards: SHARDS },
             whereabouts,
+            can: Level::NEWEST,
         };
         let mut leader = MetaLeader::new(around, state, Position { leader: LED, index });
         leader.follow(Some(LED));

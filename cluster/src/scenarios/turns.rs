@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use proffer_engine::catalog::{self, EntityKind, Op, Touched};
 use proffer_engine::keys::ShardId;
+use proffer_engine::level::Level;
 use proffer_engine::profile::apply::Outcome;
 use proffer_engine::profile::command::{
     DecisionId, Leader, Position, PutProfile, ShardCommand, ShardCommandV1, ShardOp,
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 
 use super::world::*;
 use crate::calls::{Call, CallKey, RespondRequest};
+use crate::config::Reads;
 use crate::error::Error;
 use crate::limits::{ENTRY_BYTES_MAX, LEADERLESS_MS, OWN_RETRY_MS, PROPOSE_TRIES, TICK_DUE_MAX, WAITERS_SWEEP_MS};
 use crate::meta::command::{Founding, MetaCommand, MetaCommandV1, MetaOp, MetaOutcome};
@@ -79,6 +81,8 @@ impl Bench {
             meta: Arc::new(MetaDoor::default()),
             clock: Arc::new(TokioClock::new()),
             entropy: Arc::clone(&entropy) as _,
+            reads: Reads::Lease,
+            can: Level::NEWEST,
         };
         let mut leader = ShardLeader::new(around, ShardState::new(), Position::default());
         leader.follow(Some(LED));

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use proffer_engine::codec;
 use proffer_engine::keys::{Revision, ShardId};
+use proffer_engine::level::Level;
 use proffer_engine::profile::apply::{Outcome, apply};
 use proffer_engine::profile::cells::Look;
 use proffer_engine::profile::command::{Leader, Position, ShardCommand, ShardCommandV1, ShardOp};
@@ -18,6 +19,7 @@ use proffer_engine::profile::shard::ShardState;
 use proffer_engine::time::Timestamp;
 use tokio::time::{Duration, Instant};
 
+use crate::config::Reads;
 use crate::error::Error;
 use crate::limits::{
     BEHIND_MS, ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, ENTRY_OVERHEAD_BYTES, FORMING_BYTES_MAX, LEADERLESS_MS,
@@ -48,6 +50,10 @@ pub(crate) struct Surroundings {
     pub(crate) meta: Arc<MetaDoor>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    /// What reads rest on.
+    pub(crate) reads: Reads,
+    /// The highest feature level that this node can.
+    pub(crate) can: Level,
 }
 
 /// One shard's state machine and its leader.
@@ -213,6 +219,33 @@ impl ShardLeader {
             self.around.door.observe(deeds, begun.elapsed());
         }
         !self.redo.is_empty() || self.around.door.waiting() > 0
+    }
+
+    /// The feature level that this replica has applied: it must not go on at one that its release cannot.
+    pub(crate) fn level(&self) -> Level {
+        self.state.level()
+    }
+
+    /// Takes what waits at the door in, to be done when it is confirmed that this replica leads: what comes later is not covered by that.
+    /// Whether there is anything.
+    pub(crate) fn stage(&mut self) -> bool {
+        if self.is_held_up() {
+            return false;
+        }
+        while self.redo.len() < TURN_ASKS_MAX
+            && let Some(ask) = self.around.door.next()
+        {
+            self.redo.push_back(Work::Ask(ask));
+        }
+        !self.redo.is_empty()
+    }
+
+    /// Does what was taken in.
+    pub(crate) fn work_staged(&mut self) {
+        for _ in 0..self.redo.len() {
+            let (Some(leader), Some(work)) = (self.leader, self.redo.pop_front()) else { return };
+            self.perform(work, leader);
+        }
     }
 
     /// The next entry to propose, if none is under way.

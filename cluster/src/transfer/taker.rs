@@ -96,7 +96,7 @@ impl Taker {
                     self.note_recall(message);
                 }
             }
-            ShardOp::Fence(_) => {}
+            ShardOp::Fence(_) | ShardOp::Level(_) => {}
         }
     }
 

@@ -171,6 +171,10 @@ fn run<L: Look>(draft: &mut Draft<'_, L>, position: Position, command: &ShardCom
             draft.writes().fence = Some(*to);
             Ok(Outcome::Done)
         }
+        ShardOp::Level(to) => {
+            draft.writes().level = Some(*to);
+            Ok(Outcome::Done)
+        }
         ShardOp::Escrow(messages) => Ok(receive_all(draft, 0, messages)),
         ShardOp::EscrowOf { generation, messages } => Ok(receive_all(draft, *generation, messages)),
     }
@@ -179,7 +183,12 @@ fn run<L: Look>(draft: &mut Draft<'_, L>, position: Position, command: &ShardCom
 /// Whether a catalogue was looked at to say so.
 fn was_decided(op: &ShardOp) -> bool {
     match op {
-        ShardOp::Tick | ShardOp::Lapse(_) | ShardOp::Fence(_) | ShardOp::Escrow(_) | ShardOp::EscrowOf { .. } => false,
+        ShardOp::Tick
+        | ShardOp::Lapse(_)
+        | ShardOp::Fence(_)
+        | ShardOp::Escrow(_)
+        | ShardOp::EscrowOf { .. }
+        | ShardOp::Level(_) => false,
         ShardOp::PutProfile(_)
         | ShardOp::PutRow(_)
         | ShardOp::DeleteProfile { .. }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::budget::escrow::EscrowAccount;
 use crate::decide::view::{EscrowView, Free, Subject};
 use crate::keys::{CapKey, CustomerId, Revision, TenantId};
+use crate::level::Level;
 use crate::profile::command::AccountId;
 use crate::profile::evidence::Observation;
 use crate::profile::state::Profile;
@@ -38,6 +39,8 @@ pub trait Look {
     fn fence(&self) -> Revision;
     /// How often the shard was begun anew after its majority was lost for good.
     fn generation(&self) -> u64;
+    /// The feature level that commands are applied at.
+    fn level(&self) -> Level;
     /// A profile; `None` for a customer never seen.
     fn profile(&self, id: &ProfileId) -> Option<&Profile>;
     /// An escrow account.
@@ -71,6 +74,8 @@ pub trait Cells: Look {
     fn advance(&mut self, to: Timestamp);
     /// Raises the fence.
     fn raise_fence(&mut self, to: Revision);
+    /// Raises the feature level.
+    fn raise_level(&mut self, to: Level);
     /// Stores a profile; an empty one is removed.
     fn put_profile(&mut self, id: &ProfileId, profile: Profile);
     /// Stores an account.

@@ -11,6 +11,7 @@ use crate::keys::{
     CapKey, CategoryKey, ChannelKey, CreativeKey, CustomerId, Micros, OfferKey, OutcomeKey, PlacementKey, Revision,
     SchemaKey, TenantId,
 };
+use crate::level::Level;
 use crate::limits::KEPT_ANSWER_BYTES;
 use crate::model::settings::Sentiment;
 use crate::time::{Span, Timestamp};
@@ -96,6 +97,8 @@ pub enum ShardOp {
         /// The totals.
         messages: Vec<EscrowMessage>,
     },
+    /// Commands are applied as from this feature level on; every node can it.
+    Level(Level),
 }
 
 impl ShardOp {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::budget::escrow::EscrowAccount;
 use crate::keys::{Revision, TenantId};
+use crate::level::Level;
 use crate::limits::{DEALINGS_PER_PROFILE, KEYED_BYTES_PER_PROFILE, KEYED_BYTES_PER_SHARD};
 use crate::profile::cells::{Cells, Look, ProfileId};
 use crate::profile::command::{AccountId, TakeAccount};
@@ -30,6 +31,7 @@ pub(crate) struct Writes {
     pub(crate) names: Option<(TenantId, Vec<Arc<str>>)>,
     pub(crate) observed: Vec<(TenantId, Observation)>,
     pub(crate) fence: Option<Revision>,
+    pub(crate) level: Option<Level>,
 }
 
 impl<'a, L: Look> Draft<'a, L> {
@@ -110,6 +112,9 @@ impl Writes {
         cells.advance(now);
         if let Some(fence) = self.fence {
             cells.raise_fence(fence);
+        }
+        if let Some(level) = self.level {
+            cells.raise_level(level);
         }
         if let Some((tenant, names)) = &self.names {
             cells.intern(tenant, names);

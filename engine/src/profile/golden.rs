@@ -6,8 +6,10 @@ use std::sync::Arc;
 use crate::codec::{decode, encode};
 use crate::decide::decision::{Arm, Decision, FlowChoice, Funnel, Ghost, Proposition, PropositionKind, SlotOutcome};
 use crate::keys::*;
+use crate::level::Level;
 use crate::model::settings::Sentiment;
 use crate::profile::apply::{Outcome, apply};
+use crate::profile::cells::Look;
 use crate::profile::command::*;
 use crate::profile::shard::ShardState;
 use crate::time::{Span, Timestamp};
@@ -189,6 +191,21 @@ fn commands_keep_their_bytes() {
         writeln!(lines, "{name} {}", hex(&bytes)).unwrap();
     }
     insta::assert_snapshot!(lines);
+}
+
+#[test]
+fn a_level_keeps_its_bytes_and_outlives_a_start() {
+    let raise = ShardOp::Level(Level(3));
+    assert_eq!(encode(&raise), [11, 3]);
+    assert_eq!(decode::<ShardOp>("level", &[11, 3]).unwrap(), raise);
+    assert!(decode::<ShardOp>("a later release's", &[12, 3]).is_err());
+    let mut state = ShardState::new();
+    let at = |index| Position { leader: LEADER, index };
+    assert_eq!(apply(&mut state, at(1), &command(raise)), Outcome::Done);
+    assert_eq!(apply(&mut state, at(2), &command(ShardOp::Level(Level(2)))), Outcome::Done);
+    assert_eq!(state.level(), Level(3), "never lowered");
+    let restored = ShardState::decode_chunks(state.encode_chunks()).unwrap();
+    assert_eq!((restored.level(), restored.hash()), (Level(3), state.hash()));
 }
 
 #[test]

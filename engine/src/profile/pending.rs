@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::budget::escrow::EscrowAccount;
 use crate::keys::{CapKey, Revision, TenantId};
+use crate::level::Level;
 use crate::profile::apply::{Outcome, apply};
 use crate::profile::cells::{Cells, Due, Look, ProfileId};
 use crate::profile::command::{AccountId, Position, ShardCommand};
@@ -28,6 +29,7 @@ pub struct Pending {
     committed: Sequence,
     log_time: Option<Touched<Timestamp>>,
     fence: Option<Touched<Revision>>,
+    level: Option<Touched<Level>>,
     keyed_bytes: Option<Touched<u64>>,
     /// `None`: removed.
     profiles: BTreeMap<ProfileId, Touched<Option<Profile>>>,
@@ -72,6 +74,7 @@ impl Pending {
         let stays = |by: Sequence| by > through;
         self.log_time = self.log_time.take().filter(|touched| stays(touched.by));
         self.fence = self.fence.take().filter(|touched| stays(touched.by));
+        self.level = self.level.take().filter(|touched| stays(touched.by));
         self.keyed_bytes = self.keyed_bytes.take().filter(|touched| stays(touched.by));
         self.profiles.retain(|_, touched| stays(touched.by));
         self.accounts.retain(|_, touched| stays(touched.by));
@@ -197,6 +200,10 @@ impl Look for View<'_> {
         self.base.generation()
     }
 
+    fn level(&self) -> Level {
+        self.pending.level.as_ref().map_or(self.base.level(), |touched| touched.value)
+    }
+
     fn profile(&self, id: &ProfileId) -> Option<&Profile> {
         self.find_profile(id)
     }
@@ -240,6 +247,10 @@ impl Look for Overlay<'_> {
         self.base.generation()
     }
 
+    fn level(&self) -> Level {
+        self.view().level()
+    }
+
     fn profile(&self, id: &ProfileId) -> Option<&Profile> {
         self.view().find_profile(id)
     }
@@ -276,6 +287,10 @@ impl Cells for Overlay<'_> {
 
     fn raise_fence(&mut self, to: Revision) {
         self.pending.fence = Some(self.touch(self.fence().max(to)));
+    }
+
+    fn raise_level(&mut self, to: Level) {
+        self.pending.level = Some(self.touch(self.level().max(to)));
     }
 
     fn put_profile(&mut self, id: &ProfileId, profile: Profile) {

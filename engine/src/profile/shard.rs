@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::budget::escrow::{EscrowAccount, EscrowReport};
 use crate::keys::{CapKey, CustomerId, Revision, TenantId};
+use crate::level::Level;
 use crate::profile::cells::{Cells, Due, Look, ProfileId};
 use crate::profile::command::AccountId;
 use crate::profile::evidence::{Evidence, Observation};
@@ -25,6 +26,7 @@ pub struct ShardState {
     pub(super) log_time: Timestamp,
     pub(super) fence: Revision,
     pub(super) generation: u64,
+    pub(super) level: Level,
     /// By number; profiles name their tenant by it. Grows only.
     pub(super) tenants: Vec<Tenant>,
     pub(super) numbers: BTreeMap<TenantId, u32>,
@@ -85,6 +87,7 @@ impl Default for ShardState {
             log_time: Timestamp(i64::MIN),
             fence: Revision(0),
             generation: 0,
+            level: Level::FIRST,
             tenants: Vec::new(),
             numbers: BTreeMap::new(),
             escrow: Arc::default(),
@@ -313,6 +316,10 @@ impl Look for ShardState {
         self.generation
     }
 
+    fn level(&self) -> Level {
+        self.level
+    }
+
     fn profile(&self, id: &ProfileId) -> Option<&Profile> {
         let tenant = *self.numbers.get(&id.tenant)?;
         let hash = hash_of(&id.tenant, &id.customer.0);
@@ -370,6 +377,10 @@ impl Cells for ShardState {
 
     fn raise_fence(&mut self, to: Revision) {
         self.fence = self.fence.max(to);
+    }
+
+    fn raise_level(&mut self, to: Level) {
+        self.level = self.level.max(to);
     }
 
     fn put_profile(&mut self, id: &ProfileId, profile: Profile) {

@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::budget::escrow::EscrowAccount;
 use crate::codec::{DecodeError, decode, encode_stored};
 use crate::keys::{CapKey, CategoryKey, OfferKey, Revision, Symbol, TenantId};
+use crate::level::Level;
 use crate::limits::PIECE_BYTES;
 use crate::profile::command::AccountId;
 use crate::profile::evidence::{Evidence, Tally};
@@ -57,6 +58,8 @@ enum PieceV1 {
     },
     /// How often the shard was begun anew: after the header, unless it never was.
     Generation(u64),
+    /// Right after the header, where it is not the first.
+    Level(Level),
 }
 
 /// Why pieces are no shard.
@@ -83,7 +86,8 @@ impl ShardState {
             self.escrow.closed_below.iter().map(|(cap, ordinal)| (*cap, *ordinal)).collect();
         let closed = closed.chunks(ITEMS_PER_PIECE).map(<[_]>::to_vec).map(PieceV1::Closed).collect::<Vec<_>>();
         let generation = (self.generation > 0).then_some(PieceV1::Generation(self.generation));
-        let head = std::iter::once(header).chain(generation).chain(tenants).chain(accounts).chain(closed);
+        let level = (self.level > Level::FIRST).then_some(PieceV1::Level(self.level));
+        let head = std::iter::once(header).chain(generation).chain(level).chain(tenants).chain(accounts).chain(closed);
         let profiles = (0..CHUNKS).flat_map(|chunk| self.encode_profiles(chunk));
         let end = std::iter::once(PieceV1::End { profiles: self.profile_count() });
         head.map(write).chain(profiles).chain(end.map(write))
@@ -114,6 +118,7 @@ impl ShardState {
                     }
                     state.generation = generation;
                 }
+                PieceV1::Level(level) => state.level = level,
                 PieceV1::Tenant { id, all } => {
                     let before = state.tenants.len();
                     let number = state.number_of(&id) as usize;

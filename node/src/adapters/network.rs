@@ -88,7 +88,7 @@ mod tests {
             Vec::new()
         }
 
-        fn judge(&self, _: &Hello) -> Result<(), String> {
+        fn judge(&self, _: &Hello, _: bool) -> Result<(), String> {
             Ok(())
         }
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 
-use proffer_cluster::config::Begin;
+use proffer_cluster::config::{Begin, Reads};
 use proffer_cluster::limits::SHARDS_MAX;
 use proffer_cluster::log::Durability;
 
@@ -46,6 +46,9 @@ pub struct ServeArgs {
     /// of a node of a cluster begins with what the others have.
     #[arg(long, value_enum, default_value = "fsync")]
     pub durability: DurabilityArg,
+    /// What a read at a shard's leader rests on: a lease that it got from a quorum lately, or a quorum asked for each turn of reads.
+    #[arg(long, value_enum, default_value = "lease")]
+    pub reads: ReadsArg,
     /// Keep everything in memory only: a restart begins empty.
     #[arg(long)]
     pub ephemeral: bool,
@@ -71,6 +74,24 @@ impl From<DurabilityArg> for Durability {
         match arg {
             DurabilityArg::Fsync => Durability::Fsync,
             DurabilityArg::Memory => Durability::Memory,
+        }
+    }
+}
+
+/// See [`ServeArgs::reads`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ReadsArg {
+    /// A lease: no message, and clocks that run evenly.
+    Lease,
+    /// A quorum: a round trip, and no clock.
+    Quorum,
+}
+
+impl From<ReadsArg> for Reads {
+    fn from(arg: ReadsArg) -> Self {
+        match arg {
+            ReadsArg::Lease => Reads::Lease,
+            ReadsArg::Quorum => Reads::Quorum,
         }
     }
 }
@@ -157,6 +178,7 @@ impl ServeArgs {
             zone: self.zone.clone(),
             storage: self.storage(),
             durability: self.durability.into(),
+            reads: self.reads.into(),
         })
     }
 

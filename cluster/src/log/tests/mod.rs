@@ -407,6 +407,16 @@ async fn memory_durability_outlives_the_process_and_not_the_power() {
     host.cut_power(0);
     let log = host.open().await;
     assert_eq!(entries(&log, A).await.len(), 0);
+    // But for what is never to be forgotten, and what was written before it.
+    log.append(A, 1, b"one".to_vec()).await.unwrap();
+    log.append_synced(A, 2, vec![b"two".to_vec()]).await.unwrap();
+    log.append(A, 3, b"three".to_vec()).await.unwrap();
+    host.cut_power(0);
+    let log = host.open().await;
+    assert_eq!(entries(&log, A).await.len(), 2);
+    log.save_state(A, b"voted".to_vec()).await.unwrap();
+    host.cut_power(0);
+    assert_eq!(host.open().await.state(A), Some(b"voted".to_vec()));
 }
 
 #[tokio::test(start_paused = true)]

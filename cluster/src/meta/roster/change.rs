@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use proffer_engine::level::Level;
+
 use super::{Configured, GroupRecord, Members, NodeInfo, NodeRecord, NodeStanding, ReplicaRecord, Roster};
 use crate::group::Group;
 use crate::identity::{FIRST_REPLICA, FOUNDER, first_replicas};
@@ -199,6 +201,35 @@ impl Roster {
         }
     }
 
+    /// Books the highest feature level that the node of a disk can.
+    ///
+    /// # Errors
+    /// If the cluster is beyond that already.
+    pub(in crate::meta) fn enable(&mut self, disk: u128, level: Level) -> Result<(), String> {
+        let node = self.node_of_disk(disk).ok_or("no node of the cluster has this disk")?;
+        if level < self.level {
+            return Err(too_old(level, self.level));
+        }
+        if level > Level::FIRST {
+            self.able.insert(node, level)
+        } else {
+            self.able.remove(&node)
+        };
+        Ok(())
+    }
+
+    /// Raises the cluster's feature level.
+    ///
+    /// # Errors
+    /// If a node cannot it.
+    pub(in crate::meta) fn raise(&mut self, level: Level) -> Result<(), String> {
+        if let Some(node) = self.nodes.keys().find(|node| self.able(**node) < level) {
+            return Err(format!("node {node}: {}", too_old(self.able(*node), level)));
+        }
+        self.level = self.level.max(level);
+        Ok(())
+    }
+
     /// Lets every group be led as is even.
     pub(in crate::meta) fn unpin(&mut self) {
         self.groups.values_mut().for_each(|record| record.pinned = false);
@@ -225,6 +256,7 @@ impl Roster {
         }
         self.removed.insert(node, record.info.disk);
         self.nodes.remove(&node);
+        self.able.remove(&node);
         while self.removed.len() > REMOVED_NODES_MAX {
             self.removed.pop_first();
         }
@@ -241,6 +273,11 @@ impl GroupRecord {
             self.targets += 1;
         }
     }
+}
+
+/// Why a node that can one feature level is not of a cluster that is at another.
+pub(crate) fn too_old(can: Level, at: Level) -> String {
+    format!("the cluster is at feature level {at}, and this release can {can}: upgrade it")
 }
 
 /// Whether a node can be reached as it says. One that is alone need not be.

@@ -3,7 +3,7 @@
 //!
 //! `change` and `recover` are what they do to it, `stored` its bytes.
 
-mod change;
+pub(crate) mod change;
 mod recover;
 mod stored;
 #[cfg(test)]
@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bincode::{Decode, Encode};
 use proffer_engine::keys::Revision;
+use proffer_engine::level::Level;
 use proffer_engine::profile::command::Position;
 use proffer_engine::time::Timestamp;
 
@@ -179,6 +180,10 @@ pub struct Roster {
     removed: BTreeMap<u64, u128>,
     /// Groups that are not of the generation that the cluster was founded with.
     recovered: BTreeMap<Group, Recovery>,
+    /// The feature level that the cluster is at.
+    level: Level,
+    /// What nodes can beyond the first level.
+    able: BTreeMap<u64, Level>,
     last_id: u64,
 }
 
@@ -282,6 +287,21 @@ impl Roster {
     /// Nodes that were removed, with their disks; the oldest are forgotten.
     pub fn removed(&self) -> impl Iterator<Item = (u64, u128)> {
         self.removed.iter().map(|(node, disk)| (*node, *disk))
+    }
+
+    /// The feature level that the cluster is at: every node can it, and none is let in that cannot.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// The highest feature level that a node can, as far as it has said.
+    pub fn able(&self, node: u64) -> Level {
+        self.able.get(&node).copied().unwrap_or_default()
+    }
+
+    /// The highest feature level that all nodes can. O(nodes).
+    pub fn able_all(&self) -> Level {
+        self.nodes.keys().map(|node| self.able(*node)).min().unwrap_or_default()
     }
 
     /// The highest id of a node or replica that was ever given.

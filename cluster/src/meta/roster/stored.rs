@@ -2,6 +2,7 @@
 
 use bincode::{Decode, Encode};
 use proffer_engine::codec::{self, DecodeError};
+use proffer_engine::level::Level;
 use proffer_engine::limits::PIECE_BYTES;
 
 use super::{GroupRecord, NodeRecord, Recovery, ReplicaRecord, Roster};
@@ -15,6 +16,9 @@ enum Part {
     Group(Group, GroupRecord),
     Removed(u64, u128),
     Recovered(Group, Recovery),
+    /// Where it is not the first.
+    Level(Level),
+    Able(u64, Level),
 }
 
 /// Some of the parts, by format version.
@@ -26,7 +30,9 @@ enum StoredParts {
 impl Roster {
     /// How many parts there are.
     pub(in crate::meta) fn len(&self) -> u64 {
-        (self.nodes.len() + self.replicas.len() + self.groups.len() + self.removed.len() + self.recovered.len()) as u64
+        let tables = [self.nodes.len(), self.replicas.len(), self.groups.len(), self.removed.len()];
+        let later = [self.recovered.len(), usize::from(self.level > Level::FIRST), self.able.len()];
+        tables.into_iter().chain(later).sum::<usize>() as u64
     }
 
     fn parts(&self) -> impl Iterator<Item = Part> + '_ {
@@ -35,7 +41,9 @@ impl Roster {
         let groups = self.groups.iter().map(|(group, record)| Part::Group(*group, record.clone()));
         let removed = self.removed.iter().map(|(node, disk)| Part::Removed(*node, *disk));
         let recovered = self.recovered.iter().map(|(group, recovery)| Part::Recovered(*group, recovery.clone()));
-        nodes.chain(replicas).chain(groups).chain(removed).chain(recovered)
+        let level = (self.level > Level::FIRST).then_some(Part::Level(self.level));
+        let able = self.able.iter().map(|(node, level)| Part::Able(*node, *level));
+        nodes.chain(replicas).chain(groups).chain(removed).chain(recovered).chain(level).chain(able)
     }
 
     /// The parts in pieces, to be read in order.
@@ -81,6 +89,8 @@ impl Roster {
             Part::Group(group, record) => self.groups.insert(group, record).is_none(),
             Part::Removed(node, disk) => self.removed.insert(node, disk).is_none(),
             Part::Recovered(group, recovery) => self.recovered.insert(group, recovery).is_none(),
+            Part::Level(level) => std::mem::replace(&mut self.level, level) == Level::FIRST,
+            Part::Able(node, level) => self.able.insert(node, level).is_none(),
         }
     }
 }

@@ -232,6 +232,33 @@ fn a_removed_node_is_forgotten_when_it_holds_nothing_and_never_comes_back() {
 }
 
 #[test]
+fn a_level_is_raised_when_every_node_can_it_and_never_lowered() {
+    let mut roster = founded(1);
+    let (two, _) = roster.enroll(&says(102, 1), 1, 5).unwrap();
+    assert_eq!((roster.level(), roster.able_all()), (Level::FIRST, Level::FIRST));
+    roster.enable(101, Level(3)).unwrap();
+    assert!(roster.raise(Level(2)).unwrap_err().contains("this release can 1"));
+    roster.enable(102, Level(2)).unwrap();
+    assert_eq!(roster.able_all(), Level(2));
+    assert!(roster.raise(Level(3)).is_err());
+    roster.raise(Level(2)).unwrap();
+    roster.raise(Level(1)).unwrap();
+    assert_eq!(roster.level(), Level(2));
+    assert!(roster.enable(102, Level(1)).unwrap_err().contains("upgrade it"));
+    assert!(roster.enable(999, Level(2)).is_err());
+    let pieces: Vec<_> = roster.encode_pieces().collect();
+    let bytes = &pieces[0];
+    assert_eq!(bytes[bytes.len() - 12..], [&[4, 2, 5, 1, 3, 5, 252, 0, 0, 5, 0, 2][..]].concat());
+    let restored = Roster::decode_pieces(roster.len(), roster.last_id(), &mut pieces.into_iter()).unwrap();
+    assert_eq!(restored, roster);
+    roster.set_standing(two, NodeStanding::Removing).unwrap();
+    roster.retarget(Group::Meta, &set([1]), &set([]), (None, false), 6).unwrap();
+    roster.configure(&as_meant(&roster, Group::Meta, 7)).unwrap();
+    roster.forget(two).unwrap();
+    assert_eq!(roster.able_all(), Level(3), "who is gone does not hold the others back");
+}
+
+#[test]
 fn parts_that_are_cut_short_or_come_twice_are_no_roster() {
     let mut roster = founded(256);
     for disk in 1_000..1_250 {

@@ -66,7 +66,7 @@ impl Gatekeeper for Porter {
         self.says.clone()
     }
 
-    fn judge(&self, hello: &Hello) -> Result<(), String> {
+    fn judge(&self, hello: &Hello, _: bool) -> Result<(), String> {
         if hello.about == self.unwanted { Err("its replicas were wiped".to_owned()) } else { Ok(()) }
     }
 }

@@ -21,7 +21,7 @@ impl StoreBuilder<Types, Store, RaftMachine, ()> for Builder {
         let mut group = Group::of(0, 1).await;
         group.hosts.insert(1, super::world::Host::new());
         let ports = group.ports(1).await;
-        let (store, _writer) = Store::open(ports.log, GroupId(1)).await.expect("an empty disk");
+        let (store, _writer) = Store::open(ports.log, GroupId(1), Arc::default(), false).await.expect("an empty disk");
         let shelf = Shelf {
             group: GroupId(1),
             snapshots: ports.snapshots,
@@ -29,7 +29,7 @@ impl StoreBuilder<Types, Store, RaftMachine, ()> for Builder {
             building: Arc::default(),
             failed: Arc::default(),
         };
-        Ok(((), store, RaftMachine::new(Erased::Shard(Arc::new(Marks::default())), shelf, None)))
+        Ok(((), store, RaftMachine::new(Erased::Shard(Arc::new(Marks::default())), shelf, None, Arc::default())))
     }
 }
 
