@@ -101,6 +101,10 @@ pub const PLANS_MAX: usize = 64;
 pub const PREFIXES_MAX: usize = 1_000;
 /// Nodes of one flow.
 pub const FLOW_NODES_MAX: usize = 100;
+/// Conditions of one filter, at whatever depth.
+pub const FILTER_CONDITIONS_MAX: usize = 200;
+/// Different names that filters and conditions of one tenant's published flows read.
+pub const FLOW_NAMES_READ_MAX: usize = 1_000;
 /// Published versions of one flow.
 pub const FLOW_VERSIONS_MAX: usize = 1_000;
 /// Levels of nesting in a body.

@@ -372,6 +372,11 @@ impl<'a> Words<'a> {
             RemovalReason::ZeroFactor => ("score", None, "a factor of its score is 0".into()),
             RemovalReason::Outscored => ("rank", None, "others scored higher".into()),
             RemovalReason::Coupled => ("coupling", None, "another slot of its atomic channel stayed empty".into()),
+            RemovalReason::Filter { flow, node } => {
+                let version = self.catalog.current_version(flow);
+                let node = version.and_then(|version| version.config.nodes.get(usize::from(node)));
+                ("filter", None, node.map_or("a filter of the flow".into(), |node| node.id.as_str().into()))
+            }
             RemovalReason::Contended => ("contention", None, "others took the last unit first".into()),
         };
         Some(RemovedEntry { offer_id: &offer.id, stage, rule_id, detail })

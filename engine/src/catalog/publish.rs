@@ -9,15 +9,15 @@ use crate::catalog::entity::{Authored, resolve, resolve_all, shown};
 use crate::catalog::index::Thing;
 use crate::catalog::refusal::{Changed, Refusal, Touched};
 use crate::catalog::tenant::TenantCatalog;
-use crate::catalog::validate::{flow, text};
+use crate::catalog::validate::{filter, flow, text};
 use crate::keys::FlowKey;
 use crate::limits;
 use crate::model::category::{Category, SubCategory};
 use crate::model::channel::Channel;
 use crate::model::fault::Faults;
 use crate::model::flow::{
-    DecisionFlow, Enrich, EnrichSource, Experiment, FlowConfig, FlowNode, FlowVersion, FormulaWeights, ImpactBlend,
-    Inventory, InventoryScope, Node, Rank, RawNode, Relevance, Score, ScoreMethod, Selection, SelectionMode,
+    Arbitration, DecisionFlow, Enrich, EnrichSource, Experiment, FlowConfig, FlowNode, FlowVersion, FormulaWeights,
+    Group, ImpactBlend, Inventory, InventoryScope, Node, Rank, RawNode, Relevance, Score, ScoreMethod, Selection, SelectionMode,
 };
 use crate::model::offer::Offer;
 use crate::model::policy::ContactPolicy;
@@ -65,7 +65,7 @@ fn check_for(tenant: &TenantCatalog, flow: FlowKey, draft: &Value, faults: &mut 
 fn check_sum(tenant: &TenantCatalog, flow: FlowKey, config: &FlowConfig, faults: &mut Faults) {
     let others = tenant.flows.iter().filter(|row| row.key != flow);
     let others = others.filter_map(|row| tenant.current_version(row.key)).map(|version| &version.config);
-    let (mut scores, mut prefixes) = (Vec::<&Score>::new(), BTreeSet::new());
+    let (mut scores, mut prefixes, mut names) = (Vec::<&Score>::new(), BTreeSet::new(), BTreeSet::new());
     for node in others.chain([config]).flat_map(|config| &config.nodes) {
         match &node.node {
             Node::Score(score) => {
@@ -75,11 +75,13 @@ fn check_sum(tenant: &TenantCatalog, flow: FlowKey, config: &FlowConfig, faults:
                 }
             }
             Node::Enrich(enrich) => prefixes.extend(enrich.sources.iter().map(|source| source.prefix.as_str())),
+            Node::Filter(filter) => names.extend(filter::names_read(filter)),
             Node::Inventory(_)
             | Node::MatchCreatives(_)
             | Node::Qualify(_)
             | Node::ContactPolicy(_)
             | Node::Rank(_)
+            | Node::Group(_)
             | Node::Compute(_)
             | Node::Response(_) => {}
         }
@@ -96,6 +98,9 @@ fn check_sum(tenant: &TenantCatalog, flow: FlowKey, config: &FlowConfig, faults:
     }
     if prefixes.len() > limits::PREFIXES_MAX {
         faults.add(format!("the flows in force would load rows under more than {} prefixes", limits::PREFIXES_MAX));
+    }
+    if names.len() > limits::FLOW_NAMES_READ_MAX {
+        faults.add(format!("the flows in force would read more than {} names", limits::FLOW_NAMES_READ_MAX));
     }
 }
 
@@ -210,7 +215,7 @@ fn check_structure(nodes: &[Value], faults: &mut Faults) {
             }
             let number = types.entry(node.node_type.as_str()).or_insert(0);
             *number += 1;
-            if *number > 1 && !matches!(node.node_type.as_str(), "enrich" | "qualify" | "contact_policy") {
+            if *number > 1 && !matches!(node.node_type.as_str(), "enrich" | "qualify" | "contact_policy" | "filter") {
                 faults.add_at("type", format!("a flow has one {} node", shown(&node.node_type)));
             }
         });
@@ -237,7 +242,7 @@ fn check_structure(nodes: &[Value], faults: &mut Faults) {
 }
 
 /// Node types that this version does not run.
-const LATER: [&str; 6] = ["filter", "conditional", "call_flow", "optimize", "group", "set_properties"];
+const LATER: [&str; 4] = ["conditional", "call_flow", "optimize", "set_properties"];
 
 fn read_node(tenant: &TenantCatalog, value: &Value, faults: &mut Faults) -> Option<FlowNode> {
     let word = value.as_map().and_then(|members| members.get("type")).and_then(Value::as_text);
@@ -262,8 +267,10 @@ fn read_node(tenant: &TenantCatalog, value: &Value, faults: &mut Faults) -> Opti
         Node::Enrich(config) => check_enrich(tenant, config, faults),
         Node::Qualify(config) => check_selection::<QualificationRule>(tenant, config, faults),
         Node::ContactPolicy(config) => check_selection::<ContactPolicy>(tenant, config, faults),
+        Node::Filter(config) => filter::check(tenant, config, faults),
         Node::Score(config) => check_score(tenant, config, faults),
         Node::Rank(config) => check_rank(config, faults),
+        Node::Group(config) => check_group(config, faults),
         Node::Compute(config) => check_compute(tenant, &config.fields, faults),
         Node::MatchCreatives(_) | Node::Response(_) => {}
     });
@@ -449,6 +456,13 @@ fn check_relevance(relevance: &Relevance, faults: &mut Faults) {
 fn check_rank(config: &Rank, faults: &mut Faults) {
     let most = f64::from(limits::RANK_CANDIDATES_MAX);
     text::check_range("maxCandidates", f64::from(config.max_candidates), 1.0, most, faults);
+}
+
+fn check_group(config: &Group, faults: &mut Faults) {
+    match config.arbitration {
+        Arbitration::Greedy => {}
+        Arbitration::Optimal => faults.add_at("arbitration", "must be \"greedy\": optimal arbitration is not available"),
+    }
 }
 
 fn check_compute(tenant: &TenantCatalog, fields: &[String], faults: &mut Faults) {

@@ -218,6 +218,13 @@ pub enum RemovalReason {
     Coupled,
     /// It was chosen, and others took its last unit first.
     Contended,
+    /// A filter.
+    Filter {
+        /// Of this flow.
+        flow: FlowKey,
+        /// Its place among all nodes of the flow.
+        node: u16,
+    },
 }
 
 impl Explanation {

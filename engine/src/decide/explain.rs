@@ -8,6 +8,7 @@ use crate::decide::decision::{Factors, RemovalReason, Removed, furthest};
 use crate::decide::mandatory;
 use crate::decide::qualify::is_of_spot;
 use crate::decide::rank::Scorer;
+use crate::decide::screen;
 use crate::decide::score::{Modifiers, NEUTRAL_PROPENSITY, uplift_base};
 use crate::decide::suppress;
 use crate::keys::{CreativeKey, OfferKey, RuleKey};
@@ -23,7 +24,7 @@ pub(crate) fn depth(reason: &RemovalReason) -> u8 {
         RemovalReason::EmergencyExcluded => 2,
         RemovalReason::Inventory => 3,
         RemovalReason::Creative => 4,
-        RemovalReason::Rule(_) | RemovalReason::Eligibility => 5,
+        RemovalReason::Rule(_) | RemovalReason::Eligibility | RemovalReason::Filter { .. } => 5,
         RemovalReason::OptOut => 6,
         RemovalReason::Excluded => 7,
         RemovalReason::ProfileCap(_) => 8,
@@ -127,6 +128,9 @@ fn reason(spotting: &Spotting<'_, '_>, available: &[u64], global: u32) -> Remova
     }
     if track.flow.rules.is_some() && !is_eligible(spotting, global) {
         return RemovalReason::Eligibility;
+    }
+    if let Some(reason) = screen::failing(case, track, global) {
+        return reason;
     }
     if suppress::is_opted_out(case, global, spot) {
         return RemovalReason::OptOut;

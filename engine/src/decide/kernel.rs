@@ -17,6 +17,7 @@ use crate::decide::holdout::is_held_out;
 use crate::decide::pools::Pools;
 use crate::decide::qualify::{self, Track};
 use crate::decide::request::{Explain, Request};
+use crate::decide::screen;
 use crate::decide::slots::{self, Lane};
 use crate::decide::view::{EscrowView, Instant, Subject};
 use crate::keys::OfferKey;
@@ -60,6 +61,7 @@ pub fn decide(
     let mut track = Track::bare(flow, qualify::look(&case, flow, subject, binding));
     track.by_priority = control == Some(ControlGroupAction::PriorityOnly);
     qualify::qualify(&case, &mut track, scratch);
+    screen::screen(&case, &mut track);
     let lanes = slots::open(&case, flow, flow.active && named.is_some());
     contact::look(&case, &mut track, lanes.iter().map(|lane| lane.limit).sum(), scratch);
     recheck_excluded_creatives(&case, &mut track);

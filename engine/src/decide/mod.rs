@@ -24,6 +24,7 @@ mod rank;
 pub mod request;
 pub mod schedule;
 pub mod score;
+mod screen;
 mod slots;
 pub mod stable_hash;
 mod suppress;

@@ -8,6 +8,7 @@ use crate::decide::case::{Case, Scratch, Spot};
 use crate::decide::contact;
 use crate::decide::funnel::Counters;
 use crate::decide::qualify::Track;
+use crate::decide::screen;
 use crate::decide::slots::Lane;
 use crate::decide::suppress::{self, Suppression};
 use crate::snapshot::Binding;
@@ -132,6 +133,9 @@ impl<'a, 'b> Pools<'a, 'b> {
             }
         }
         self.qualify_late(spotting, left);
+        if !track.late_tests.is_empty() {
+            screen::screen_late(case, track, left);
+        }
         let qualified = self.counters.reach(1, left, None);
         let mut idle = lost_to_request.is_empty() && self.suppression.is_idle(case, spot, left);
         if !idle {

@@ -36,6 +36,8 @@ pub(crate) struct Track<'a> {
     pub(crate) late_everywhere: Vec<usize>,
     /// The same where their channel or placement is meant.
     pub(crate) late_by_spot: Vec<usize>,
+    /// Tests that must be evaluated per offer, by number.
+    pub(crate) late_tests: SmallVec<[usize; 4]>,
     /// Wide soft rules.
     pub(crate) soft: Vec<usize>,
     /// Whether nothing but priority ranks.
@@ -56,6 +58,7 @@ impl<'a> Track<'a> {
             recheck: Vec::new(),
             late_everywhere: Vec::new(),
             late_by_spot: Vec::new(),
+            late_tests: SmallVec::new(),
             soft: Vec::new(),
             by_priority: false,
             contact: Contact::default(),

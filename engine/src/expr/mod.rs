@@ -17,6 +17,7 @@ pub mod limits;
 mod names;
 mod numbers;
 mod parser;
+mod pattern;
 #[cfg(test)]
 mod properties;
 
@@ -27,3 +28,4 @@ pub use eval::Environment;
 pub use functions::Function;
 pub use names::{Name, Namespace};
 pub use parser::{SyntaxError, parse};
+pub use pattern::Pattern;

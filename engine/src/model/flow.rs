@@ -3,6 +3,7 @@
 use bincode::{Decode, Encode};
 
 use crate::model::fault::Faults;
+use crate::model::filter::FilterGroup;
 use crate::model::record::{Field, choice, record};
 use crate::model::{Ref, Status};
 use crate::value::Value;
@@ -117,6 +118,10 @@ pub enum Node {
     Compute(Compute),
     /// Shape of the answer.
     Response(Response),
+    /// Conditions that offers must meet.
+    Filter(FilterGroup),
+    /// How the slots of a request share the offers.
+    Group(Group),
 }
 
 /// `{type}` words, for reading and messages.
@@ -126,8 +131,10 @@ const NODE_TYPES: &[(&str, u8)] = &[
     ("enrich", 1),
     ("qualify", 1),
     ("contact_policy", 1),
+    ("filter", 1),
     ("score", 2),
     ("rank", 2),
+    ("group", 2),
     ("compute", 3),
     ("response", 3),
 ];
@@ -145,6 +152,8 @@ impl Node {
             Node::Rank(_) => "rank",
             Node::Compute(_) => "compute",
             Node::Response(_) => "response",
+            Node::Filter(_) => "filter",
+            Node::Group(_) => "group",
         }
     }
 
@@ -184,6 +193,8 @@ impl Field for FlowNode {
                 "rank" => Node::Rank(Field::read(&raw.config, faults)?),
                 "compute" => Node::Compute(Field::read(&raw.config, faults)?),
                 "response" => Node::Response(Field::read(&raw.config, faults)?),
+                "filter" => Node::Filter(Field::read(&raw.config, faults)?),
+                "group" => Node::Group(Field::read(&raw.config, faults)?),
                 _ => return None,
             })
         });
@@ -203,6 +214,8 @@ impl Field for FlowNode {
             Node::Rank(config) => config.write(),
             Node::Compute(config) => config.write(),
             Node::Response(config) => config.write(),
+            Node::Filter(config) => config.write(),
+            Node::Group(config) => config.write(),
         };
         Value::map([
             ("id", Value::text(&self.id)),
@@ -413,6 +426,24 @@ choice! {
     pub enum RankMethod {
         /// The n best by score.
         TopN => "topN",
+    }
+}
+
+record! {
+    /// How the slots of a request share the offers.
+    pub struct Group {
+        /// Who goes where.
+        pub arbitration: Arbitration => "arbitration" = Arbitration::Greedy,
+    }
+}
+
+choice! {
+    /// How offers are shared out over slots.
+    pub enum Arbitration {
+        /// Slot by slot, each the best that is left.
+        Greedy => "greedy",
+        /// So that the scores of all slots together are highest.
+        Optimal => "optimal",
     }
 }
 

@@ -17,6 +17,7 @@ pub mod channel;
 pub mod collection;
 pub mod creative;
 pub mod fault;
+pub mod filter;
 pub mod flow;
 pub mod moment;
 pub mod offer;

@@ -10,7 +10,7 @@ use crate::model::rule::{OnMissing, Operator};
 use crate::value::Value;
 
 /// A question that one request answers once for all offers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Check {
     /// `fact operator expected`.
     Condition {

@@ -78,6 +78,7 @@ pub(crate) fn compile(catalog: &TenantCatalog, shared: &Shared, names: &mut Name
         recency,
         wide: Box::default(),
         rule_columns: Box::default(),
+        tests: Box::default(),
         preferred: facts.preferred.arrange(&order),
         required: facts.required.arrange(&order),
         fields: Box::default(),

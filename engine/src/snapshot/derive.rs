@@ -8,6 +8,7 @@ use super::columns::PlanColumns;
 use super::flows::Stock;
 use super::rule_columns::{rule_columns, wide_columns};
 use super::schedule::Schedules;
+use super::screens::test_columns;
 use super::segment::{Cell, Column, Segment};
 use super::shared::Shared;
 use super::slots::{Field, Names};
@@ -54,6 +55,7 @@ impl Segment {
         let wide = wide_columns(self, shared, was, &changed);
         self.rule_columns = rule_columns(self, shared, &wide, was, &changed);
         self.wide = wide;
+        self.tests = test_columns(self, shared, was, &changed);
     }
 
     fn follow_calendar(&mut self, shared: &Shared) {

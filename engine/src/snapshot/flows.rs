@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::rules::Selector;
+use super::screens::{Screen, Test};
 use super::shared::Interner;
 use super::slots::{CUSTOMER, Names};
 use crate::catalog::TenantCatalog;
@@ -37,6 +38,8 @@ pub struct Flow {
     pub rules: Option<usize>,
     /// Which policies; `None`: none.
     pub policies: Option<usize>,
+    /// Tests that offers must pass, in order.
+    pub screens: Vec<Screen>,
     /// Which scoring plan for channels that no override names.
     pub plan: usize,
     /// Which for those that one does.
@@ -179,6 +182,8 @@ pub struct Parts {
     pub policies: Interner<Selector<PolicyKey>>,
     /// Scoring plans.
     pub plans: Interner<Plan>,
+    /// Tests of filters.
+    pub tests: Interner<Test>,
 }
 
 impl Flow {
@@ -201,11 +206,21 @@ impl Flow {
                 .collect(),
             rules: Some(parts.rules.number(Selector::All)),
             policies: Some(parts.policies.number(Selector::All)),
+            screens: Vec::new(),
             plan: parts.plans.number(Plan::priority_weighted()),
             channel_plans: BTreeMap::new(),
             most: 50,
             computed: Vec::new(),
             trial: None,
+        }
+    }
+
+    /// Gives each prefix that a flow in force loads rows under its number.
+    pub(crate) fn name_prefixes(catalog: &TenantCatalog, names: &mut Names, flow: FlowKey) {
+        for node in catalog.current_version(flow).iter().flat_map(|version| &version.config.nodes) {
+            if let Node::Enrich(enrich) = &node.node {
+                enrich.sources.iter().for_each(|source| _ = names.namespace(&source.prefix));
+            }
         }
     }
 
@@ -229,6 +244,7 @@ impl Flow {
             enrich: Vec::new(),
             rules: None,
             policies: None,
+            screens: Vec::new(),
             plan: parts.plans.number(Plan::priority_weighted()),
             channel_plans: BTreeMap::new(),
             most: 50,
@@ -239,10 +255,10 @@ impl Flow {
                 action: trial.control_group_action,
             }),
         };
-        let mut nodes: Vec<_> = published.iter().flat_map(|version| &version.config.nodes).collect();
-        nodes.sort_by_key(|node| (node.phase, node.position));
+        let mut nodes: Vec<_> = published.iter().flat_map(|version| &version.config.nodes).zip(0u16..).collect();
+        nodes.sort_by_key(|(node, _)| (node.phase, node.position));
         let (mut rules, mut policies) = (None, None);
-        for node in nodes {
+        for (node, number) in nodes {
             match &node.node {
                 Node::Inventory(inventory) => flow.inventory = parts.stocks.number(stock(catalog, inventory)),
                 Node::MatchCreatives(config) => {
@@ -262,6 +278,10 @@ impl Flow {
                 Node::ContactPolicy(selection) => {
                     select(&mut policies, selection, |id| catalog.policies().key_of(id));
                 }
+                Node::Filter(filter) => {
+                    let tests = Test::conjuncts(names, filter).into_iter().map(|test| parts.tests.number(test));
+                    flow.screens.extend(tests.map(|test| Screen { test, flow: authored.key, node: number }));
+                }
                 Node::Score(score) => {
                     flow.plan = parts.plans.number(Plan::new(catalog, score, None));
                     let named = score.overrides.iter().filter_map(|other| other.channel.as_ref());
@@ -271,6 +291,8 @@ impl Flow {
                         .collect();
                 }
                 Node::Rank(rank) => flow.most = rank.max_candidates,
+                // Greedy is the one way there is.
+                Node::Group(_) => {}
                 Node::Compute(compute) => flow.computed.extend(compute.fields.iter().cloned()),
                 Node::Response(response) => flow.compact = response.response_format == ResponseFormat::Compact,
             }

@@ -29,6 +29,7 @@ pub mod predicates;
 pub mod rule_columns;
 pub mod rules;
 pub mod schedule;
+pub mod screens;
 pub mod segment;
 pub mod shared;
 pub mod slots;

@@ -33,7 +33,7 @@ pub enum Effect {
 }
 
 /// What a rule asks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Question {
     /// The same for every offer.
     Request(Check),
@@ -189,7 +189,8 @@ pub(crate) fn require_segments(names: &mut Names, segments: &[String]) -> Check 
     if numbers.is_empty() { Check::Constant(true) } else { Check::Segments(numbers.into()) }
 }
 
-fn compare_name(
+/// `name operator expected`, as a question.
+pub(crate) fn compare_name(
     names: &mut Names,
     name: Name,
     operator: Operator,

@@ -11,6 +11,7 @@ use super::columns::PlanColumns;
 use super::rule_columns::{RuleColumns, WideColumn};
 use super::rules::Rule;
 use super::schedule::Schedules;
+use super::screens::TestColumn;
 use crate::catalog::CapOrigin;
 use crate::decide::schedule::OpenHours;
 use crate::keys::{CapKey, CategoryKey, ChannelKey, CreativeKey, OfferKey, PlacementKey, SubCategoryKey};
@@ -280,6 +281,8 @@ pub struct Segment {
     pub(crate) wide: Box<[Option<Arc<WideColumn>>]>,
     /// By number of the selection.
     pub(crate) rule_columns: Box<[Arc<RuleColumns>]>,
+    /// By number of the test: what it removes, where that takes a look at the offer.
+    pub(crate) tests: Box<[Option<Arc<TestColumn>>]>,
     /// Segments that `segmentMatch` looks at.
     pub(crate) preferred: Lists<u32>,
     /// Segments that the offer itself requires.

@@ -149,6 +149,10 @@ impl Shared {
         let settings = catalog.settings();
         let calendar = Calendar::of(settings);
         let mut parts = Parts::default();
+        // What a filter of one flow reads, another one may load.
+        for flow in catalog.flows().iter() {
+            Flow::name_prefixes(catalog, names, flow.key);
+        }
         let mut flows = vec![Flow::base(catalog, &mut parts)];
         let mut flow_numbers = BTreeMap::new();
         for flow in catalog.flows().iter() {

@@ -328,6 +328,7 @@ fn random_catalogues_are_rich() {
         "ZeroFactor",
         "Outscored",
         "Coupled",
+        "Filter",
     ];
     for name in wanted {
         let times = seen.0.get(name).copied().unwrap_or(0);

@@ -99,6 +99,52 @@ fn node_configs_are_checked_against_the_catalogue() {
 }
 
 #[test]
+fn every_fault_of_a_filter_is_told_with_its_pointer() {
+    let mut world = World::furnished();
+    let mut filter = |config: &str| {
+        let node = format!(r#"{{"id":"f","type":"filter","phase":1,"position":1,"config":{config}}}"#);
+        draft(&mut world, &format!("{INVENTORY},{node}"))
+    };
+    let fine = r#"{"combinator":"or","conditions":[
+        {"field":"priority","operator":"gte","value":50},{"field":"customer.tier","operator":"is_null"},
+        {"combinator":"and","conditions":[{"field":"offer.name","operator":"regex","value":"^g.ld"},
+            {"field":"context.city","operator":"not_in","value":["Bonn"]}]}]}"#;
+    assert_eq!(filter(fine), ("fine", Vec::new()));
+    let faulty = r#"{"conditions":[
+        {"field":"nope","operator":"eq","value":1},{"field":"priority","operator":"regex","value":"("},
+        {"field":"priority","operator":"gt","value":"a"},{"field":"customer.tier","operator":"is_null","value":1},
+        {"combinator":"or","conditions":[]},{"field":"a-b","operator":"is_null"},
+        {"field":"metric.clicks","operator":"gt","value":1},{"field":"name","operator":"in","value":[]}]}"#;
+    let (what, pointers) = filter(faulty);
+    let at = |pointer: &str| format!("/draftConfig/nodes/1/config/conditions/{pointer}");
+    assert_eq!(what, "invalid");
+    let expected = [
+        "0/field", "1/operator", "1/value", "2/value", "3/value", "4/conditions", "5/field", "5/field", "6/field", "7/value",
+    ];
+    assert_eq!(pointers, expected.map(at));
+    let unknown = r#"{"conditions":[{"field":"name","operator":"like","value":"x"}]}"#;
+    assert_eq!(filter(unknown).1, [at("0/operator")]);
+    let many = format!(
+        r#"{{"conditions":[{}]}}"#,
+        vec![r#"{"field":"name","operator":"is_null"}"#; crate::limits::FILTER_CONDITIONS_MAX + 1].join(",")
+    );
+    assert_eq!(filter(&many).1, ["/draftConfig/nodes/1/config/conditions"]);
+}
+
+#[test]
+fn greedy_is_the_arbitration_there_is() {
+    let mut world = World::furnished();
+    for (arbitration, pointers) in [("greedy", vec![]), ("optimal", vec!["arbitration"]), ("fair", vec!["arbitration"])] {
+        let node = format!(
+            r#"{{"id":"g","type":"group","phase":2,"position":1,"config":{{"arbitration":"{arbitration}"}}}}"#
+        );
+        let expected: Vec<String> =
+            pointers.iter().map(|pointer| format!("/draftConfig/nodes/1/config/{pointer}")).collect();
+        assert_eq!(draft(&mut world, &format!("{INVENTORY},{node}")).1, expected, "{arbitration}");
+    }
+}
+
+#[test]
 fn versions_are_immutable_and_a_roll_back_appends() {
     let mut world = World::furnished();
     publish(&mut world, "base").unwrap();

@@ -59,6 +59,14 @@ impl Kind {
         }
     }
 
+    /// Whether a value may be a string.
+    pub(crate) fn may_be_text(self) -> bool {
+        match self {
+            Kind::Text | Kind::Moment | Kind::Any => true,
+            Kind::Number | Kind::Boolean | Kind::Texts => false,
+        }
+    }
+
     fn word(self) -> &'static str {
         match self {
             Kind::Number => "a number",

@@ -109,7 +109,12 @@ pub(crate) fn references_of(tenant: &TenantCatalog, config: &FlowConfig) -> Vec<
                     things.extend(one.category.as_ref().and_then(|id| thing_of::<Category>(tenant, id)));
                 }
             }
-            Node::MatchCreatives(_) | Node::Rank(_) | Node::Compute(_) | Node::Response(_) => {}
+            Node::MatchCreatives(_)
+            | Node::Filter(_)
+            | Node::Rank(_)
+            | Node::Group(_)
+            | Node::Compute(_)
+            | Node::Response(_) => {}
         }
     }
     things

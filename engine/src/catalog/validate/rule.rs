@@ -155,7 +155,7 @@ pub(crate) fn refuse_metric(metric: &str, faults: &mut Faults) {
 }
 
 /// A name with dots.
-fn check_attribute(member: &str, name: &str, faults: &mut Faults) {
+pub(crate) fn check_attribute(member: &str, name: &str, faults: &mut Faults) {
     let fits = name.len() <= limits::WORD_CHARS_MAX && name.split('.').all(text::is_identifier);
     if !fits {
         faults.add_at(member, "must be names of letters, digits and _, joined by dots");

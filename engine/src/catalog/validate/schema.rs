@@ -88,8 +88,10 @@ impl Schema {
                 | Node::MatchCreatives(_)
                 | Node::Qualify(_)
                 | Node::ContactPolicy(_)
+                | Node::Filter(_)
                 | Node::Score(_)
                 | Node::Rank(_)
+                | Node::Group(_)
                 | Node::Compute(_)
                 | Node::Response(_) => None,
             });

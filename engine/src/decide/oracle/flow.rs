@@ -1,10 +1,11 @@
 //! Which flow decides, and what it says.
 
 use crate::catalog::TenantCatalog;
-use crate::decide::decision::FlowChoice;
+use crate::decide::decision::{FlowChoice, RemovalReason};
 use crate::decide::request::{Request, SlotTarget};
 use crate::keys::{ChannelKey, FlowKey, PlacementKey};
 use crate::model::Status;
+use crate::model::filter::FilterGroup;
 use crate::model::flow::{
     EnrichSource, Experiment, Inventory, MatchCreatives, Node, PlacementMatchMode, ResponseFormat, Score, Selection,
     SelectionMode,
@@ -25,6 +26,8 @@ pub(super) struct Flow {
     pub(super) qualify: Vec<Selection>,
     /// Empty: no policy binds.
     pub(super) contact: Vec<Selection>,
+    /// Filters, each with its place among the nodes of its flow.
+    pub(super) filters: Vec<(RemovalReason, FilterGroup)>,
     pub(super) score: Score,
     pub(super) most: u32,
     /// Computed fields that answers carry; empty = all.
@@ -90,6 +93,7 @@ impl Flow {
             sources: Vec::new(),
             qualify: Vec::new(),
             contact: Vec::new(),
+            filters: Vec::new(),
             score: Field::read(&Value::map::<&str>([]), &mut crate::model::fault::Faults::new())
                 .expect("every member of a score has a default"),
             most: 50,
@@ -109,17 +113,21 @@ impl Flow {
             experiment: version.config.flow_config.experiment.clone().filter(|experiment| experiment.enabled),
             ..unknown
         };
-        let mut nodes: Vec<_> = version.config.nodes.iter().collect();
-        nodes.sort_by_key(|node| (node.phase, node.position));
-        for node in nodes {
+        let mut nodes: Vec<_> = version.config.nodes.iter().zip(0u16..).collect();
+        nodes.sort_by_key(|(node, _)| (node.phase, node.position));
+        for (node, number) in nodes {
             match &node.node {
                 Node::Inventory(inventory) => flow.inventory = Some(inventory.clone()),
                 Node::MatchCreatives(creatives) => flow.creatives = creatives.clone(),
                 Node::Enrich(enrich) => flow.sources.extend(enrich.sources.iter().cloned()),
                 Node::Qualify(selection) => flow.qualify.push(selection.clone()),
                 Node::ContactPolicy(selection) => flow.contact.push(selection.clone()),
+                Node::Filter(filter) => {
+                    flow.filters.push((RemovalReason::Filter { flow: key, node: number }, filter.clone()));
+                }
                 Node::Score(score) => flow.score = (**score).clone(),
                 Node::Rank(rank) => flow.most = rank.max_candidates,
+                Node::Group(_) => {}
                 Node::Compute(compute) => flow.computed.extend(compute.fields.iter().cloned()),
                 Node::Response(response) => {
                     flow.choice.compact = response.response_format == ResponseFormat::Compact;

@@ -8,8 +8,9 @@ use super::flow::selects;
 use super::slots::Slot;
 use crate::decide::score::NEUTRAL_PROPENSITY;
 use crate::expr::compare::condition_holds;
-use crate::expr::{Name, Namespace};
+use crate::expr::{Name, Namespace, Pattern};
 use crate::keys::RuleKey;
+use crate::model::filter::{Combinator, FilterGroup, FilterTerm};
 use crate::model::offer::Eligibility;
 use crate::model::rule::{OnMissing, QualificationRule, RuleConfig, RuleStage, Scope, ScopeKind};
 use crate::model::{Entity, Status};
@@ -85,6 +86,27 @@ impl Case<'_> {
             RuleConfig::MetricCondition(config) => {
                 condition_holds(&Value::Null, config.operator, &config.value, OnMissing::Fail)
             }
+        }
+    }
+
+    /// Whether `offer` meets a filter.
+    pub(super) fn passes_filter(&self, filter: &FilterGroup, offer: &OfferRow) -> bool {
+        let mut terms = filter.conditions.iter().map(|term| match term {
+            FilterTerm::Condition(condition) => {
+                let actual = self.value(&condition.name(), offer);
+                match condition.operator.as_rule_operator() {
+                    Some(operator) => condition_holds(&actual, operator, &condition.value, OnMissing::Fail),
+                    None => {
+                        let pattern = condition.value.as_text().and_then(|text| Pattern::new(text).ok());
+                        pattern.is_some_and(|pattern| pattern.is_in(&actual))
+                    }
+                }
+            }
+            FilterTerm::Group(group) => self.passes_filter(group, offer),
+        });
+        match filter.combinator {
+            Combinator::And => terms.all(|holds| holds),
+            Combinator::Or => terms.any(|holds| holds),
         }
     }
 

@@ -31,7 +31,7 @@ pub(super) fn depth(reason: &RemovalReason) -> u8 {
         RemovalReason::EmergencyExcluded => 2,
         RemovalReason::Inventory => 3,
         RemovalReason::Creative => 4,
-        RemovalReason::Rule(_) | RemovalReason::Eligibility => 5,
+        RemovalReason::Rule(_) | RemovalReason::Eligibility | RemovalReason::Filter { .. } => 5,
         RemovalReason::OptOut => 6,
         RemovalReason::Excluded => 7,
         RemovalReason::ProfileCap(_) => 8,
@@ -154,6 +154,9 @@ impl Case<'_> {
         }
         if !self.flow.qualify.is_empty() && !self.is_eligible(offer) {
             return Err(RemovalReason::Eligibility);
+        }
+        if let Some((reason, _)) = self.flow.filters.iter().find(|(_, filter)| !self.passes_filter(filter, offer)) {
+            return Err(*reason);
         }
         if self.has_opted_out(offer, slot) {
             return Err(RemovalReason::OptOut);

@@ -3,6 +3,7 @@
 use proffer_engine::value::Value;
 
 use super::super::dice::Dice;
+use super::filters::filter;
 use super::{CATEGORIES, CHANNELS, Known, SUB_CATEGORIES, number, one_of, text, texts};
 
 fn weights(dice: &mut Dice) -> Value {
@@ -111,12 +112,18 @@ pub(super) fn draft(known: &Known, dice: &mut Dice) -> Value {
     for _ in 0..dice.pick(&[0, 1, 1, 1, 1, 2]) {
         nodes.push(("contact_policy", 1.0, selection(dice, &known.policies)));
     }
+    for _ in 0..dice.pick(&[0, 0, 1, 1, 2]) {
+        nodes.push(("filter", 1.0, filter(dice, 3)));
+    }
     if dice.chance(85) {
         nodes.push(("score", 2.0, score(dice)));
     }
     if dice.chance(60) {
         let most = number(dice, &[1.0, 2.0, 4.0, 50.0]);
         nodes.push(("rank", 2.0, Value::map([("maxCandidates", most)])));
+    }
+    if dice.chance(20) {
+        nodes.push(("group", 2.0, Value::map([("arbitration", text("greedy"))])));
     }
     if dice.chance(60) {
         let fields = if dice.chance(30) { texts(&["price"]) } else { Value::list([]) };

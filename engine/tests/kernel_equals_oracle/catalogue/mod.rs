@@ -12,6 +12,7 @@ use flows::draft;
 use offers::{create_creative, create_offer, create_slot_part, edit_offer};
 use rules::{create_policy, create_rule};
 
+mod filters;
 mod flows;
 mod offers;
 mod rules;
