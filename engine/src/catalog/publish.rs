@@ -17,7 +17,8 @@ use crate::model::channel::Channel;
 use crate::model::fault::Faults;
 use crate::model::flow::{
     Arbitration, DecisionFlow, Enrich, EnrichSource, Experiment, FlowConfig, FlowNode, FlowVersion, FormulaWeights,
-    Group, ImpactBlend, Inventory, InventoryScope, Node, Rank, RawNode, Relevance, Score, ScoreMethod, Selection, SelectionMode,
+    Group, ImpactBlend, Inventory, InventoryScope, Node, Rank, RawNode, Relevance, Score, ScoreMethod, Selection,
+    SelectionMode,
 };
 use crate::model::offer::Offer;
 use crate::model::policy::ContactPolicy;
@@ -461,7 +462,9 @@ fn check_rank(config: &Rank, faults: &mut Faults) {
 fn check_group(config: &Group, faults: &mut Faults) {
     match config.arbitration {
         Arbitration::Greedy => {}
-        Arbitration::Optimal => faults.add_at("arbitration", "must be \"greedy\": optimal arbitration is not available"),
+        Arbitration::Optimal => {
+            faults.add_at("arbitration", "must be \"greedy\": optimal arbitration is not available")
+        }
     }
 }
 

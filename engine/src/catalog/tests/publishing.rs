@@ -119,7 +119,16 @@ fn every_fault_of_a_filter_is_told_with_its_pointer() {
     let at = |pointer: &str| format!("/draftConfig/nodes/1/config/conditions/{pointer}");
     assert_eq!(what, "invalid");
     let expected = [
-        "0/field", "1/operator", "1/value", "2/value", "3/value", "4/conditions", "5/field", "5/field", "6/field", "7/value",
+        "0/field",
+        "1/operator",
+        "1/value",
+        "2/value",
+        "3/value",
+        "4/conditions",
+        "5/field",
+        "5/field",
+        "6/field",
+        "7/value",
     ];
     assert_eq!(pointers, expected.map(at));
     let unknown = r#"{"conditions":[{"field":"name","operator":"like","value":"x"}]}"#;
@@ -134,10 +143,10 @@ fn every_fault_of_a_filter_is_told_with_its_pointer() {
 #[test]
 fn greedy_is_the_arbitration_there_is() {
     let mut world = World::furnished();
-    for (arbitration, pointers) in [("greedy", vec![]), ("optimal", vec!["arbitration"]), ("fair", vec!["arbitration"])] {
-        let node = format!(
-            r#"{{"id":"g","type":"group","phase":2,"position":1,"config":{{"arbitration":"{arbitration}"}}}}"#
-        );
+    for (arbitration, pointers) in [("greedy", vec![]), ("optimal", vec!["arbitration"]), ("fair", vec!["arbitration"])]
+    {
+        let node =
+            format!(r#"{{"id":"g","type":"group","phase":2,"position":1,"config":{{"arbitration":"{arbitration}"}}}}"#);
         let expected: Vec<String> =
             pointers.iter().map(|pointer| format!("/draftConfig/nodes/1/config/{pointer}")).collect();
         assert_eq!(draft(&mut world, &format!("{INVENTORY},{node}")).1, expected, "{arbitration}");
