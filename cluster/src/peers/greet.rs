@@ -152,7 +152,7 @@ fn judge(common: &Common, hello: &Hello) -> Result<(), String> {
         return Err(format!("both are node {}: an id is given once", config.node));
     }
     common.gatekeeper.judge(hello, common.registry.has_met(hello))?;
-    common.registry.judge(hello)
+    common.registry.meet(hello)
 }
 
 fn split(common: &Common, stream: Stream) -> (FrameReader, FrameWriter) {

@@ -60,25 +60,24 @@ pub(super) struct Ticket {
 }
 
 impl Registry {
-    /// Whether the process that says `hello` may be that node, by who is connected now.
-    ///
-    /// # Errors
-    /// Why it cannot be.
-    pub(super) fn judge(&self, hello: &Hello) -> Result<(), String> {
-        if hello.node == NOBODY {
-            return Ok(());
-        }
-        self.seen.lock().expect("no holder panics").judge(hello)
-    }
-
     /// Whether this process has been let in before, as far as is remembered.
     pub(super) fn has_met(&self, hello: &Hello) -> bool {
         let seen = self.seen.lock().expect("no holder panics");
         seen.nodes.get(&hello.node).is_some_and(|process| process.nonce == hello.nonce)
     }
 
-    /// Notes a connection with the process that says `hello`. One of the same process and lane is replaced, those of an earlier
-    /// start of its disk are closed.
+    /// Notes the process that says `hello`. Connections of an earlier start of its disk are closed.
+    ///
+    /// # Errors
+    /// Why it cannot be that node.
+    pub(super) fn meet(&self, hello: &Hello) -> Result<(), String> {
+        if hello.node == NOBODY {
+            return Ok(());
+        }
+        self.seen.lock().expect("no holder panics").meet(hello).map(drop)
+    }
+
+    /// Notes a connection with the process that says `hello`. One of the same process and lane is replaced.
     ///
     /// # Errors
     /// Why this process cannot be that node.
@@ -91,14 +90,7 @@ impl Registry {
             let registry = Arc::clone(self);
             return Ok(Ticket { registry, node: NOBODY, place, serial, replaced });
         }
-        seen.judge(hello)?;
-        let fresh =
-            || Process { disk: hello.disk, boots: hello.boots, nonce: hello.nonce, connections: Default::default() };
-        let process = seen.nodes.entry(hello.node).or_insert_with(fresh);
-        if process.nonce != hello.nonce {
-            process.connections.iter().flatten().for_each(|(_, replaced)| replaced.notify_one());
-            *process = fresh();
-        }
+        let process = seen.meet(hello)?;
         if let Some((_, before)) = process.connections[place].replace((serial, Arc::clone(&replaced))) {
             before.notify_one();
         }
@@ -107,7 +99,7 @@ impl Registry {
 }
 
 impl Seen {
-    fn judge(&mut self, hello: &Hello) -> Result<(), String> {
+    fn meet(&mut self, hello: &Hello) -> Result<&mut Process, String> {
         let node = hello.node;
         if !self.nodes.contains_key(&node) && self.nodes.len() >= PEER_NODES_SEEN_MAX {
             self.nodes.retain(|_, process| process.is_connected());
@@ -115,7 +107,12 @@ impl Seen {
                 return Err(format!("{PEER_NODES_SEEN_MAX} nodes are connected"));
             }
         }
-        let Some(process) = self.nodes.get(&node).filter(|process| process.nonce != hello.nonce) else { return Ok(()) };
+        let fresh =
+            || Process { disk: hello.disk, boots: hello.boots, nonce: hello.nonce, connections: Default::default() };
+        let process = self.nodes.entry(node).or_insert_with(fresh);
+        if process.nonce == hello.nonce {
+            return Ok(process);
+        }
         if process.disk == hello.disk && hello.boots < process.boots {
             return Err(format!(
                 "node {node} was started {} times before: this is an older copy of its disk ({} starts)",
@@ -130,7 +127,9 @@ impl Seen {
                 return Err(format!("node {node} runs twice: its disk was doubled"));
             }
         }
-        Ok(())
+        process.connections.iter().flatten().for_each(|(_, replaced)| replaced.notify_one());
+        *process = fresh();
+        Ok(process)
     }
 }
 
