@@ -10,7 +10,7 @@ use proffer_engine::keys::{
     CapKey, ChannelKey, CreativeKey, CustomerId, Micros, OfferKey, OutcomeKey, PlacementKey, Revision, SchemaKey,
     ShardId, TenantId,
 };
-use proffer_engine::profile::command::{DecisionId, OptOut};
+use proffer_engine::profile::command::{DecisionId, OptOut, Position};
 use proffer_engine::profile::state::{Dealings, Exposure};
 use proffer_engine::time::{Span, Timestamp};
 use proffer_engine::value::Value;
@@ -116,6 +116,19 @@ pub struct RecoveryReport {
     pub by: String,
     /// When, in cluster time.
     pub at: Timestamp,
+}
+
+/// What a replica holds, for whoever compares replicas: two of one group that stand at the same position hold the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Examined {
+    /// Which replica.
+    pub replica: u64,
+    /// The last entry that is applied.
+    pub position: Position,
+    /// The term in which it leads, if it does.
+    pub leads_in_term: Option<u64>,
+    /// The state in its stored form: of a shard `ShardState::decode_chunks` reads it, of the meta group `MetaState::decode_chunks`.
+    pub pieces: Vec<Vec<u8>>,
 }
 
 /// Where calls about a customer are answered.

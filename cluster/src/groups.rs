@@ -9,6 +9,7 @@ use proffer_engine::profile::apply::{Outcome, apply};
 use proffer_engine::profile::command::Position;
 use proffer_engine::profile::shard::ShardState;
 
+use crate::calls::Examined;
 use crate::error::StartError;
 pub(crate) use crate::group::Group;
 use crate::home::Home;
@@ -53,6 +54,10 @@ pub(crate) trait Groups: Send + Sync + 'static {
     fn holds(&self, group: Group) -> bool;
     /// What there is of the group here; `None` if its replica does not run here, or not yet.
     fn remains(&self, group: Group) -> Option<Remains>;
+    /// The state of the replica that is here; `None` if none runs.
+    fn examine(&self, _group: Group) -> Pending<'_, Option<Examined>> {
+        Box::pin(async { None })
+    }
     /// What stands in the way of writing, if something does.
     fn trouble(&self) -> Option<String>;
     /// What stands in nobody's way, and an operator should know.
@@ -374,6 +379,16 @@ impl Groups for RaftGroups {
             self.given_up.lock().expect("no holder panics").insert(group, reason);
             self.unseat(group).await;
             true
+        })
+    }
+
+    fn examine(&self, group: Group) -> Pending<'_, Option<Examined>> {
+        Box::pin(async move {
+            let replica = self.replica(group)?;
+            let (position, pieces) = replica.examine().await?;
+            let term = replica.leads().borrow().map(|leader| leader.term);
+            let pieces = offload::call(&*self.ports.offload, Lane::Bulk, pieces).await.ok()?;
+            Some(Examined { replica: replica.id(), position, leads_in_term: term, pieces })
         })
     }
 

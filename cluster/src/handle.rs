@@ -18,8 +18,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::accounts::Sides;
 use crate::calls::{
-    BudgetReport, Call, Changed, Decided, Forwarded, Identity, Place, ProfileView, ProfileWrite, ReleaseRequest,
-    RespondRequest, Responded, Status,
+    BudgetReport, Call, Changed, Decided, Examined, Forwarded, Identity, Place, ProfileView, ProfileWrite,
+    ReleaseRequest, RespondRequest, Responded, Status,
 };
 use crate::error::Error;
 use crate::groups::{Group, Groups};
@@ -430,6 +430,11 @@ impl Handle {
         })
     }
 
+    /// The state of this node's replica of a group, wherever the group is led; `None` if none runs here. O(state), on a copy.
+    pub async fn examine(&self, group: Group) -> Option<Examined> {
+        self.inner.groups.examine(group).await
+    }
+
     /// Whether the node can decide, and why not.
     pub fn status(&self) -> Status {
         let mut reasons = Vec::new();
@@ -463,7 +468,7 @@ impl Handle {
         let mut drained = self.inner.drained.clone();
         // An error means that the supervisor is gone: then there is nothing left to wait for.
         let _ = drained.wait_for(|drained| *drained).await;
-        self.inner.post.ways.store(None);
+        self.inner.post.close();
         self.inner.tasks.lock().expect("no holder panics").abort_all();
     }
 

@@ -19,9 +19,33 @@ use crate::meta::keeper::Errand;
 pub(super) struct Space {
     pub(super) bytes: usize,
     pub(super) commands: usize,
+    /// What is written in it, and by which job.
+    written: BTreeMap<(TenantId, String), u64>,
 }
 
 impl Space {
+    pub(super) fn new(bytes: usize, commands: usize) -> Self {
+        Space { bytes, commands, written: BTreeMap::new() }
+    }
+
+    /// Whether a job may change this in the entry. An entry is one revision: were two callers told the same one of what they wrote, the
+    /// first could not tell by it that the second came after.
+    pub(super) fn admits(&mut self, job: u64, command: &catalog::Command) -> bool {
+        let catalog::Command::V1(CommandV1 { tenant, op, .. }) = command;
+        let written = match op {
+            Op::Update { kind, id, .. } => format!("{kind:?} {id}"),
+            Op::UpdateSettings { .. } => "settings".to_owned(),
+            Op::CreateTenant
+            | Op::Create { .. }
+            | Op::Delete { .. }
+            | Op::PublishFlow { .. }
+            | Op::RollbackFlow { .. }
+            | Op::PutApiKey { .. }
+            | Op::RevokeApiKey { .. } => return true,
+        };
+        *self.written.entry((tenant.clone(), written)).or_insert(job) == job
+    }
+
     pub(super) fn is_left(&self) -> bool {
         self.bytes > 0 && self.commands > 0
     }

@@ -79,6 +79,8 @@ pub(crate) struct MetaLeader {
     urgent: VecDeque<u64>,
     /// The other jobs with commands still to be proposed. One that fills an entry goes to the end.
     open: VecDeque<u64>,
+    /// Those that change what another job changes in the entry that is being formed: the next one is theirs. Empty between entries.
+    behind: Vec<u64>,
     next_job: u64,
     openings: Openings,
     keeper: Keeper,
@@ -119,6 +121,7 @@ impl MetaLeader {
             jobs: BTreeMap::new(),
             urgent: VecDeque::new(),
             open: VecDeque::new(),
+            behind: Vec::new(),
             next_job: 0,
             stale,
             is_behind,
@@ -270,14 +273,14 @@ impl MetaLeader {
                 return;
             }
             // Nothing else can be applied before it but who founds.
-            let mut space = Space { bytes: ENTRY_BYTES_MAX, commands: ENTRY_COMMANDS_MAX };
+            let mut space = Space::new(ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX);
             self.form(MetaOp::Found(self.around.founding), Part::Own, now, leader, &mut space);
             if let Some(op) = self.keeper.own_enrolment(self.state.roster()) {
                 self.form(op, Part::OwnStart, now, leader, &mut space);
             }
             return;
         }
-        let mut space = Space { bytes: ENTRY_BYTES_MAX, commands: ENTRY_COMMANDS_MAX };
+        let mut space = Space::new(ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX);
         self.tried_for = self.applied.index + 1;
         while space.is_left()
             && let Some(job) = self.urgent.pop_front()
@@ -286,6 +289,7 @@ impl MetaLeader {
                 self.urgent.push_back(job);
             }
         }
+        let urgent = std::mem::take(&mut self.behind);
         self.form_own(now, leader, &mut space);
         self.form_roster(now, leader, &mut space);
         while space.is_left()
@@ -295,6 +299,8 @@ impl MetaLeader {
                 self.open.push_back(job);
             }
         }
+        self.urgent.extend(urgent);
+        self.open.extend(std::mem::take(&mut self.behind));
     }
 
     /// Whether something waits to be proposed.
@@ -545,6 +551,11 @@ impl MetaLeader {
             if job.todo.len() == job.answers.len() && job.reply.is_closed() {
                 // Its caller is gone before any of it was begun.
                 self.jobs.remove(&id);
+                return false;
+            }
+            if job.todo.front().is_some_and(|(_, command)| !space.admits(id, command)) {
+                // The next entry is near; until then the entry takes what others want.
+                self.behind.push(id);
                 return false;
             }
             let Some((index, command)) = job.todo.pop_front() else { return false };

@@ -18,7 +18,7 @@ mod message;
 mod recovery;
 mod service;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -46,13 +46,25 @@ pub(crate) use service::PeerService;
 /// The ways to the other nodes, once there are any.
 pub(crate) type Ways = Arc<ArcSwapOption<Peers>>;
 
+/// Who answers the calls that others forward.
+#[derive(Default)]
+enum Answerer {
+    /// The node has not opened yet.
+    #[default]
+    None,
+    Open(Arc<dyn Forwarded>),
+    /// The node has ended.
+    Closed,
+}
+
 /// See the module.
 #[derive(Clone)]
 pub(crate) struct Post {
     pub(crate) local: Arc<Local>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) ways: Ways,
-    answerer: Arc<OnceLock<Arc<dyn Forwarded>>>,
+    /// What answers forwarded calls. It asks this node, and so owns its post: a node that ends lets go of it.
+    answerer: Arc<Mutex<Answerer>>,
 }
 
 impl Post {
@@ -63,14 +75,29 @@ impl Post {
 
     /// Calls that other nodes forward are answered by this from now on; only the first one is taken.
     pub(crate) fn answer_with(&self, answerer: Arc<dyn Forwarded>) {
+        let mut face = self.face();
         // The node has one face, and it opens once.
-        let _ = self.answerer.set(answerer);
+        if let Answerer::None = *face {
+            *face = Answerer::Open(answerer);
+        }
+    }
+
+    /// Nothing that others forward is answered any more.
+    pub(crate) fn close(&self) {
+        let closed = std::mem::replace(&mut *self.face(), Answerer::Closed);
+        // It may be the last that holds what owns this.
+        drop(closed);
+        self.ways.store(None);
+    }
+
+    fn face(&self) -> MutexGuard<'_, Answerer> {
+        self.answerer.lock().expect("no holder panics")
     }
 
     /// What answers forwarded calls, once the node has opened.
     async fn answerer(&self) -> Arc<dyn Forwarded> {
         loop {
-            if let Some(answerer) = self.answerer.get() {
+            if let Answerer::Open(answerer) = &*self.face() {
                 return Arc::clone(answerer);
             }
             tokio::time::sleep(Duration::from_millis(PLACE_LOOK_MS)).await;

@@ -210,6 +210,14 @@ impl RaftSnapshotBuilder<Types> for Build {
     }
 }
 
+impl RaftMachine {
+    /// The state as it stands between two entries, and after which one.
+    pub(super) async fn examine(&mut self) -> Result<(Position, Pieces), Gone> {
+        let position = self.applied.as_ref().map(position_of).unwrap_or_default();
+        Ok((position, self.machine.share().await?))
+    }
+}
+
 impl RaftStateMachine<Types> for RaftMachine {
     type SnapshotData = Kept;
     type SnapshotBuilder = Build;

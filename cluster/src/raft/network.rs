@@ -189,6 +189,7 @@ impl RaftNetworkV2<Types> for Way {
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         tokio::select! {
+            biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = self.send_snapshot(vote, snapshot, option) => sent.map_err(StreamingError::from),
         }

@@ -6,15 +6,20 @@ use std::time::Duration;
 
 use proffer_engine::catalog::{EntityKind, Op};
 use proffer_engine::decide::request::Explain;
+use proffer_engine::keys::ShardId;
+use proffer_engine::profile::shard::ShardState;
 use proffer_engine::value::Value;
 use tokio::time::Instant;
 
 use super::world::*;
-use crate::calls::{Call, CallKey, Operation, ProfileWrite};
+use crate::calls::{Call, CallKey, Forwarded, Operation, ProfileWrite};
 use crate::config::Config;
 use crate::error::Error;
+use crate::group::Group;
 use crate::handle::Handle;
+use crate::meta::state::MetaState;
 use crate::ports::memory_disk::MemoryDisk;
+use crate::ports::propose::Pending;
 use crate::start::start;
 
 async fn node(disk: &Arc<MemoryDisk>, shards: u16, name: &str) -> Handle {
@@ -293,4 +298,56 @@ async fn a_node_knows_of_itself_and_of_each_of_its_starts() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(handle.roster().replicas().collect::<Vec<_>>(), first.replicas().collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_callers_that_change_one_thing_at_once_are_told_different_revisions() {
+    let (_, handle) = with_tenant("revisions", 1).await;
+    change(&handle, offer("one", 50, vec![])).await;
+    change(&handle, offer("two", 50, vec![])).await;
+    let told = |words: &str| object([("description", Value::text(words))]);
+    let (first, second, other) = tokio::join!(
+        change(&handle, update("one", told("first"))),
+        change(&handle, update("one", told("second"))),
+        change(&handle, update("two", told("other"))),
+    );
+    assert!(first.revision < second.revision, "the first could not tell that it was written over");
+    assert_eq!(first.revision, other.revision, "what does not touch it waits for nobody");
+}
+
+/// A face that asks the node that it answers for, as the one over HTTP does.
+struct Face(#[expect(dead_code, reason = "it is held")] Handle);
+
+impl Forwarded for Face {
+    fn answer(&self, call: Vec<u8>, _: Duration) -> Pending<'static, Vec<u8>> {
+        Box::pin(async move { call })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_shut_down_is_held_by_nobody_though_its_face_holds_it() {
+    let (_, handle) = with_tenant("freed", 2).await;
+    handle.on_forwarded(Arc::new(Face(handle.clone())));
+    let inner = Arc::downgrade(&handle.inner);
+    handle.shutdown().await;
+    drop(handle);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(inner.strong_count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_shows_the_state_that_it_holds_and_where_it_stands() {
+    let (_, handle) = with_tenant("shown", 2).await;
+    change(&handle, offer("one", 50, vec![profile_cap(1)])).await;
+    decide(&handle, 1).await.unwrap();
+    let examined = handle.examine(Group::Meta).await.unwrap();
+    let state = MetaState::decode_chunks(examined.pieces.into_iter()).unwrap();
+    assert_eq!((state.revision(), examined.leads_in_term.is_some()), (handle.revision(), true));
+    let shard = handle.shard_number(&tenant(), &customer(1));
+    let before = handle.examine(Group::Shard(shard)).await.unwrap();
+    impression(&handle, 1, key_of(&handle, "one"), None, 7).await.unwrap();
+    let after = handle.examine(Group::Shard(shard)).await.unwrap();
+    assert!(after.position.index > before.position.index && after.pieces != before.pieces);
+    assert_eq!(ShardState::decode_chunks(&after.pieces).unwrap().profile_count(), 1);
+    assert!(handle.examine(Group::Shard(ShardId(2))).await.is_none(), "there is no such shard");
 }
