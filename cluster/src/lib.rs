@@ -31,6 +31,7 @@ pub mod meta;
 mod operations;
 pub mod peers;
 pub mod placement;
+pub mod planted;
 pub mod ports;
 mod post;
 pub mod propose;

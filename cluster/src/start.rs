@@ -30,6 +30,7 @@ use crate::meta::keeper::Whereabouts;
 use crate::meta::leader::Surroundings as MetaSurroundings;
 use crate::meta::roster::NodeInfo;
 use crate::peers::{Peers, PeersConfig};
+use crate::planted::{Bug, is};
 use crate::ports::clock::Clock;
 use crate::ports::disk::Disk;
 use crate::ports::entropy::Entropy;
@@ -234,7 +235,7 @@ async fn build(config: &Config, ports: &Ports, groups: Arc<dyn Groups>, place: P
         door: Arc::clone(door),
         views: Arc::clone(&views),
         meta: Arc::clone(&meta),
-        clock: Arc::clone(tenure.clock()) as _,
+        clock: if is(Bug::TimeFromLocalClock) { Arc::clone(&ports.clock) } else { Arc::clone(tenure.clock()) as _ },
         entropy: Arc::clone(&ports.entropy),
         reads: config.reads,
         can: config.level,
@@ -413,6 +414,7 @@ impl Handle {
             }
         };
         tokio::select! {
+            biased;
             () = all_led => {}
             () = in_trouble => tracing::error!("the node starts, and cannot write: not everything is led"),
         }

@@ -15,6 +15,7 @@ use crate::limits::{ESCROW_MESSAGES_MAX, OVER_READ_MS, OVER_READS_MAX, TELL_SHAR
 use crate::meta::ask::MetaAsk;
 use crate::meta::job::{Acknowledgement, Duties};
 use crate::meta::leader::Surroundings;
+use crate::planted::{Bug, is};
 use crate::shard::ask::{Ask, Lane, Reply, WriteAsk};
 
 /// Does what is left to do, then answers. A change that is in force is never answered before its duties are done, however long a shard
@@ -61,7 +62,7 @@ async fn see_to(
             waiting.push((shard, order(around, shard, ops.clone()), ops));
         }
     }
-    if let Some(fence) = fence {
+    if let Some(fence) = fence.filter(|_| !is(Bug::ExclusionNotAwaited)) {
         heard.of(fence).await;
     }
     let over_by = give_back(around, duties.over).await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use proffer_engine::keys::Revision;
 
 use super::Grant;
+use crate::planted::{Bug, is};
 use crate::ports::clock::Clock;
 
 /// The lease that a node holds, or does not.
@@ -32,6 +33,7 @@ impl Lease {
 
     /// What was asked for at `asked_at` was granted. Grants may come in any order, and more than once.
     pub(crate) fn granted(&self, asked_at: Duration, grant: Grant) {
+        let asked_at = if is(Bug::LeaseFromReceipt) { self.clock.boottime() } else { asked_at };
         // On a clock that is 5 % slow this is the lease's whole length.
         let held = Duration::from_millis(u64::from(grant.lease_ms)) * 95 / 100;
         // In this order: whoever sees the longer lease sees the fence it came with.

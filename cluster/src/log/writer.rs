@@ -15,6 +15,7 @@ use super::{Durability, GroupId, LogError, LogOptions, LogPorts, OpenError, Shar
 use crate::limits::{
     LOG_BATCH_BYTES_MAX, LOG_BATCH_REQUESTS_MAX, LOG_FULL_PROBE_MS, LOG_IDLE_MARK_MS, LOG_PROBE_BYTES,
 };
+use crate::planted::{Bug, is};
 use crate::ports::disk::{Disk, DiskError};
 use crate::ports::offload::{Lane, Step};
 
@@ -521,7 +522,10 @@ fn append(name: &str, bytes: Vec<u8>) -> DiskCall {
 
 fn sync(name: &str) -> DiskCall {
     let name = name.to_owned();
-    Box::new(move |disk| disk.sync_data(&name).map_err(unsyncable))
+    Box::new(move |disk| {
+        let retry = |error| if is(Bug::SyncRetried) { disk.sync_data(&name) } else { Err(error) };
+        if is(Bug::SyncSkipped) { Ok(()) } else { disk.sync_data(&name).or_else(retry).map_err(unsyncable) }
+    })
 }
 
 /// A sync that fails for want of space has failed like any other: what it should have saved may be lost.

@@ -29,9 +29,10 @@ use super::types::{
 use crate::identity::Reach;
 use crate::limits::{COMMIT_NEWS_MS, SNAPSHOT_INSTALL_MS, SNAPSHOT_WORTH_BYTES};
 use crate::log::{Durability, GroupId, Log};
+use crate::planted::{Bug, is};
 use crate::ports::entropy::Entropy;
 use crate::ports::offload::{self, Lane, Offload};
-use crate::ports::propose::{Committed, Proposed, Reason};
+use crate::ports::propose::{Committed, Pieces, Proposed, Reason};
 use crate::snapshots::Snapshots;
 
 pub(super) type Running = Raft<Types, RaftMachine>;
@@ -149,7 +150,7 @@ impl Replica {
         let shelf = shelf(id, &ports);
         let replica = Arc::new(Replica {
             id,
-            silent_until: Instant::now() + Duration::from_millis(ports.timing.election_max_ms),
+            silent_until: Instant::now() + silence(ports.timing),
             ports,
             shelf,
             raft: OnceCell::new(),
@@ -286,7 +287,7 @@ impl Replica {
         acknowledged: Option<Duration>,
         lease_ms: u64,
     ) -> Option<Option<Duration>> {
-        if members.voter_ids().all(|voter| voter == self.id) {
+        if is(Bug::ReadsWithoutLease) || members.voter_ids().all(|voter| voter == self.id) {
             return Some(None);
         }
         Duration::from_millis(lease_ms).checked_sub(acknowledged?).filter(|left| !left.is_zero()).map(Some)
@@ -343,6 +344,12 @@ impl Replica {
             Some(store) => store.reach(before),
             None => before,
         }
+    }
+
+    /// The state of this replica between two entries, and after which one.
+    pub(crate) async fn examine(&self) -> Option<(Position, Pieces)> {
+        let examined = self.raft.get()?.with_state_machine(|machine| Box::pin(machine.examine())).await;
+        examined.ok()?.ok()
     }
 
     /// Which replica it is.
@@ -489,6 +496,11 @@ impl Replica {
         let _later = tokio::time::timeout(patience, purged).await;
         Ok(())
     }
+}
+
+/// For how long a replica neither votes nor campaigns after its start.
+fn silence(timing: Timing) -> Duration {
+    Duration::from_millis(if is(Bug::VotesAfterRestart) { 0 } else { timing.election_max_ms })
 }
 
 pub(super) fn shelf(id: u64, ports: &ReplicaPorts) -> Shelf {

@@ -26,6 +26,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::calls::{CallKey, Decided, Degraded, ProfileView, Responded};
 use crate::error::Error;
 use crate::limits::{CONTENTION_TRIES, DECISION_KEY_MS, ESCROW_WAIT_MS, MISSES_MAX, RESPONSE_KEY_MS};
+use crate::planted::{Bug, is};
 use crate::shard::ask::{Ask, DecideAsk, Held, ReadAsk, RespondAsk};
 use crate::shard::leader::ShardLeader;
 use crate::shard::trial::{Inputs, Raw};
@@ -104,7 +105,8 @@ enum Plan {
 }
 
 impl ShardLeader {
-    pub(super) fn decide(&mut self, ask: Box<DecideAsk>, leader: Leader) {
+    pub(super) fn decide(&mut self, mut ask: Box<DecideAsk>, leader: Leader) {
+        ask.call.idempotency = ask.call.idempotency.map(|key| known_under(key, leader));
         if ask.call.deadline <= Instant::now() {
             ask.reply.send(Err(Error::Expired));
             return;
@@ -283,7 +285,8 @@ impl ShardLeader {
         }
     }
 
-    pub(super) fn respond(&mut self, ask: Box<RespondAsk>, leader: Leader) {
+    pub(super) fn respond(&mut self, mut ask: Box<RespondAsk>, leader: Leader) {
+        ask.call.idempotency = ask.call.idempotency.map(|key| known_under(key, leader));
         if ask.call.deadline <= Instant::now() {
             ask.reply.send(Err(Error::Expired));
             return;
@@ -490,5 +493,14 @@ fn withhold(decision: &mut Decision, keeps: impl Fn(&Proposition) -> bool) {
             slot.fallback = false;
             slot.empty.get_or_insert(EmptyReason::NoCandidate);
         }
+    }
+}
+
+/// What a key is known by: the same under every leader.
+fn known_under(key: CallKey, leader: Leader) -> CallKey {
+    if is(Bug::KeysForgottenOnFailover) {
+        CallKey { key: key.key & !0xFFFF | u128::from(leader.term), ..key }
+    } else {
+        key
     }
 }

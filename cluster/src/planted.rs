@@ -1,0 +1,75 @@
+//! Faults that are put in on purpose, so that the simulator can show that it finds them (docs/testing.md): one line at each site, and
+//! nothing at all without the feature `planted`.
+
+/// A fault that can be planted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Bug {
+    /// Nothing in a shard's log is refused for having been decided under another leader or an older catalogue.
+    FenceSkipped = 1,
+    /// A shard answers when it proposes.
+    AcknowledgedBeforeCommit,
+    /// A decision that read what is still under way is answered at once.
+    AnsweredFromOverlay,
+    /// Another leader of a shard does not know the keys of the one before.
+    KeysForgottenOnFailover,
+    /// A failed sync is tried again.
+    SyncRetried,
+    /// A sync is taken for done that is not.
+    SyncSkipped,
+    /// A vote is cast before it is durable.
+    VoteNotKept,
+    /// A catalogue lease counts from when it came.
+    LeaseFromReceipt,
+    /// An exclusion is acknowledged before all nodes know of it or have no lease any more.
+    ExclusionNotAwaited,
+    /// A replica votes and campaigns at once after a start.
+    VotesAfterRestart,
+    /// A shard takes the time from its own node's clock.
+    TimeFromLocalClock,
+    /// A leader that has not heard from the others for long goes on reading.
+    ReadsWithoutLease,
+    /// A replica that comes back to a node has the id of the one that left.
+    ReplicaIdReused,
+}
+
+impl Bug {
+    /// Every one.
+    pub const ALL: [Bug; 13] = [
+        Bug::FenceSkipped,
+        Bug::AcknowledgedBeforeCommit,
+        Bug::AnsweredFromOverlay,
+        Bug::KeysForgottenOnFailover,
+        Bug::SyncRetried,
+        Bug::SyncSkipped,
+        Bug::VoteNotKept,
+        Bug::LeaseFromReceipt,
+        Bug::ExclusionNotAwaited,
+        Bug::VotesAfterRestart,
+        Bug::TimeFromLocalClock,
+        Bug::ReadsWithoutLease,
+        Bug::ReplicaIdReused,
+    ];
+}
+
+#[cfg(feature = "planted")]
+static PLANTED: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
+
+/// From now on this process has this fault.
+#[cfg(feature = "planted")]
+pub fn plant(bug: Bug) {
+    PLANTED.store(bug as u8, std::sync::atomic::Ordering::SeqCst);
+}
+
+/// Whether this process has this fault.
+#[cfg(feature = "planted")]
+pub(crate) fn is(bug: Bug) -> bool {
+    PLANTED.load(std::sync::atomic::Ordering::SeqCst) == bug as u8
+}
+
+/// No process has any fault.
+#[cfg(not(feature = "planted"))]
+#[inline(always)]
+pub(crate) const fn is(_: Bug) -> bool {
+    false
+}
