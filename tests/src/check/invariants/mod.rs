@@ -1,0 +1,7 @@
+//! One invariant a file.
+
+pub mod caps_hold;
+pub mod never_back;
+pub mod none_made;
+pub mod one_history;
+pub mod terms_rise;

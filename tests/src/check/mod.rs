@@ -1,0 +1,84 @@
+//! What must hold of the states that replicas hold, at every look at them. What clients saw is checked by `proffer_chaos::checker`.
+
+pub mod invariants;
+
+use proffer_cluster::calls::Examined;
+use proffer_cluster::group::Group;
+use proffer_cluster::meta::state::MetaState;
+use proffer_engine::profile::command::Position;
+use proffer_engine::profile::shard::ShardState;
+use xxhash_rust::xxh3::Xxh3;
+
+/// One replica's state at one moment.
+pub struct Seen {
+    /// On which host.
+    pub host: usize,
+    /// In which of its starts.
+    pub start: u64,
+    /// Of which group.
+    pub group: Group,
+    /// Which replica.
+    pub replica: u64,
+    /// Where it stands.
+    pub position: Position,
+    /// The term in which it leads, if it does.
+    pub leads_in_term: Option<u64>,
+    /// Of its stored form.
+    pub hash: u64,
+    /// It.
+    pub state: State,
+}
+
+/// A state.
+pub enum State {
+    /// Of a shard.
+    Shard(Box<ShardState>),
+    /// Of the meta group.
+    Meta(Box<MetaState>),
+}
+
+impl Seen {
+    /// Reads what a replica showed.
+    ///
+    /// # Errors
+    /// If its pieces are no state.
+    pub fn read(host: usize, start: u64, group: Group, examined: Examined) -> Result<Self, String> {
+        let mut hasher = Xxh3::new();
+        examined.pieces.iter().for_each(|piece| hasher.update(piece));
+        let hash = hasher.digest();
+        let Examined { replica, position, leads_in_term, pieces } = examined;
+        let state = match group {
+            Group::Meta => MetaState::decode_chunks(pieces.into_iter())
+                .map(|state| State::Meta(Box::new(state)))
+                .map_err(|error| error.to_string()),
+            Group::Shard(_) => ShardState::decode_chunks(pieces)
+                .map(|state| State::Shard(Box::new(state)))
+                .map_err(|error| error.to_string()),
+        }?;
+        Ok(Seen { host, start, group, replica, position, leads_in_term, hash, state })
+    }
+}
+
+/// What must hold of all states that are seen. It draws nothing, and knows of no fault.
+pub trait Invariant {
+    /// As a sentence.
+    fn sentence(&self) -> &'static str;
+
+    /// Holds it against another state.
+    ///
+    /// # Errors
+    /// If it does not hold, in words.
+    fn look(&mut self, seen: &Seen) -> Result<(), String>;
+}
+
+/// All invariants of states.
+pub fn all() -> Vec<Box<dyn Invariant>> {
+    use invariants::*;
+    vec![
+        Box::new(one_history::OneHistory::default()),
+        Box::new(terms_rise::TermsRise::default()),
+        Box::new(never_back::NeverBack::default()),
+        Box::new(caps_hold::CapsHold::default()),
+        Box::new(none_made::NoneMade::default()),
+    ]
+}

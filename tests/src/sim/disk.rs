@@ -1,0 +1,172 @@
+//! A host's disk: it outlives processes, loses with the power what was not synced, and can do worse.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard};
+
+use proffer_cluster::ports::disk::{Disk, DiskError};
+use proffer_cluster::ports::memory_disk::MemoryDisk;
+
+use super::seed::Draws;
+
+#[derive(Debug, Default)]
+struct Lies {
+    /// After so many more syncs one fails …
+    fails_in: Option<u64>,
+    /// … and what it should have kept is gone with the power, whatever later syncs say: from, to.
+    lost: BTreeMap<String, (usize, usize)>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct SimDisk {
+    inner: MemoryDisk,
+    lies: Mutex<Lies>,
+}
+
+impl SimDisk {
+    /// As an older copy of it: what is on it now.
+    pub fn copy(&self) -> SimDisk {
+        SimDisk { inner: self.inner.copy(), lies: Mutex::default() }
+    }
+
+    /// What was not synced is lost, or a drawn part of it.
+    pub fn cut_power(&self, draws: &Draws) {
+        self.inner.cut_power(|_, unsynced| match draws.below(3) {
+            0 => 0,
+            1 => unsynced,
+            _ => usize::try_from(draws.below(unsynced as u64 + 1)).unwrap_or(0),
+        });
+        let lost = std::mem::take(&mut *self.lies());
+        for (name, (from, to)) in lost.lost {
+            for offset in from..to {
+                self.inner.flip(&name, offset, 0xA5);
+            }
+        }
+    }
+
+    /// One sync, after so many more, fails; the ones after it succeed, and lie.
+    pub fn fail_one_sync(&self, after: u64) {
+        self.lies().fails_in = Some(after);
+    }
+
+    /// Holds at most so many bytes more than now; `None`: without limit.
+    pub fn fill(&self, room: Option<u64>) {
+        let used: u64 = self.files().iter().map(|(_, len)| *len).sum();
+        self.inner.set_capacity(room.map(|room| used + room));
+    }
+
+    /// Inverts a bit of a file whose name begins so; which file and where, if there is one.
+    pub fn rot(&self, prefix: &str, draws: &Draws) -> Option<(String, u64)> {
+        let files: Vec<_> =
+            self.files().into_iter().filter(|(name, len)| name.starts_with(prefix) && *len > 0).collect();
+        let (name, len) = draws.pick(&files)?.clone();
+        let offset = draws.below(len);
+        self.inner.flip(&name, usize::try_from(offset).unwrap_or(0), 1 << draws.below(8));
+        Some((name, offset))
+    }
+
+    /// Names and lengths of all files.
+    pub fn files(&self) -> Vec<(String, u64)> {
+        let names = self.inner.list().unwrap_or_default();
+        names
+            .into_iter()
+            .map(|name| (self.inner.len(&name).unwrap_or(0), name))
+            .map(|(len, name)| (name, len))
+            .collect()
+    }
+
+    fn lies(&self) -> MutexGuard<'_, Lies> {
+        self.lies.lock().expect("no holder panics")
+    }
+}
+
+impl Disk for SimDisk {
+    fn create(&self, name: &str) -> Result<(), DiskError> {
+        self.inner.create(name)
+    }
+
+    fn append(&self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
+        self.inner.append(name, bytes)
+    }
+
+    fn len(&self, name: &str) -> Result<u64, DiskError> {
+        self.inner.len(name)
+    }
+
+    fn read_at(&self, name: &str, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError> {
+        self.inner.read_at(name, offset, buffer)
+    }
+
+    fn truncate(&self, name: &str, len: u64) -> Result<(), DiskError> {
+        self.inner.truncate(name, len)
+    }
+
+    fn sync_data(&self, name: &str) -> Result<(), DiskError> {
+        let mut lies = self.lies();
+        match &mut lies.fails_in {
+            Some(0) => {
+                lies.fails_in = None;
+                let (synced, written) = (self.inner.synced_len(name), self.inner.len(name)?);
+                lies.lost.insert(name.to_owned(), (synced, usize::try_from(written).unwrap_or(synced)));
+                Err(DiskError::Io { operation: "sync", name: name.to_owned(), reason: "input/output error".to_owned() })
+            }
+            Some(more) => {
+                *more -= 1;
+                drop(lies);
+                self.inner.sync_data(name)
+            }
+            None => {
+                drop(lies);
+                self.inner.sync_data(name)
+            }
+        }
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
+        self.inner.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), DiskError> {
+        self.lies().lost.remove(name);
+        self.inner.remove(name)
+    }
+
+    fn sync_dir(&self) -> Result<(), DiskError> {
+        self.inner.sync_dir()
+    }
+
+    fn list(&self) -> Result<Vec<String>, DiskError> {
+        self.inner.list()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proffer_cluster::ports::disk_conformance::disk_conformance;
+
+    use super::*;
+
+    #[test]
+    fn it_keeps_the_contract_of_disks() {
+        disk_conformance(SimDisk::default);
+    }
+
+    #[test]
+    fn what_a_failed_sync_lost_is_gone_with_the_power_whatever_later_syncs_say() {
+        let (disk, draws) = (SimDisk::default(), Draws::new(1, "disk", 0));
+        disk.create("a").unwrap();
+        disk.sync_dir().unwrap();
+        disk.append("a", b"kept").unwrap();
+        disk.sync_data("a").unwrap();
+        disk.append("a", b"lost").unwrap();
+        disk.fail_one_sync(0);
+        disk.sync_data("a").unwrap_err();
+        disk.append("a", b"kept").unwrap();
+        disk.sync_data("a").unwrap();
+        disk.cut_power(&draws);
+        let mut read = [0; 12];
+        disk.read_at("a", 0, &mut read).unwrap();
+        assert_eq!((&read[..4], &read[8..]), (&b"kept"[..], &b"kept"[..]));
+        assert_ne!(&read[4..8], b"lost");
+    }
+}
