@@ -3,4 +3,5 @@
 mod conformance;
 mod groups;
 mod reconciled;
+mod refusals;
 mod world;

@@ -27,6 +27,8 @@ use crate::snapshots::Snapshots;
 #[derive(Clone, Default)]
 pub(super) struct Marks {
     pub(super) applied: Arc<Mutex<Vec<(u64, i64)>>>,
+    /// Why it was given up, each time.
+    pub(super) abandoned: Arc<Mutex<Vec<String>>>,
 }
 
 impl Marks {
@@ -63,7 +65,9 @@ impl Replicated<Command, Outcome> for Marks {
         Box::pin(async { Ok(()) })
     }
 
-    fn abandon(&self, _: &str) {}
+    fn abandon(&self, reason: &str) {
+        self.abandoned.lock().unwrap().push(reason.to_owned());
+    }
 }
 
 pub(super) fn decode(pieces: &[Vec<u8>]) -> Vec<(u64, i64)> {
