@@ -12,12 +12,12 @@ const SEED: &str = "3";
 fn begin() -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_simulate"));
     command.args(["--json", "--nodes", "3", "--seconds", SECONDS, "--seed", SEED]);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs")
 }
 
 fn end(process: Child) -> Value {
-    let output = process.wait_with_output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
+    let output = process.wait_with_output().expect("it ends");
+    let text = String::from_utf8(output.stdout).expect("it writes text");
     let report = text.lines().last().and_then(|line| serde_json::from_str(line).ok());
     report.unwrap_or_else(|| panic!("seed {SEED}: {}", String::from_utf8_lossy(&output.stderr)))
 }

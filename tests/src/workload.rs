@@ -519,7 +519,7 @@ impl Workload {
                 wish.body = Some(json!({"caps": caps}));
             }
             (_, _) => {
-                let key = (drawn % 5 != 0).then(|| format!("d{unique}"));
+                let key = (!drawn.is_multiple_of(5)).then(|| format!("d{unique}"));
                 wish.body = Some(json!({"customerId": customer, "channel": "web", "limit": 8}));
                 wish.call = Call::Recommend { customer, key: key.clone() };
                 (wish.method, wish.path, wish.key) = ("POST", "/recommend".to_owned(), key);

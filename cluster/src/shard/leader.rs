@@ -408,7 +408,6 @@ impl ShardLeader {
     }
 
     /// How many finished answers wait for the log.
-
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()

@@ -20,14 +20,14 @@ impl Pattern {
     /// Why it is no pattern, or that it would be too large.
     pub fn new(text: &str) -> Result<Self, String> {
         let built = RegexBuilder::new(text).size_limit(COMPILED_BYTES_MAX).dfa_size_limit(CACHE_BYTES_MAX).build();
-        built.map(Pattern).map_err(|error| match error {
-            regex::Error::CompiledTooBig(_) => "is too large a regular expression".to_owned(),
-            error => {
-                // The message shows the pattern over several lines; the last one says what is wrong.
-                let message = error.to_string();
-                let what = message.lines().last().unwrap_or_default().trim_start_matches("error: ");
-                format!("is no regular expression: {what}")
+        built.map(Pattern).map_err(|error| {
+            if matches!(error, regex::Error::CompiledTooBig(_)) {
+                return "is too large a regular expression".to_owned();
             }
+            // The message shows the pattern over several lines; the last one says what is wrong.
+            let message = error.to_string();
+            let what = message.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            format!("is no regular expression: {what}")
         })
     }
 

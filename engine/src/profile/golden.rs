@@ -196,9 +196,9 @@ fn commands_keep_their_bytes() {
 #[test]
 fn a_level_keeps_its_bytes_and_outlives_a_start() {
     let raise = ShardOp::Level(Level(3));
-    assert_eq!(encode(&raise), [11, 3]);
-    assert_eq!(decode::<ShardOp>("level", &[11, 3]).unwrap(), raise);
-    assert!(decode::<ShardOp>("a later release's", &[12, 3]).is_err());
+    assert_eq!(encode(&raise), [12, 3]);
+    assert_eq!(decode::<ShardOp>("level", &[12, 3]).unwrap(), raise);
+    assert!(decode::<ShardOp>("a later release's", &[13, 3]).is_err());
     let mut state = ShardState::new();
     let at = |index| Position { leader: LEADER, index };
     assert_eq!(apply(&mut state, at(1), &command(raise)), Outcome::Done);

@@ -32,7 +32,6 @@ fn one(seed: u64, seconds: u64, bug: Option<Bug>) -> Result<Value, String> {
 }
 
 /// Calls `each` with every seed, several at a time, until it says that that is enough.
-#[expect(clippy::disallowed_methods, reason = "these threads wait for processes")]
 fn in_parallel(seeds: Range<u64>, jobs: usize, each: impl Fn(u64) -> bool + Sync) {
     let (next, is_over) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
     std::thread::scope(|scope| {
