@@ -248,7 +248,7 @@ fn a_level_is_raised_when_every_node_can_it_and_never_lowered() {
     assert!(roster.enable(999, Level(2)).is_err());
     let pieces: Vec<_> = roster.encode_pieces().collect();
     let bytes = &pieces[0];
-    assert_eq!(bytes[bytes.len() - 12..], [&[4, 2, 5, 1, 3, 5, 252, 0, 0, 5, 0, 2][..]].concat());
+    assert_eq!(bytes[bytes.len() - 12..], [&[5, 2, 6, 1, 3, 6, 252, 0, 0, 5, 0, 2][..]].concat());
     let restored = Roster::decode_pieces(roster.len(), roster.last_id(), &mut pieces.into_iter()).unwrap();
     assert_eq!(restored, roster);
     roster.set_standing(two, NodeStanding::Removing).unwrap();
