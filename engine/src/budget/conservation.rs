@@ -390,6 +390,25 @@ fn a_grant_is_a_quarter_of_an_equal_share_and_at_least_one_action() {
 }
 
 #[test]
+fn a_unit_that_many_starve_for_can_be_taken_where_it_comes_to() {
+    let now = Timestamp(0);
+    let mut ledger = Ledger::default();
+    let terms = Terms { limit: 1, span: Span::ALWAYS, unit: 1, cooling_ms: 0, soft: false };
+    ledger.open(ACCOUNT, terms, SHARDS as u16).unwrap();
+    for shard in (0..SHARDS as u16).map(ShardId) {
+        ledger.grant(ACCOUNT, shard, 0, SHARDS as u64, now).unwrap();
+    }
+    let first = ShardId(0);
+    let mut held = EscrowAccount::open(&ledger.message(ACCOUNT, first, now).unwrap(), now);
+    assert_eq!(held.free(), 1, "it is not recalled before anybody could take it");
+    // Nobody did, and it says so: others shall have it.
+    ledger.see(first, held.report(ACCOUNT, now), now).unwrap();
+    assert_eq!(ledger.recall_plan(ACCOUNT, now), [first]);
+    held.receive(&ledger.message(ACCOUNT, first, now).unwrap(), now);
+    assert_eq!((held.free(), held.returned()), (0, 1));
+}
+
+#[test]
 fn the_last_action_is_still_sold_after_its_price_was_raised() {
     let now = Timestamp(0);
     let mut ledger = Ledger::default();

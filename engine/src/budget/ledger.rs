@@ -244,6 +244,11 @@ impl Given {
         i128::from(self.granted) + i128::from(self.minted_seen) - i128::from(self.returned_seen)
     }
 
+    /// Whether the shard has reported that it has all it was granted.
+    fn is_received(&self) -> bool {
+        self.last.map_or(0, |last| last.granted_seen) == self.granted
+    }
+
     /// Whether nothing of the account is left with the shard that could still move.
     fn is_over(&self) -> bool {
         !self.loose && (self.granted == 0 && self.minted_seen == 0 || self.is_settled())
@@ -422,9 +427,11 @@ impl Ledger {
     pub fn message(&self, id: AccountId, shard: ShardId, now: Timestamp) -> Option<EscrowMessage> {
         let account = self.accounts.get(&id)?;
         let others_starve = account.starving.iter().any(|(starving, until)| *starving != shard && now < *until);
+        // What is on its way is there to be taken: recalled by the message that brings it, a unit would go round those who want it for ever.
+        let is_received = account.shards.get(&shard).is_none_or(Given::is_received);
         let recall = if account.ends_by(now) || account.pool() < 0 && !account.soft {
             Recall::All
-        } else if others_starve && account.pool() < i128::from(account.unit) {
+        } else if others_starve && is_received && account.pool() < i128::from(account.unit) {
             Recall::Spare
         } else {
             Recall::Nothing
