@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use proffer_chaos::nemesis::Kind;
 use proffer_chaos::run::{Settings, run};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Starts a cluster of `proffer` processes with a proxy on every link, loads it, injects faults, heals it, and checks what its clients saw.
 #[derive(Debug, Parser)]
@@ -83,14 +84,13 @@ fn try_main() -> anyhow::Result<bool> {
     eprintln!("seed {}", settings.seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        // The nodes end with what holds them.
         tokio::select! {
             biased;
             report = run(&settings) => report,
-            // The nodes end with what holds them.
-            stopped = tokio::signal::ctrl_c() => {
-                stopped?;
-                bail!("told to stop");
-            }
+            stopped = tokio::signal::ctrl_c() => stopped.map_err(anyhow::Error::from).and_then(|()| bail!("told to stop")),
+            _ = terminate.recv() => bail!("told to stop"),
         }
     })?;
     let mut out = std::io::stdout().lock();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use axum::Router;
 use axum::body::Bytes;
 use axum::routing::post;
@@ -30,6 +30,7 @@ use tokio::process::Child;
 use tokio::time::Instant;
 
 use crate::cli::bench_cluster;
+use crate::cli::serve::stop_signal;
 use crate::client::{Client, Target};
 use crate::compose::{DEV_KEY, DEV_TENANT};
 use crate::demo::generated;
@@ -97,6 +98,15 @@ impl Measured {
 /// # Errors
 /// When the node cannot be reached or refuses the body.
 pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
+    tokio::select! {
+        biased;
+        // The processes that it has started end with it.
+        stopped = stop_signal() => stopped.and_then(|()| bail!("told to stop")),
+        measured = measure(args) => measured,
+    }
+}
+
+async fn measure(args: BenchArgs) -> anyhow::Result<()> {
     if args.cluster {
         return bench_cluster::run(args.offers.unwrap_or(CLUSTER_OFFERS), args.seconds).await;
     }

@@ -257,12 +257,13 @@ async fn last_units(client: &Client, targets: &Arc<[Target]>) -> anyhow::Result<
     }
     let took = begun.elapsed();
     let id = scarce["id"].as_str().context("an offer has an id")?;
+    let budget = client.get(&format!("/offers/{id}/budget")).await?;
     let ended = client.put(&format!("/offers/{id}"), &json!({"name": "scarce", "status": "archived"})).await?;
     // A revision is the place of its entry in the log of the meta group: between two of them lie the ledger's.
     let revision = |offer: &Value| offer["revision"].as_u64().context("an offer has a revision");
     let commits = revision(&ended)? - revision(&scarce)? - 1;
     let (taken, asked) = (taken.load(Ordering::Relaxed), asked.load(Ordering::Relaxed));
-    ensure!(taken <= POOL, "{taken} units of a pool of {POOL} were taken");
+    ensure!(taken == POOL, "{taken} units of a pool of {POOL} were taken in {} s: {budget}", took.as_secs());
     Ok(format!(
         "last units: {taken} of {POOL} taken in {:.2} s, by {asked} requests; {:.1} meta commits a unit",
         took.as_secs_f64(),

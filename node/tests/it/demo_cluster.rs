@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::nodes::ALONE;
-use crate::process::BINARY;
+use crate::process::{BINARY, children};
 
 /// Ends the demo, and with it its nodes, when dropped.
 struct Demo(Child);
@@ -21,14 +21,6 @@ impl Drop for Demo {
         let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
         let _ = self.0.wait();
     }
-}
-
-/// The processes that the demo has started.
-fn children(demo: &Child) -> Vec<Pid> {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", demo.id())).expect("it runs");
-    let lists = tasks.map(|task| std::fs::read_to_string(task.expect("it is listed").path().join("children")));
-    let numbers = lists.map(Result::unwrap_or_default).collect::<Vec<_>>().join(" ");
-    numbers.split_whitespace().filter_map(|number| Pid::from_raw(number.parse().ok()?)).collect()
 }
 
 fn is_served(url: &str) -> bool {

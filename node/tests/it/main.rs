@@ -1,5 +1,6 @@
 //! The binary as its operator sees it: real processes, real disks, real sockets on loopback.
 
+mod bench;
 mod chaos;
 mod cluster;
 mod commands;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use proffer_node::client::{Client, Target};
+use rustix::process::Pid;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_proffer");
 
@@ -46,6 +47,14 @@ impl Drop for Starting {
     }
 }
 
+/// The processes that `parent` has started.
+pub fn children(parent: &Child) -> Vec<Pid> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", parent.id())).expect("it runs");
+    let lists = tasks.map(|task| std::fs::read_to_string(task.expect("it is listed").path().join("children")));
+    let numbers = lists.map(Result::unwrap_or_default).collect::<Vec<_>>().join(" ");
+    numbers.split_whitespace().filter_map(|number| Pid::from_raw(number.parse().ok()?)).collect()
+}
+
 /// A running node.
 pub struct Node {
     child: Child,
@@ -77,13 +86,13 @@ impl Node {
 
     /// SIGTERM, and whether it ended well.
     pub fn terminate(mut self) -> bool {
-        let pid = rustix::process::Pid::from_child(&self.child);
+        let pid = Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the node runs");
         self.child.wait().expect("the node is ours").success()
     }
 
-    pub fn pid(&self) -> rustix::process::Pid {
-        rustix::process::Pid::from_child(&self.child)
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 
     pub fn target(&self) -> Target {
