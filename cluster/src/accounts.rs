@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use proffer_engine::budget::escrow::EscrowReport;
 use proffer_engine::keys::ShardId;
 use proffer_engine::profile::command::AccountId;
 
@@ -20,6 +21,17 @@ impl Sides {
     pub(crate) fn put(&mut self, shard: ShardId, held: Vec<Held>) {
         self.held.retain(|(_, of), _| *of != shard);
         self.held.extend(held.into_iter().map(|held| ((held.account, shard), held)));
+    }
+
+    /// Of a shard that cannot be asked, its last report is what there is.
+    pub(crate) fn put_reported(&mut self, shard: ShardId) {
+        let reported = self.ledger.iter().filter_map(|row| {
+            let EscrowReport { account, granted_seen, returned, minted, free, reserved, spent, as_of, .. } =
+                *row.reports.get(&shard)?;
+            Some(Held { account, granted_seen, returned, minted, free, reserved, spent, as_of })
+        });
+        let reported = reported.collect();
+        self.put(shard, reported);
     }
 
     /// The shards with which the ledger does not fit together: the giver of a unit knows of it before the receiver does, so
@@ -79,7 +91,7 @@ mod tests {
             totals.map(|(shard, granted, returned, minted)| (ShardId(shard), Totals { granted, returned, minted }));
         let out: u64 = totals.iter().map(|(_, totals)| totals.granted + totals.minted - totals.returned).sum();
         let pool = i64::try_from(limit).unwrap() - i64::try_from(out).unwrap();
-        LedgerRow { account: ACCOUNT, span: Span::ALWAYS, limit, pool, totals: totals.into() }
+        LedgerRow { account: ACCOUNT, span: Span::ALWAYS, limit, pool, totals: totals.into(), reports: BTreeMap::new() }
     }
 
     fn held(granted_seen: u64, returned: u64, minted: u64, spent: u64) -> Held {
@@ -117,6 +129,32 @@ mod tests {
         assert!(whole.torn().is_empty());
         let report = whole.report();
         assert_eq!((report.accounts[0].pool, report.accounts[0].in_flight), (2, 3));
+        assert_eq!(total(&report), 10);
+    }
+
+    #[test]
+    fn a_shard_that_cannot_be_asked_is_told_of_by_its_last_report_and_the_sum_holds() {
+        let mut row = row(10, [(0, 4, 1, 0), (1, 5, 0, 0)]);
+        let report = EscrowReport {
+            account: ACCOUNT,
+            granted_seen: 3,
+            returned: 1,
+            free: 1,
+            reserved: 0,
+            spent: 1,
+            wish: 0,
+            minted: 0,
+            version: 0,
+            soft: None,
+            as_of: Timestamp(7),
+        };
+        row.reports.insert(ShardId(0), report);
+        let mut sides = Sides { ledger: vec![row], ..Sides::default() };
+        sides.put(ShardId(1), vec![held(5, 0, 0, 2)]);
+        sides.put_reported(ShardId(0));
+        assert!(sides.torn().is_empty());
+        let report = sides.report();
+        assert_eq!((report.accounts[0].shards[0].as_of, report.accounts[0].in_flight), (Timestamp(7), 1));
         assert_eq!(total(&report), 10);
     }
 

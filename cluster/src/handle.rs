@@ -398,9 +398,17 @@ impl Handle {
     /// The global accounts of an offer: ledger and shards put together, each account's terms as of one moment. A shard and the
     /// ledger that were read at instants that do not fit together are read again. All shards are asked at once, each where it is led.
     ///
+    /// A shard that cannot be asked is told of by its last report, unless they are to be `linearizable`.
+    ///
     /// # Errors
     /// [`Error::Unavailable`] if units move faster than they can be read; and see [`Error`].
-    pub async fn budget(&self, tenant: &TenantId, offer: OfferKey, deadline: Instant) -> Result<BudgetReport, Error> {
+    pub async fn budget(
+        &self,
+        tenant: &TenantId,
+        offer: OfferKey,
+        linearizable: bool,
+        deadline: Instant,
+    ) -> Result<BudgetReport, Error> {
         self.known(tenant)?;
         let mut sides = Sides::default();
         let mut torn: BTreeSet<ShardId> = (0..self.inner.router.shards()).map(ShardId).collect();
@@ -410,13 +418,19 @@ impl Handle {
                 sides.ledger = rows;
             }
             let accounts: Vec<_> = sides.ledger.iter().map(|row| row.account).collect();
+            // There is to be time for another read after a shard that does not answer.
+            let now = Instant::now();
+            let patience = if linearizable { deadline } else { now + deadline.saturating_duration_since(now) / 2 };
             let asks = torn.into_iter().map(|shard| {
                 let ask = ToShard::Held { tenant: tenant.clone(), accounts: accounts.clone() };
-                async move { (shard, self.inner.post.shard(shard, ask, deadline).await) }
+                async move { (shard, self.inner.post.shard(shard, ask, patience).await) }
             });
             for (shard, answer) in join_all(asks).await {
-                if let Answer::Held(held) = answer? {
-                    sides.put(shard, held);
+                match answer {
+                    Ok(Answer::Held(held)) => sides.put(shard, held),
+                    Err(error) if !linearizable && error.retryable() => sides.put_reported(shard),
+                    Ok(_) => {}
+                    Err(error) => return Err(error),
                 }
             }
             torn = sides.torn();

@@ -311,7 +311,7 @@ impl Run {
         let Some(offer) = self.workload.offers.iter().find(|offer| offer.name == "last").cloned() else { return };
         let until = self.world.now_ms + SOLD_MS_MAX;
         for turn in 0_u64.. {
-            let path = format!("/offers/{}/budget", offer.id);
+            let path = format!("/offers/{}/budget?consistency=linearizable", offer.id);
             let Some(budget) = self.insist("GET", &path, &Value::Null, until) else {
                 return self.violated("nobody says what is left of the scarcest offer".to_owned());
             };
@@ -350,7 +350,7 @@ impl Run {
             if !matches!(offer.role, Role::Scarce { .. }) {
                 continue;
             }
-            let Some(reply) = self.insist("GET", &format!("/offers/{}/budget", offer.id), &Value::Null, until) else {
+            let Some(reply) = self.insist("GET", &format!("/offers/{}/budget?consistency=linearizable", offer.id), &Value::Null, until) else {
                 self.violated(format!("the budget of {} is not told", offer.name));
                 continue;
             };

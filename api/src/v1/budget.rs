@@ -65,13 +65,14 @@ pub async fn get(asked: Arc<Asked>) -> Answered {
     asked.query.only(&["consistency"])?;
     // Every shard is asked where it is led: what a read adds up lies between what was spent before it began and when it is answered, and a count that
     // only grows comes by each number on its way. So its `spent` is linearizable; money comes in larger pieces, and a rolling window forgets.
-    if asked.query.get("consistency").is_some_and(|consistency| consistency != LINEARIZABLE) {
+    let consistency = asked.query.get("consistency");
+    if consistency.is_some_and(|consistency| consistency != LINEARIZABLE) {
         return Err(Problem::invalid("/query/consistency", format!("must be {LINEARIZABLE}, or left out")).into());
     }
     let catalog = &asked.view.catalog;
     let id = asked.param("id");
     let offer = catalog.offers().by_id(id).ok_or_else(|| Problem::not_found(format!("offer {id:?}")))?;
-    let report = asked.handle().budget(asked.tenant(), offer.key, asked.deadline).await?;
+    let report = asked.handle().budget(asked.tenant(), offer.key, consistency.is_some(), asked.deadline).await?;
     let now = asked.now();
     let global = catalog.caps(offer.key).iter().filter(|cap| cap.scope == CapScope::Global);
     let mut first = None;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bincode::{Decode, Encode};
+use proffer_engine::budget::escrow::EscrowReport;
 use proffer_engine::budget::ledger::Totals;
 use proffer_engine::catalog::Command;
 use proffer_engine::codec;
@@ -110,4 +111,6 @@ pub(crate) struct LedgerRow {
     pub(crate) pool: i64,
     /// What the ledger knows of each shard.
     pub(crate) totals: BTreeMap<ShardId, Totals>,
+    /// What each shard last said of itself.
+    pub(crate) reports: BTreeMap<ShardId, EscrowReport>,
 }

@@ -200,6 +200,7 @@ mod tests {
             minted: 5,
             version: 6,
             soft: Some(7),
+            as_of: Timestamp(8),
         };
         let members = Members { voters: [2].into(), learners: [3].into() };
         let at = Position { leader: Leader { term: 4, replica: 5 }, index: 6 };
@@ -224,7 +225,7 @@ mod tests {
             ),
             (
                 MetaOp::Settle { shard: ShardId(5), reports: vec![report] },
-                &[3, 5, 1, 1, 2, 3, 10, 1, 2, 3, 4, 0, 5, 6, 1, 7],
+                &[3, 5, 1, 1, 2, 3, 10, 1, 2, 3, 4, 0, 5, 6, 1, 7, 16],
             ),
             (MetaOp::EndPeriods, &[4]),
             (MetaOp::Enroll(info), &[5, 1, 2, 3, b'a', b':', b'1', 3, b'b', b':', b'2', 1, b'z']),
@@ -237,7 +238,7 @@ mod tests {
             (MetaOp::Forget { node: 3 }, &[9, 3]),
             (MetaOp::Replace { disk: 3, given_up: [(group, 9)].into() }, &[10, 3, 1, 1, 1, 9]),
             (MetaOp::Recover(recover), &[11, 1, 1, 1, 5, 2, 3, 4, 2, b'm', b'e']),
-            (MetaOp::settle(8, ShardId(5), vec![report]), &[12, 8, 5, 1, 1, 2, 3, 10, 1, 2, 3, 4, 0, 5, 6, 1, 7]),
+            (MetaOp::settle(8, ShardId(5), vec![report]), &[12, 8, 5, 1, 1, 2, 3, 10, 1, 2, 3, 4, 0, 5, 6, 1, 7, 16]),
             (MetaOp::Able { disk: 3, level: Level(2) }, &[13, 3, 2]),
             (MetaOp::Level(Level(2)), &[14, 2]),
         ];

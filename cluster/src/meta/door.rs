@@ -216,6 +216,7 @@ mod tests {
             minted: 0,
             version: 0,
             soft: None,
+            as_of: Timestamp(0),
         }
     }
 

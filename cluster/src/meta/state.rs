@@ -137,7 +137,7 @@ impl MetaState {
                 let (now, revision) = (self.log_time, Revision(position.index));
                 let done = self.arrange(|roster| roster.recover(recover, now, revision));
                 if let (Ok(()), Group::Shard(shard)) = (&done, recover.group) {
-                    self.ledger.begin_generation(shard);
+                    self.ledger.begin_generation(shard, now);
                     (self.revision, self.fence) = (revision, revision);
                 }
                 told_or_barred(done)
@@ -203,7 +203,7 @@ impl MetaState {
         self.arrange(|roster| roster.begin_alone(remnant, at, revision))?;
         self.log_time = at;
         for shard in (0..self.shards()).map(ShardId) {
-            self.ledger.begin_generation(shard);
+            self.ledger.begin_generation(shard, at);
         }
         (self.revision, self.fence) = (revision, revision);
         Ok(())
@@ -486,6 +486,7 @@ mod tests {
                 minted: 0,
                 version: 0,
                 soft: None,
+                as_of: Timestamp(0),
             };
             let op = MetaOp::Settle { shard: ShardId(shard), reports: vec![report] };
             let MetaOutcome::Told(told) = self.apply(op) else { panic!("nothing was told") };

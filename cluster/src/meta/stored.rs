@@ -135,6 +135,7 @@ mod tests {
                 minted: 0,
                 version: 0,
                 soft: None,
+                as_of: now,
             };
             ledger.see(shard, report, now).unwrap();
         }
@@ -201,6 +202,9 @@ mod tests {
         let found: String = pieces[1].iter().map(|byte| format!("{byte:02x}")).collect();
         let (keys, terms) = ("0001000000", "fc40420f00fdfffffffffffffffffdfeffffffffffffff010000");
         let (shard, report) = ("0100fc90d003000000", "01000000fc90d0030000fc8fd003000001");
-        assert_eq!(found, format!("{keys}{terms}{shard}{report}0000000000000000"));
+        let (wish_minted_version_soft, as_of) = ("00000000", "0a");
+        let (is_loose, starving, is_soft, version) = ("00", "00", "00", "00");
+        let rest = format!("{is_loose}{starving}{is_soft}{version}");
+        assert_eq!(found, format!("{keys}{terms}{shard}{report}{wish_minted_version_soft}{as_of}{rest}"));
     }
 }

@@ -220,7 +220,7 @@ async fn show(
 }
 
 async fn spent(handle: &Handle, offer: OfferKey) -> (u64, u64) {
-    let report = handle.budget(&tenant(), offer, soon()).await.unwrap();
+    let report = handle.budget(&tenant(), offer, false, soon()).await.unwrap();
     let shards = || report.accounts.iter().flat_map(|account| &account.shards);
     for account in &report.accounts {
         let held: i128 = shards().map(|of| i128::from(of.free + of.reserved + of.spent)).sum();

@@ -100,7 +100,7 @@ async fn a_keyed_decision_is_answered_again_and_takes_once() {
     assert_eq!(again.decision.propositions[0].offer, first.decision.propositions[0].offer);
     let other = Call { idempotency: Some(CallKey { key: 5, body: 2 }), ..Call::until(soon()) };
     assert_eq!(handle.decide(request(customer(1)), other).await.unwrap_err(), Error::KeyReused);
-    let report = handle.budget(&tenant(), key_of(&handle, "one"), soon()).await.unwrap();
+    let report = handle.budget(&tenant(), key_of(&handle, "one"), false, soon()).await.unwrap();
     let held: u64 = report.accounts[0].shards.iter().map(|shard| shard.reserved).sum();
     assert_eq!(held, 1, "{report:?}");
 }
@@ -122,7 +122,7 @@ async fn the_last_unit_of_a_global_cap_is_sold_once_whoever_asks() {
             }
             tokio::time::sleep(Duration::from_millis(1_100)).await;
         }
-        let report = handle.budget(&tenant(), key_of(&handle, "one"), soon()).await.unwrap();
+        let report = handle.budget(&tenant(), key_of(&handle, "one"), false, soon()).await.unwrap();
         assert_eq!(sold, limit, "all of it, and no more: {report:?}");
     }
 }
@@ -199,7 +199,7 @@ async fn a_start_finds_everything_acknowledged() {
             assert_eq!(profile.attributes[0].1, Value::Number(number as f64));
             assert!(decide(&handle, number).await.unwrap().decision.propositions.is_empty(), "the unit is still held");
         }
-        let report = handle.budget(&tenant(), key_of(&handle, "one"), soon()).await.unwrap();
+        let report = handle.budget(&tenant(), key_of(&handle, "one"), false, soon()).await.unwrap();
         assert_eq!(report.accounts[0].shards.iter().map(|shard| shard.reserved).sum::<u64>(), 20);
         assert!(handle.status().ready, "{:?}", handle.status());
         handle.shutdown().await;
@@ -278,7 +278,7 @@ async fn few_units_are_found_whichever_shard_is_asked() {
     let mut asked = 0;
     while sold < 2 {
         asked += 1;
-        assert!(asked < 60, "sold {sold}: {:?}", handle.budget(&tenant(), key_of(&handle, "one"), soon()).await);
+        assert!(asked < 60, "sold {sold}: {:?}", handle.budget(&tenant(), key_of(&handle, "one"), false, soon()).await);
         sold += decide(&handle, asked).await.unwrap().decision.propositions.len();
         tokio::time::sleep(Duration::from_millis(300)).await;
     }

@@ -157,6 +157,13 @@ async fn a_shard_goes_on_from_what_is_left_of_it_and_its_lost_majority_serves_no
     let refused = refused.await.expect("it says what is lost");
     assert!(refused.contains("is lost"), "{refused}");
     assert_eq!(entry.roster().generation(Group::Shard(loss.shard)), 0, "nothing was done");
+    let read = entry.budget(&tenant(), key_of(entry, "one"), false, soon()).await.unwrap();
+    let account = &read.accounts[0];
+    let held: u64 = account.shards.iter().map(|shard| shard.free + shard.reserved + shard.spent).sum();
+    let sum = account.pool + i64::try_from(held + account.in_flight).unwrap();
+    assert_eq!(sum, i64::try_from(LIMIT).unwrap(), "the lost shard's last report makes up the sum: {read:?}");
+    let linearizable = entry.budget(&tenant(), key_of(entry, "one"), true, soon()).await;
+    assert!(linearizable.is_err_and(|error| error.retryable()), "nobody knows what it would say");
     let words = cluster.recover(loss.lost).await;
     assert!(words.iter().any(|words| words.contains("begins anew")), "{words:?}");
     let again = entry.recover(loss.shard, true, "me".to_owned(), soon()).await;
@@ -211,7 +218,7 @@ async fn a_shard_goes_on_from_what_is_left_of_it_and_its_lost_majority_serves_no
     assert_eq!(seen, Some(proffer_engine::value::Value::Number(40.0)));
     assert!(matches!(takes(&cluster, other, known).await, Ok(0)), "all is sold");
     let report = loop {
-        match cluster.node(leader).budget(&tenant(), key_of(entry, "one"), soon()).await {
+        match cluster.node(leader).budget(&tenant(), key_of(entry, "one"), false, soon()).await {
             Ok(report) if report.accounts[0].in_flight == 0 => break report,
             Ok(_) | Err(_) => sleep(Duration::from_millis(200)).await,
         }
@@ -366,7 +373,7 @@ async fn one_disk_of_three_is_made_all_there_is_of_the_cluster_and_sells_nothing
         sleep(Duration::from_millis(if taken == 0 { 400 } else { 0 })).await;
     }
     assert!(sold <= LIMIT, "{sold} of {LIMIT}");
-    let report = handle.budget(&tenant(), key_of(&handle, "one"), soon()).await.unwrap();
+    let report = handle.budget(&tenant(), key_of(&handle, "one"), false, soon()).await.unwrap();
     let account = &report.accounts[0];
     let held: u64 = account.shards.iter().map(|shard| shard.free + shard.reserved + shard.spent).sum();
     assert_eq!((account.pool, account.in_flight, held), (0, 0, LIMIT), "{report:?}");

@@ -49,7 +49,7 @@ async fn show(handle: &Handle, number: usize, one: OfferKey, key: u128) -> Optio
 }
 
 async fn account(handle: &Handle, one: OfferKey) -> AccountReport {
-    let report = handle.budget(&tenant(), one, soon()).await.unwrap();
+    let report = handle.budget(&tenant(), one, false, soon()).await.unwrap();
     let [account] = &report.accounts[..] else { panic!("{report:?}") };
     let held: u64 = account.shards.iter().map(|shard| shard.free + shard.reserved + shard.spent).sum();
     assert_eq!(

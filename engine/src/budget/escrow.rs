@@ -59,6 +59,8 @@ pub struct EscrowReport {
     pub version: u32,
     /// What it has heard that other shards took, while it may count without a unit in hand; `None`: it no longer does.
     pub soft: Option<u64>,
+    /// Log time of the shard when it said so.
+    pub as_of: Timestamp,
 }
 
 impl EscrowAccount {
@@ -274,6 +276,7 @@ impl EscrowAccount {
             minted: self.minted,
             version: self.version,
             soft: self.soft.map(|soft| soft.taken_elsewhere),
+            as_of: now,
         }
     }
 

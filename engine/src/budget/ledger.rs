@@ -485,7 +485,7 @@ impl Ledger {
 
     /// The shard lost its majority for good, and begins anew: what it was granted and is not known to have returned is spent
     /// ([`EscrowAccount::inherit`]). Totals go on; what the lost generation said of its units and wishes holds no more. O(accounts).
-    pub fn begin_generation(&mut self, shard: ShardId) {
+    pub fn begin_generation(&mut self, shard: ShardId, now: Timestamp) {
         for (id, account) in &mut self.accounts {
             account.starving.remove(&shard);
             let version = account.version;
@@ -502,6 +502,7 @@ impl Ledger {
                 minted: given.minted_seen,
                 version,
                 soft: None,
+                as_of: now,
             });
             Self::close_if_settled(account);
         }

@@ -192,6 +192,7 @@ impl MetaLeader {
                 limit: account.limit(),
                 pool: i64::try_from(account.pool()).unwrap_or(i64::MIN),
                 totals: account.totals().collect(),
+                reports: account.reports().map(|(shard, report)| (shard, *report)).collect(),
             })
             .collect()
     }
