@@ -350,7 +350,12 @@ impl Run {
             if !matches!(offer.role, Role::Scarce { .. }) {
                 continue;
             }
-            let Some(reply) = self.insist("GET", &format!("/offers/{}/budget?consistency=linearizable", offer.id), &Value::Null, until) else {
+            let Some(reply) = self.insist(
+                "GET",
+                &format!("/offers/{}/budget?consistency=linearizable", offer.id),
+                &Value::Null,
+                until,
+            ) else {
                 self.violated(format!("the budget of {} is not told", offer.name));
                 continue;
             };
