@@ -1,9 +1,11 @@
 //! One node on a disk: deciding, recording, changing, restarting.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use proffer_engine::catalog::{EntityKind, Op};
 use proffer_engine::decide::request::Explain;
 use proffer_engine::keys::ShardId;
@@ -282,6 +284,28 @@ async fn few_units_are_found_whichever_shard_is_asked() {
         sold += decide(&handle, asked).await.unwrap().decision.propositions.len();
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn units_that_every_shard_wants_at_once_are_all_sold() {
+    const LIMIT: usize = 40;
+    const CLIENTS: usize = 48;
+    let (_, handle) = with_tenant("wanted", 16).await;
+    change(&handle, offer("one", 50, vec![global_cap(LIMIT as u64)])).await;
+    let (sold, begun) = (Cell::new(0), Instant::now());
+    join_all((0..CLIENTS).map(async |client| {
+        for number in (client..).step_by(CLIENTS) {
+            if sold.get() == LIMIT {
+                return;
+            }
+            let propositions = decide(&handle, number).await.unwrap().decision.propositions;
+            sold.set(sold.get() + propositions.len());
+            let after = begun.elapsed();
+            assert!(after < Duration::from_secs(5), "{} of {LIMIT} are sold after {after:?}", sold.get());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }))
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
