@@ -105,6 +105,12 @@ pub const FLOW_NODES_MAX: usize = 100;
 pub const FILTER_CONDITIONS_MAX: usize = 200;
 /// Different names that filters and conditions of one tenant's published flows read.
 pub const FLOW_NAMES_READ_MAX: usize = 1_000;
+/// Flows that call each other in a row, the first one not counted.
+pub const FLOW_CALLS_DEPTH_MAX: usize = 4;
+/// Ways through one flow that its conditionals make, those of the flows it calls included: each is compiled.
+pub const FLOW_WAYS_MAX: usize = 64;
+/// Nodes on one way through a flow, those of the flows it calls included.
+pub const FLOW_STEPS_MAX: usize = 500;
 /// Published versions of one flow.
 pub const FLOW_VERSIONS_MAX: usize = 1_000;
 /// Levels of nesting in a body.

@@ -374,7 +374,7 @@ impl<'a> Words<'a> {
             RemovalReason::Coupled => ("coupling", None, "another slot of its atomic channel stayed empty".into()),
             RemovalReason::Filter { flow, node } => {
                 let version = self.catalog.current_version(flow);
-                let node = version.and_then(|version| version.config.nodes.get(usize::from(node)));
+                let node = version.and_then(|version| version.config.all_nodes().get(usize::from(node)).copied());
                 ("filter", None, node.map_or("a filter of the flow".into(), |node| node.id.as_str().into()))
             }
             RemovalReason::Contended => ("contention", None, "others took the last unit first".into()),

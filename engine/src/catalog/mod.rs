@@ -28,6 +28,7 @@ mod stored;
 pub mod table;
 mod tenancy;
 pub mod tenant;
+pub(crate) mod unroll;
 mod validate;
 
 #[cfg(test)]

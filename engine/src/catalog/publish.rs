@@ -9,9 +9,11 @@ use crate::catalog::entity::{Authored, resolve, resolve_all, shown};
 use crate::catalog::index::Thing;
 use crate::catalog::refusal::{Changed, Refusal, Touched};
 use crate::catalog::tenant::TenantCatalog;
-use crate::catalog::validate::{filter, flow, text};
+use crate::catalog::unroll::{InForce, Knot};
+use crate::catalog::validate::{filter, flow, formula, text};
 use crate::keys::FlowKey;
 use crate::limits;
+use crate::model::branch::Conditional;
 use crate::model::category::{Category, SubCategory};
 use crate::model::channel::Channel;
 use crate::model::fault::Faults;
@@ -58,8 +60,55 @@ pub(crate) fn roll_back(
 /// Checks a draft, and what it adds to the other flows in force.
 fn check_for(tenant: &TenantCatalog, flow: FlowKey, draft: &Value, faults: &mut Faults) -> Option<FlowConfig> {
     let config = check(tenant, draft, faults)?;
-    faults.within("nodes", |faults| check_sum(tenant, flow, &config, faults));
+    faults.within("nodes", |faults| {
+        check_sum(tenant, flow, &config, faults);
+        check_ways(tenant, flow, &config, faults);
+    });
     Some(config)
+}
+
+/// The ways through a flow, and through those that call it, with this as the version in force.
+fn check_ways(tenant: &TenantCatalog, flow: FlowKey, config: &FlowConfig, faults: &mut Faults) {
+    let flows = InForce::with(tenant, flow, config);
+    if let Err(knot) = flows.check_calls(flow) {
+        // Calls of what does not exist are told where they stand.
+        let is_told = matches!(&knot, Knot::Unknown(key) if tenant.flow_by_key(key).is_none());
+        if !is_told {
+            faults.add(said(&knot));
+        }
+        return;
+    }
+    // Those that call it directly, and those that call them.
+    let mut callers = vec![flow];
+    let mut looked_at = 0;
+    while let Some(caller) = callers.get(looked_at).copied() {
+        looked_at += 1;
+        let users = tenant.index.users_of_kind(Thing::new(EntityKind::Flow, caller), EntityKind::Flow);
+        for user in users.map(|user| user.key::<FlowKey>()) {
+            if !callers.contains(&user) {
+                callers.push(user);
+            }
+        }
+    }
+    for caller in callers {
+        if let Err(knot) = flows.check_calls(caller).and_then(|()| flows.check_size(caller)) {
+            let of = tenant.flows.get(caller).filter(|_| caller != flow);
+            let whose = of.map(|row| format!("of the flow {:?}, which calls this one: ", row.body.key));
+            faults.add(format!("{}{}", whose.unwrap_or_default(), said(&knot)));
+        }
+    }
+}
+
+fn said(knot: &Knot) -> String {
+    match knot {
+        Knot::Cycle(keys) => format!("flows call each other: {}", keys.join(" -> ")),
+        Knot::Deep(keys) => {
+            format!("calls go deeper than {}: {}", limits::FLOW_CALLS_DEPTH_MAX, keys.join(" -> "))
+        }
+        Knot::Unknown(key) => format!("the flow {:?} was never published", shown(key)),
+        Knot::Long => format!("a way through it has more than {} nodes", limits::FLOW_STEPS_MAX),
+        Knot::Wide => format!("its conditionals make more than {} ways through it", limits::FLOW_WAYS_MAX),
+    }
 }
 
 /// What all flows of a tenant together cost every offer and every request. O(flows).
@@ -67,7 +116,7 @@ fn check_sum(tenant: &TenantCatalog, flow: FlowKey, config: &FlowConfig, faults:
     let others = tenant.flows.iter().filter(|row| row.key != flow);
     let others = others.filter_map(|row| tenant.current_version(row.key)).map(|version| &version.config);
     let (mut scores, mut prefixes, mut names) = (Vec::<&Score>::new(), BTreeSet::new(), BTreeSet::new());
-    for node in others.chain([config]).flat_map(|config| &config.nodes) {
+    for node in others.chain([config]).flat_map(FlowConfig::all_nodes) {
         match &node.node {
             Node::Score(score) => {
                 let score: &Score = score;
@@ -77,12 +126,16 @@ fn check_sum(tenant: &TenantCatalog, flow: FlowKey, config: &FlowConfig, faults:
             }
             Node::Enrich(enrich) => prefixes.extend(enrich.sources.iter().map(|source| source.prefix.as_str())),
             Node::Filter(filter) => names.extend(filter::names_read(filter)),
+            Node::Conditional(conditional) => {
+                names.extend(conditional.branches.iter().flat_map(|branch| formula::names_read(&branch.when)));
+            }
             Node::Inventory(_)
             | Node::MatchCreatives(_)
             | Node::Qualify(_)
             | Node::ContactPolicy(_)
             | Node::Rank(_)
             | Node::Group(_)
+            | Node::CallFlow(_)
             | Node::Compute(_)
             | Node::Response(_) => {}
         }
@@ -172,11 +225,11 @@ fn check(tenant: &TenantCatalog, draft: &Value, faults: &mut Faults) -> Option<F
             faults.add("must be a list of nodes");
             return None;
         };
-        if nodes.len() > limits::FLOW_NODES_MAX {
+        if count(nodes) > limits::FLOW_NODES_MAX {
             faults.add(format!("must have at most {} nodes", limits::FLOW_NODES_MAX));
             return None;
         }
-        check_structure(nodes, faults);
+        check_structure(nodes, &mut BTreeSet::new(), false, faults);
         let mut read = Vec::with_capacity(nodes.len());
         for (index, node) in nodes.iter().enumerate() {
             read.extend(faults.within(&index.to_string(), |faults| read_node(tenant, node, faults)));
@@ -195,20 +248,39 @@ fn check_experiment(experiment: &Experiment, faults: &mut Faults) {
     }
 }
 
-/// Ids, positions, phases and counts, for all nodes whose outline can be read.
-fn check_structure(nodes: &[Value], faults: &mut Faults) {
+/// How many nodes these are with those in their branches.
+fn count(nodes: &[Value]) -> usize {
+    nodes.iter().map(|node| 1 + branches_of(node).iter().map(|(_, nodes)| count(nodes)).sum::<usize>()).sum()
+}
+
+/// The lists of nodes in a conditional node, each with where it lies in the node.
+fn branches_of(node: &Value) -> Vec<(Vec<String>, &[Value])> {
+    let config = node.as_map().and_then(|members| members.get("config")).and_then(Value::as_map);
+    let is_conditional = node.as_map().and_then(|members| members.get("type")).and_then(Value::as_text);
+    let Some(config) = config.filter(|_| is_conditional == Some("conditional")) else { return Vec::new() };
+    let branches = config.get("branches").and_then(Value::as_list).unwrap_or(&[]);
+    let taken = branches.iter().enumerate().filter_map(|(index, branch)| {
+        let nodes = branch.as_map()?.get("nodes")?.as_list()?;
+        Some((vec!["config".to_owned(), "branches".to_owned(), index.to_string(), "nodes".to_owned()], nodes))
+    });
+    let otherwise = config.get("else").and_then(Value::as_list);
+    taken.chain(otherwise.map(|nodes| (vec!["config".to_owned(), "else".to_owned()], nodes))).collect()
+}
+
+/// Ids, positions, phases and counts, for all nodes whose outline can be read: of the flow, or `nested` in a branch. `ids` are
+/// those of the whole flow so far.
+fn check_structure(nodes: &[Value], ids: &mut BTreeSet<String>, nested: bool, faults: &mut Faults) {
     let outlines: Vec<(usize, RawNode)> = nodes
         .iter()
         .enumerate()
         .filter_map(|(index, node)| Some((index, RawNode::read(node, &mut Faults::new())?)))
         .collect();
-    let mut ids = BTreeSet::new();
     let mut positions = BTreeSet::new();
     let mut types: BTreeMap<&str, usize> = BTreeMap::new();
     for (index, node) in &outlines {
         faults.within(&index.to_string(), |faults| {
             text::check_key("id", &node.id, faults);
-            if !ids.insert(node.id.as_str()) {
+            if !ids.insert(node.id.clone()) {
                 faults.add_at("id", format!("another node has the id {:?}", shown(&node.id)));
             }
             if !positions.insert(node.position) {
@@ -216,10 +288,26 @@ fn check_structure(nodes: &[Value], faults: &mut Faults) {
             }
             let number = types.entry(node.node_type.as_str()).or_insert(0);
             *number += 1;
-            if *number > 1 && !matches!(node.node_type.as_str(), "enrich" | "qualify" | "contact_policy" | "filter") {
+            if *number > 1 && !MANY.contains(&node.node_type.as_str()) {
                 faults.add_at("type", format!("a flow has one {} node", shown(&node.node_type)));
             }
+            if nested && node.node_type == "inventory" {
+                faults.add_at("type", "an inventory node cannot stand in a branch: use a filter, or call a flow");
+            }
+            if nested && node.phase != 1 {
+                faults.add_at("phase", "branches are of phase 1");
+            }
         });
+    }
+    for (index, node) in nodes.iter().enumerate() {
+        for (place, nodes) in branches_of(node) {
+            within_all(&[vec![index.to_string()], place].concat(), faults, |faults| {
+                check_structure(nodes, ids, true, faults);
+            });
+        }
+    }
+    if nested {
+        return;
     }
     if !types.contains_key("inventory") {
         faults.add("must hold an inventory node");
@@ -242,26 +330,47 @@ fn check_structure(nodes: &[Value], faults: &mut Faults) {
     }
 }
 
-/// Node types that this version does not run.
-const LATER: [&str; 4] = ["conditional", "call_flow", "optimize", "set_properties"];
+/// Runs `check` with the place moved down `path`.
+fn within_all(path: &[String], faults: &mut Faults, check: impl FnOnce(&mut Faults)) {
+    match path.split_first() {
+        Some((first, rest)) => faults.within(first, |faults| within_all(rest, faults, check)),
+        None => check(faults),
+    }
+}
+
+/// Node types that a flow may have several of.
+const MANY: [&str; 6] = ["enrich", "qualify", "contact_policy", "filter", "conditional", "call_flow"];
 
 fn read_node(tenant: &TenantCatalog, value: &Value, faults: &mut Faults) -> Option<FlowNode> {
-    let word = value.as_map().and_then(|members| members.get("type")).and_then(Value::as_text);
-    match word {
-        Some("extension_point") => {
-            faults.add_at("type", "extension_point is refused: flows run no code from outside");
-            return None;
+    let Some(mut node) = FlowNode::read(value, faults) else {
+        check_readable_parts(tenant, value, faults);
+        return None;
+    };
+    check_node(tenant, &mut node, faults);
+    Some(node)
+}
+
+/// Checks those nodes in the branches of an unreadable one that can be read: all faults are told at once.
+fn check_readable_parts(tenant: &TenantCatalog, value: &Value, faults: &mut Faults) {
+    for (place, nodes) in branches_of(value) {
+        for (index, value) in nodes.iter().enumerate() {
+            let place = [&place[..], &[index.to_string()]].concat();
+            within_all(&place, faults, |faults| match FlowNode::read(value, &mut Faults::new()) {
+                Some(mut node) => check_node(tenant, &mut node, faults),
+                None => check_readable_parts(tenant, value, faults),
+            });
         }
-        Some(word) if LATER.contains(&word) => {
-            faults.add_at("type", format!("{word} nodes are not available"));
-            return None;
-        }
-        Some(_) | None => {}
     }
-    let mut node = FlowNode::read(value, faults)?;
-    let phase = node.node.phase();
-    if node.phase != phase {
-        faults.add_at("phase", format!("a {} node belongs to phase {phase}", node.node.type_name()));
+}
+
+/// Checks a node that could be read, and those in its branches.
+fn check_node(tenant: &TenantCatalog, node: &mut FlowNode, faults: &mut Faults) {
+    match node.node.phase() {
+        Some(phase) if node.phase != phase => {
+            faults.add_at("phase", format!("a {} node belongs to phase {phase}", node.node.type_name()));
+        }
+        None if !(1..=3).contains(&node.phase) => faults.add_at("phase", "must be 1, 2 or 3"),
+        Some(_) | None => {}
     }
     faults.within("config", |faults| match &mut node.node {
         Node::Inventory(config) => check_inventory(tenant, config, faults),
@@ -273,9 +382,34 @@ fn read_node(tenant: &TenantCatalog, value: &Value, faults: &mut Faults) -> Opti
         Node::Rank(config) => check_rank(config, faults),
         Node::Group(config) => check_group(config, faults),
         Node::Compute(config) => check_compute(tenant, &config.fields, faults),
+        Node::Conditional(config) => check_conditional(tenant, config, faults),
+        Node::CallFlow(config) => {
+            if tenant.flow_by_key(&config.flow_key).is_none() {
+                faults.add_at("flowKey", format!("no decision flow has the key {:?}", shown(&config.flow_key)));
+            }
+        }
         Node::MatchCreatives(_) | Node::Response(_) => {}
     });
-    Some(node)
+}
+
+fn check_conditional(tenant: &TenantCatalog, config: &mut Conditional, faults: &mut Faults) {
+    let check_all = |nodes: &mut [FlowNode], faults: &mut Faults| {
+        for (index, node) in nodes.iter_mut().enumerate() {
+            faults.within(&index.to_string(), |faults| check_node(tenant, node, faults));
+        }
+    };
+    faults.within("branches", |faults| {
+        if config.branches.is_empty() {
+            faults.add("must not be empty");
+        }
+        for (index, branch) in config.branches.iter_mut().enumerate() {
+            faults.within(&index.to_string(), |faults| {
+                formula::check_branch("when", &branch.when, faults);
+                faults.within("nodes", |faults| check_all(&mut branch.nodes, faults));
+            });
+        }
+    });
+    faults.within("else", |faults| check_all(&mut config.otherwise, faults));
 }
 
 fn check_inventory(tenant: &TenantCatalog, config: &mut Inventory, faults: &mut Faults) {

@@ -279,8 +279,11 @@ pub(crate) fn reindex_all(tenant: &mut TenantCatalog) {
 
 fn reindex<T: Authored>(tenant: &mut TenantCatalog) {
     let rows: Vec<_> = T::table(tenant).iter().cloned().collect();
-    for row in rows {
+    for row in &rows {
         T::reindex(tenant, row.key, None, Some(&row.body));
+    }
+    // Flows may refer to each other: all are known before any reference is looked up.
+    for row in &rows {
         let references = row.body.references(tenant);
         tenant.index.repoint(Thing::new(T::KIND, row.key), &[], &references);
     }

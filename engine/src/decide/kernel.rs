@@ -58,7 +58,18 @@ pub fn decide(
         control: is_held_out(&request.tenant, &trial.key, &request.customer, trial.percent),
     });
     let control = arm.as_ref().filter(|arm| arm.control).and(flow.trial.as_ref()).map(|trial| trial.action);
-    let mut track = Track::bare(flow, qualify::look(&case, flow, subject, binding));
+    let mut world = qualify::look(&case, flow, subject, binding);
+    let flow = match flow.fork.as_ref() {
+        None => flow,
+        Some(fork) => {
+            let way = fork.choose(&world);
+            if way.enrich != flow.enrich {
+                world = qualify::look(&case, way, subject, binding);
+            }
+            way
+        }
+    };
+    let mut track = Track::bare(flow, world);
     track.by_priority = control == Some(ControlGroupAction::PriorityOnly);
     qualify::qualify(&case, &mut track, scratch);
     screen::screen(&case, &mut track);
@@ -101,7 +112,7 @@ pub fn decide(
     let decision = Decision {
         revision: snapshot.revision,
         flow: match named {
-            Some(flow) => FlowChoice { key: flow.key, version: flow.version, compact: flow.compact },
+            Some(_) => FlowChoice { key: flow.key, version: flow.version, compact: flow.compact },
             // Drafts and deleted flows are not in the snapshot.
             None => FlowChoice { key: request.flow, version: 0, compact: false },
         },

@@ -2,6 +2,7 @@
 
 use bincode::{Decode, Encode};
 
+use crate::model::branch::{CallFlow, Conditional};
 use crate::model::fault::Faults;
 use crate::model::filter::FilterGroup;
 use crate::model::record::{Field, choice, record};
@@ -122,21 +123,27 @@ pub enum Node {
     Filter(FilterGroup),
     /// How the slots of a request share the offers.
     Group(Group),
+    /// Some nodes or others.
+    Conditional(Conditional),
+    /// The nodes of another flow.
+    CallFlow(CallFlow),
 }
 
 /// `{type}` words, for reading and messages.
-const NODE_TYPES: &[(&str, u8)] = &[
-    ("inventory", 1),
-    ("match_creatives", 1),
-    ("enrich", 1),
-    ("qualify", 1),
-    ("contact_policy", 1),
-    ("filter", 1),
-    ("score", 2),
-    ("rank", 2),
-    ("group", 2),
-    ("compute", 3),
-    ("response", 3),
+const NODE_TYPES: &[(&str, Option<u8>)] = &[
+    ("inventory", Some(1)),
+    ("match_creatives", Some(1)),
+    ("enrich", Some(1)),
+    ("qualify", Some(1)),
+    ("contact_policy", Some(1)),
+    ("filter", Some(1)),
+    ("conditional", Some(1)),
+    ("call_flow", None),
+    ("score", Some(2)),
+    ("rank", Some(2)),
+    ("group", Some(2)),
+    ("compute", Some(3)),
+    ("response", Some(3)),
 ];
 
 impl Node {
@@ -154,12 +161,14 @@ impl Node {
             Node::Response(_) => "response",
             Node::Filter(_) => "filter",
             Node::Group(_) => "group",
+            Node::Conditional(_) => "conditional",
+            Node::CallFlow(_) => "call_flow",
         }
     }
 
-    /// The phase its type belongs to.
-    pub fn phase(&self) -> u8 {
-        NODE_TYPES.iter().find(|(name, _)| *name == self.type_name()).map_or(1, |(_, phase)| *phase)
+    /// The phase its type belongs to; `None` for calls, which belong to any.
+    pub fn phase(&self) -> Option<u8> {
+        NODE_TYPES.iter().find(|(name, _)| *name == self.type_name()).and_then(|(_, phase)| *phase)
     }
 }
 
@@ -195,11 +204,19 @@ impl Field for FlowNode {
                 "response" => Node::Response(Field::read(&raw.config, faults)?),
                 "filter" => Node::Filter(Field::read(&raw.config, faults)?),
                 "group" => Node::Group(Field::read(&raw.config, faults)?),
+                "conditional" => Node::Conditional(Field::read(&raw.config, faults)?),
+                "call_flow" => Node::CallFlow(Field::read(&raw.config, faults)?),
                 _ => return None,
             })
         });
         if !NODE_TYPES.iter().any(|(name, _)| *name == raw.node_type) {
-            faults.add_at("type", format!("node type {:?} is not supported", raw.node_type));
+            faults.add_at(
+                "type",
+                match raw.node_type.as_str() {
+                    "extension_point" => "extension_point is refused: flows run no code from outside".to_owned(),
+                    other => format!("node type {other:?} is not supported"),
+                },
+            );
         }
         Some(FlowNode { id: raw.id, phase: raw.phase, position: raw.position, node: node? })
     }
@@ -216,6 +233,8 @@ impl Field for FlowNode {
             Node::Response(config) => config.write(),
             Node::Filter(config) => config.write(),
             Node::Group(config) => config.write(),
+            Node::Conditional(config) => config.write(),
+            Node::CallFlow(config) => config.write(),
         };
         Value::map([
             ("id", Value::text(&self.id)),

@@ -125,6 +125,10 @@ impl Segment {
                 let positions = offers.iter().filter_map(|key| self.position(*key));
                 positions.for_each(|position| put(&mut bits.0, position, true));
             }
+            Stock::Common(stocks) => {
+                bits = Bits::clone(&self.general);
+                stocks.iter().for_each(|stock| and(&mut bits.0, &self.take_stock(stock).0));
+            }
         }
         and(&mut bits.0, &self.general.0);
         Arc::new(bits)

@@ -1,13 +1,18 @@
 //! Decision flows, compiled: which offers, which rules and policies, which score.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::rules::Selector;
+use super::checks::Check;
+use super::rules::{Selector, program};
 use super::screens::{Screen, Test};
 use super::shared::Interner;
 use super::slots::{CUSTOMER, Names};
+use super::world::World;
 use crate::catalog::TenantCatalog;
+use crate::catalog::unroll::{InForce, Unrolled};
 use crate::keys::{CategoryKey, ChannelKey, FlowKey, OfferKey, PolicyKey, RuleKey, SchemaKey, SubCategoryKey};
+use crate::model::branch::Conditional;
 use crate::model::flow::{
     ControlGroupAction, DecisionFlow, FormulaWeights, ImpactBlend, Inventory, InventoryScope, Node, PlacementMatchMode,
     Relevance, ResponseFormat, Score, ScoreMethod, Selection, SelectionMode,
@@ -50,6 +55,8 @@ pub struct Flow {
     pub computed: Vec<String>,
     /// Holdout.
     pub trial: Option<Trial>,
+    /// Where conditionals part it; the rest is then what holds on every way.
+    pub fork: Option<Box<Fork>>,
 }
 
 impl Flow {
@@ -90,6 +97,8 @@ pub enum Stock {
     Categories(Vec<CategoryKey>, Vec<SubCategoryKey>),
     /// These.
     Named(Vec<OfferKey>),
+    /// What all of these have in common.
+    Common(Vec<Stock>),
 }
 
 /// Method and weights for an offer.
@@ -212,12 +221,13 @@ impl Flow {
             most: 50,
             computed: Vec::new(),
             trial: None,
+            fork: None,
         }
     }
 
     /// Gives each prefix that a flow in force loads rows under its number.
     pub(crate) fn name_prefixes(catalog: &TenantCatalog, names: &mut Names, flow: FlowKey) {
-        for node in catalog.current_version(flow).iter().flat_map(|version| &version.config.nodes) {
+        for node in catalog.current_version(flow).iter().flat_map(|version| version.config.all_nodes()) {
             if let Node::Enrich(enrich) = &node.node {
                 enrich.sources.iter().for_each(|source| _ = names.namespace(&source.prefix));
             }
@@ -231,21 +241,74 @@ impl Flow {
         parts: &mut Parts,
         authored: &Entity<FlowKey, DecisionFlow>,
     ) -> Self {
+        let mut compiler = Compiler { catalog, names, parts, authored };
+        let Ok(unrolled) = InForce::now(catalog).unroll(authored.key, &[]) else {
+            return compiler.unpublished();
+        };
+        let mut flow = compiler.way(&unrolled);
+        flow.fork = unrolled.open.map(|conditional| Box::new(compiler.fork(conditional, &mut Vec::new())));
+        flow
+    }
+}
+
+/// A flow parts here by the first condition that is true.
+#[derive(Clone, Debug)]
+pub struct Fork {
+    /// Conditions, in order.
+    whens: Vec<Check>,
+    /// Where each leads, and at the end where none of them does.
+    turns: Vec<Turn>,
+}
+
+/// Where a condition leads.
+#[derive(Clone, Debug)]
+enum Turn {
+    /// To the next conditions.
+    Fork(Fork),
+    /// To the flow as it is on this way.
+    Way(Box<Flow>),
+}
+
+impl Fork {
+    /// The flow as it is for a request. O(conditions).
+    pub(crate) fn choose(&self, world: &World<'_>) -> &Flow {
+        let mut fork = self;
+        loop {
+            let taken = fork.whens.iter().position(|when| when.holds(world)).unwrap_or(fork.whens.len());
+            match &fork.turns[taken] {
+                Turn::Fork(next) => fork = next,
+                Turn::Way(flow) => return flow,
+            }
+        }
+    }
+}
+
+struct Compiler<'a> {
+    catalog: &'a TenantCatalog,
+    names: &'a mut Names,
+    parts: &'a mut Parts,
+    authored: &'a Entity<FlowKey, DecisionFlow>,
+}
+
+impl Compiler<'_> {
+    /// What is compiled of a flow that nothing was published of.
+    fn unpublished(&mut self) -> Flow {
+        let (catalog, authored) = (self.catalog, self.authored);
         let published = catalog.current_version(authored.key);
         let trial = published.and_then(|version| version.config.flow_config.experiment.as_ref());
-        let mut flow = Flow {
+        Flow {
             key: Some(authored.key),
             version: published.map_or(0, |version| version.number),
-            active: published.is_some() && authored.body.status == Status::Active,
+            active: false,
             compact: false,
-            inventory: parts.stocks.number(Stock::All),
+            inventory: self.parts.stocks.number(Stock::All),
             require_creative: false,
             mode: PlacementMatchMode::Any,
             enrich: Vec::new(),
             rules: None,
             policies: None,
             screens: Vec::new(),
-            plan: parts.plans.number(Plan::priority_weighted()),
+            plan: self.parts.plans.number(Plan::priority_weighted()),
             channel_plans: BTreeMap::new(),
             most: 50,
             computed: Vec::new(),
@@ -254,13 +317,49 @@ impl Flow {
                 percent: trial.holdout_percent,
                 action: trial.control_group_action,
             }),
+            fork: None,
+        }
+    }
+
+    fn fork(&mut self, conditional: &Conditional, choices: &mut Vec<usize>) -> Fork {
+        let whens = conditional.branches.iter().map(|branch| match program(self.names, &branch.when) {
+            Some(program) => Check::Program(Arc::new(program)),
+            None => Check::Constant(false),
+        });
+        let whens: Vec<Check> = whens.collect();
+        let turns = (0..=whens.len()).map(|choice| {
+            choices.push(choice);
+            let turn = self.turn(choices);
+            choices.pop();
+            turn
+        });
+        Fork { turns: turns.collect(), whens }
+    }
+
+    fn turn(&mut self, choices: &mut Vec<usize>) -> Turn {
+        let catalog = self.catalog;
+        match InForce::now(catalog).unroll(self.authored.key, choices) {
+            Ok(Unrolled { open: Some(conditional), .. }) => Turn::Fork(self.fork(conditional, choices)),
+            Ok(unrolled) => Turn::Way(Box::new(self.way(&unrolled))),
+            // None is published that cannot be unrolled.
+            Err(_) => Turn::Way(Box::new(self.unpublished())),
+        }
+    }
+
+    /// A flow as it is on one way through it. It is active if all that it calls is.
+    fn way(&mut self, unrolled: &Unrolled<'_>) -> Flow {
+        let catalog = self.catalog;
+        let is_active = |flow: FlowKey| {
+            catalog.flows().get(flow).is_some_and(|row| row.body.status == Status::Active)
+                && catalog.current_version(flow).is_some()
         };
-        let mut nodes: Vec<_> = published.iter().flat_map(|version| &version.config.nodes).zip(0u16..).collect();
-        nodes.sort_by_key(|(node, _)| (node.phase, node.position));
-        let (mut rules, mut policies) = (None, None);
-        for (node, number) in nodes {
-            match &node.node {
-                Node::Inventory(inventory) => flow.inventory = parts.stocks.number(stock(catalog, inventory)),
+        let mut flow = self.unpublished();
+        flow.active = is_active(self.authored.key) && unrolled.called.iter().all(|called| is_active(*called));
+        let (names, parts) = (&mut *self.names, &mut *self.parts);
+        let (mut stocks, mut rules, mut policies) = (Vec::new(), None, None);
+        for step in &unrolled.steps {
+            match step.node {
+                Node::Inventory(inventory) => stocks.push(stock(catalog, inventory)),
                 Node::MatchCreatives(config) => {
                     flow.require_creative = config.require_creative;
                     flow.mode = config.placement_match_mode;
@@ -280,7 +379,7 @@ impl Flow {
                 }
                 Node::Filter(filter) => {
                     let tests = Test::conjuncts(names, filter).into_iter().map(|test| parts.tests.number(test));
-                    flow.screens.extend(tests.map(|test| Screen { test, flow: authored.key, node: number }));
+                    flow.screens.extend(tests.map(|test| Screen { test, flow: step.flow, node: step.place }));
                 }
                 Node::Score(score) => {
                     flow.plan = parts.plans.number(Plan::new(catalog, score, None));
@@ -291,12 +390,18 @@ impl Flow {
                         .collect();
                 }
                 Node::Rank(rank) => flow.most = rank.max_candidates,
-                // Greedy is the one way there is.
-                Node::Group(_) => {}
-                Node::Compute(compute) => flow.computed.extend(compute.fields.iter().cloned()),
+                Node::Compute(compute) => flow.computed.clone_from(&compute.fields),
                 Node::Response(response) => flow.compact = response.response_format == ResponseFormat::Compact,
+                // Greedy is the one way of arbitration there is. The others are unrolled.
+                Node::Group(_) | Node::Conditional(_) | Node::CallFlow(_) => {}
             }
         }
+        stocks.retain(|stock| *stock != Stock::All);
+        flow.inventory = parts.stocks.number(match stocks.len() {
+            0 => Stock::All,
+            1 => stocks.remove(0),
+            _ => Stock::Common(stocks),
+        });
         flow.rules = rules.map(|selector| parts.rules.number(selector));
         flow.policies = policies.map(|selector| parts.policies.number(selector));
         flow

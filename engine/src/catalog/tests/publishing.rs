@@ -44,7 +44,7 @@ fn every_fault_of_a_draft_is_told_at_once() {
             "/draftConfig/nodes/1/id",
             "/draftConfig/nodes/1/position",
             "/draftConfig/nodes/1/type",
-            "/draftConfig/nodes/2/type",
+            "/draftConfig/nodes/2/config/branches",
             "/draftConfig/nodes/3/config/maxCandidates",
             "/draftConfig/nodes/3/config/x",
             "/draftConfig/version",
@@ -151,6 +151,115 @@ fn greedy_is_the_arbitration_there_is() {
             pointers.iter().map(|pointer| format!("/draftConfig/nodes/1/config/{pointer}")).collect();
         assert_eq!(draft(&mut world, &format!("{INVENTORY},{node}")).1, expected, "{arbitration}");
     }
+}
+
+#[test]
+fn every_fault_in_a_branch_is_told_with_its_pointer() {
+    let mut world = World::furnished();
+    let mut conditional = |config: &str| {
+        let node = format!(r#"{{"id":"c","type":"conditional","phase":1,"position":1,"config":{config}}}"#);
+        draft(&mut world, &format!("{INVENTORY},{node}"))
+    };
+    let fine = r#"{"branches":[{"when":"customer.age > 30","nodes":[
+        {"id":"f","type":"filter","phase":1,"position":0,"config":{"conditions":[{"field":"name","operator":"is_not_null"}]}},
+        {"id":"d","type":"conditional","phase":1,"position":1,"config":{"branches":[{"when":"true","nodes":[]}]}}]}]}"#;
+    assert_eq!(conditional(fine), ("fine", Vec::new()));
+    let faulty = r#"{"branches":[
+        {"when":"offer.priority > 3","nodes":[{"id":"inv","type":"filter","phase":1,"position":0,
+            "config":{"conditions":[{"field":"nope","operator":"is_null"}]}}]},
+        {"when":"1 +","nodes":[{"id":"x","type":"inventory","phase":1,"position":0}]},
+        {"when":"'a'","nodes":[{"id":"y","type":"score","phase":2,"position":0}]}],
+      "else":[{"id":"z","type":"call_flow","phase":1,"position":0,"config":{"flowKey":"nobody"}}]}"#;
+    let (what, pointers) = conditional(faulty);
+    let at = |pointer: &str| format!("/draftConfig/nodes/1/config/{pointer}");
+    assert_eq!(what, "invalid");
+    let expected = [
+        "branches/0/nodes/0/config/conditions/0/field",
+        "branches/0/nodes/0/id",
+        "branches/0/when",
+        "branches/1/nodes/0/type",
+        "branches/1/when",
+        "branches/2/nodes/0/phase",
+        "branches/2/when",
+        "else/0/config/flowKey",
+    ];
+    assert_eq!(pointers, expected.map(at));
+    assert_eq!(conditional(r#"{"branches":[]}"#).1, [at("branches")]);
+    // A node that cannot be read hides no fault of its siblings.
+    let unreadable = r#"{"branches":[{"when":"true","nodes":[
+        {"id":"x","type":"extension_point","phase":1,"position":0},
+        {"id":"y","type":"call_flow","phase":1,"position":1,"config":{"flowKey":"nobody"}}]}]}"#;
+    let expected = ["branches/0/nodes/0/type", "branches/0/nodes/1/config/flowKey"];
+    assert_eq!(conditional(unreadable).1, expected.map(at));
+}
+
+/// Creates (or changes) and publishes a flow of an inventory and calls of these flows.
+fn publish_caller(world: &mut World, key: &str, called: &[&str]) -> Result<(), String> {
+    let calls: Vec<String> = called
+        .iter()
+        .zip(1..)
+        .map(|(called, position)| {
+            format!(
+                r#"{{"id":"c{position}","type":"call_flow","phase":1,"position":{position},
+                   "config":{{"flowKey":"{called}"}}}}"#
+            )
+        })
+        .collect();
+    let nodes = [&[INVENTORY.to_owned()], &calls[..]].concat().join(",");
+    let draft = format!(r#""draftConfig":{{"version":2,"nodes":[{nodes}]}}"#);
+    let id = format!("flow_{key}");
+    if world.tenant().flow_by_key(key).is_some() {
+        world.update(EntityKind::Flow, &id, &format!("{{{draft}}}")).unwrap();
+    } else {
+        world.create(EntityKind::Flow, &id, json(&format!(r#"{{"key":"{key}","name":"{key}",{draft}}}"#))).unwrap();
+    }
+    publish(world, &id).map(drop).map_err(|refusal| format!("{refusal:?}"))
+}
+
+#[test]
+fn cycles_of_calls_are_refused_by_name_and_calls_go_four_deep() {
+    let mut world = World::furnished();
+    publish_caller(&mut world, "e", &[]).unwrap();
+    for (key, called) in [("d", "e"), ("c", "d"), ("b", "c"), ("a", "b")] {
+        publish_caller(&mut world, key, &[called]).unwrap();
+    }
+    let cycle = publish_caller(&mut world, "e", &["c"]).unwrap_err();
+    assert!(cycle.contains("e -> c -> d -> e"), "{cycle}");
+    let itself = publish_caller(&mut world, "e", &["e"]).unwrap_err();
+    assert!(itself.contains("e -> e"), "{itself}");
+    let deep = publish_caller(&mut world, "top", &["a"]).unwrap_err();
+    assert!(deep.contains("top -> a -> b -> c -> d -> e"), "{deep}");
+    // A called flow cannot make its callers' calls too deep either.
+    publish_caller(&mut world, "z", &[]).unwrap();
+    let below = publish_caller(&mut world, "e", &["z"]).unwrap_err();
+    assert!(below.contains("a -> b -> c -> d -> e -> z"), "{below}");
+    publish_caller(&mut world, "e", &[]).unwrap();
+}
+
+#[test]
+fn a_called_flow_stays_and_must_have_been_published() {
+    let mut world = World::furnished();
+    world.create(EntityKind::Flow, "flow_x", json(r#"{"key":"x","name":"x"}"#)).unwrap();
+    assert!(publish_caller(&mut world, "y", &["x"]).unwrap_err().contains("was never published"));
+    publish_caller(&mut world, "x", &[]).unwrap();
+    publish_caller(&mut world, "y", &["x"]).unwrap();
+    assert_eq!(summary(&world.delete(EntityKind::Flow, "flow_x", true).unwrap_err()).0, "conflict");
+    world.delete(EntityKind::Flow, "flow_y", false).unwrap();
+    world.delete(EntityKind::Flow, "flow_x", false).unwrap();
+}
+
+#[test]
+fn a_flow_has_so_many_ways_and_no_more() {
+    let mut world = World::furnished();
+    let fork = |position: usize| {
+        format!(
+            r#"{{"id":"c{position}","type":"conditional","phase":1,"position":{position},
+               "config":{{"branches":[{{"when":"customer.age > {position}","nodes":[]}}]}}}}"#
+        )
+    };
+    let forks = |count: usize| (1..=count).map(fork).collect::<Vec<_>>().join(",");
+    assert_eq!(draft(&mut world, &format!("{INVENTORY},{}", forks(6))).0, "fine");
+    assert_eq!(draft(&mut world, &format!("{INVENTORY},{}", forks(7))).1, ["/draftConfig/nodes"]);
 }
 
 #[test]

@@ -87,7 +87,7 @@ impl Authored for DecisionFlow {
 /// Everything that a config with resolved references names.
 pub(crate) fn references_of(tenant: &TenantCatalog, config: &FlowConfig) -> Vec<Thing> {
     let mut things = Vec::new();
-    for node in &config.nodes {
+    for node in config.all_nodes() {
         match &node.node {
             Node::Inventory(inventory) => {
                 things.extend(inventory.category_ids.iter().filter_map(|id| thing_of::<Category>(tenant, id)));
@@ -109,8 +109,13 @@ pub(crate) fn references_of(tenant: &TenantCatalog, config: &FlowConfig) -> Vec<
                     things.extend(one.category.as_ref().and_then(|id| thing_of::<Category>(tenant, id)));
                 }
             }
+            Node::CallFlow(call) => {
+                let called = tenant.flow_by_key(&call.flow_key);
+                things.extend(called.map(|row| Thing::new(EntityKind::Flow, row.key)));
+            }
             Node::MatchCreatives(_)
             | Node::Filter(_)
+            | Node::Conditional(_)
             | Node::Rank(_)
             | Node::Group(_)
             | Node::Compute(_)

@@ -90,6 +90,17 @@ pub(crate) fn check_condition(member: &str, source: &str, faults: &mut Faults) {
     });
 }
 
+/// Checks the condition of a branch: it is asked once a request, whatever offers there are.
+pub(crate) fn check_branch(member: &str, source: &str, faults: &mut Faults) {
+    check_condition(member, source, faults);
+    let Ok(ast) = expr::parse(source) else { return };
+    if let Some(name) = fields_read(&ast).next() {
+        let name = name.to_string();
+        faults
+            .add_at(member, format!("reads {name:?} of an offer: a branch is taken once for all offers, use a filter"));
+    }
+}
+
 /// The names that an expression reads. One that does not parse reads nothing.
 pub(crate) fn names_read(source: &str) -> Vec<String> {
     expr::parse(source).map(|ast| ast.names().map(Name::to_string).collect()).unwrap_or_default()

@@ -82,7 +82,7 @@ impl Schema {
         let tenant = context.tenant;
         for user in tenant.index.users_of_kind(Thing::new(Self::KIND, before.key), EntityKind::Flow) {
             let Some(version) = tenant.current_version(user.key()) else { continue };
-            let sources = version.config.nodes.iter().filter_map(|node| match &node.node {
+            let sources = version.config.all_nodes().into_iter().filter_map(|node| match &node.node {
                 Node::Enrich(enrich) => Some(&enrich.sources),
                 Node::Inventory(_)
                 | Node::MatchCreatives(_)
@@ -92,6 +92,8 @@ impl Schema {
                 | Node::Score(_)
                 | Node::Rank(_)
                 | Node::Group(_)
+                | Node::Conditional(_)
+                | Node::CallFlow(_)
                 | Node::Compute(_)
                 | Node::Response(_) => None,
             });

@@ -46,11 +46,18 @@ impl<'a> Case<'a> {
         request: &'a Request,
         at: Instant,
     ) -> Self {
-        let flow = Flow::choose(catalog, request);
+        let mut flow = Flow::choose(catalog, request);
         let mut segments: BTreeSet<String> =
             profile.segments.iter().map(|symbol| symbols.name(*symbol).to_string()).collect();
         segments.extend(request.segments.iter().map(|segment| segment.to_string()));
-        let facts = facts(catalog, profile, symbols, request, &flow);
+        let mut known = facts(catalog, profile, symbols, request, &flow);
+        // Branches are chosen by what is loaded on every way.
+        let holds = |when: &str| evaluate_for_all(when, &known, at.now) == Value::Bool(true);
+        if let Some(chosen) = flow.choose_branches(catalog, &holds) {
+            flow = chosen;
+            known = facts(catalog, profile, symbols, request, &flow);
+        }
+        let facts = known;
         let calendar = Calendar::of(catalog.settings());
         Case { catalog, calendar, profile, escrow, request, at, flow, segments, facts, computed: RefCell::default() }
     }
@@ -152,6 +159,18 @@ impl Resolver for Substitution<'_, '_> {
     fn resolve(&mut self, name: &Name) -> Source {
         Source::Constant(self.case.value(name, self.offer))
     }
+}
+
+/// The value of an expression about no offer.
+fn evaluate_for_all(text: &str, facts: &BTreeMap<String, Value>, now: Timestamp) -> Value {
+    struct Known<'f>(&'f BTreeMap<String, Value>);
+    impl Resolver for Known<'_> {
+        fn resolve(&mut self, name: &Name) -> Source {
+            Source::Constant(self.0.get(&name.to_string()).cloned().unwrap_or_default())
+        }
+    }
+    let Ok(ast) = expr::parse(text) else { return Value::Null };
+    expr::compile(&ast, &mut Known(facts)).eval(&Nowhere { now })
 }
 
 /// Knows the time and nothing else.

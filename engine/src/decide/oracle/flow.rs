@@ -7,8 +7,8 @@ use crate::keys::{ChannelKey, FlowKey, PlacementKey};
 use crate::model::Status;
 use crate::model::filter::FilterGroup;
 use crate::model::flow::{
-    EnrichSource, Experiment, Inventory, MatchCreatives, Node, PlacementMatchMode, ResponseFormat, Score, Selection,
-    SelectionMode,
+    EnrichSource, Experiment, FlowNode, Inventory, MatchCreatives, Node, PlacementMatchMode, ResponseFormat, Score,
+    Selection, SelectionMode,
 };
 use crate::model::record::Field;
 use crate::value::Value;
@@ -18,8 +18,14 @@ pub(super) struct Flow {
     pub(super) choice: FlowChoice,
     /// The flow's own key, the default name of its experiment.
     pub(super) name: String,
+    /// With all flows that it calls.
     pub(super) is_active: bool,
-    pub(super) inventory: Option<Inventory>,
+    /// Whether the flow's own status lets it decide.
+    is_active_itself: bool,
+    /// Whether it, or a flow that it calls, has a conditional.
+    has_branches: bool,
+    /// An offer must be in all of them.
+    pub(super) inventories: Vec<Inventory>,
     pub(super) creatives: MatchCreatives,
     pub(super) sources: Vec<EnrichSource>,
     /// Empty: no rule binds.
@@ -88,7 +94,9 @@ impl Flow {
             choice: FlowChoice { key: None, version: 0, compact: false },
             name: String::new(),
             is_active: false,
-            inventory: None,
+            is_active_itself: false,
+            has_branches: false,
+            inventories: Vec::new(),
             creatives: MatchCreatives { require_creative: false, placement_match_mode: PlacementMatchMode::Any },
             sources: Vec::new(),
             qualify: Vec::new(),
@@ -110,31 +118,90 @@ impl Flow {
             choice: FlowChoice { key: Some(key), version: version.number, compact: false },
             name: entity.body.key.clone(),
             is_active: entity.body.status == Status::Active,
+            is_active_itself: entity.body.status == Status::Active,
             experiment: version.config.flow_config.experiment.clone().filter(|experiment| experiment.enabled),
             ..unknown
         };
-        let mut nodes: Vec<_> = version.config.nodes.iter().zip(0u16..).collect();
-        nodes.sort_by_key(|(node, _)| (node.phase, node.position));
-        for (node, number) in nodes {
-            match &node.node {
-                Node::Inventory(inventory) => flow.inventory = Some(inventory.clone()),
-                Node::MatchCreatives(creatives) => flow.creatives = creatives.clone(),
-                Node::Enrich(enrich) => flow.sources.extend(enrich.sources.iter().cloned()),
-                Node::Qualify(selection) => flow.qualify.push(selection.clone()),
-                Node::ContactPolicy(selection) => flow.contact.push(selection.clone()),
-                Node::Filter(filter) => {
-                    flow.filters.push((RemovalReason::Filter { flow: key, node: number }, filter.clone()));
-                }
-                Node::Score(score) => flow.score = (**score).clone(),
-                Node::Rank(rank) => flow.most = rank.max_candidates,
-                Node::Group(_) => {}
-                Node::Compute(compute) => flow.computed.extend(compute.fields.iter().cloned()),
+        flow.gather(catalog, None);
+        flow
+    }
+
+    /// The same with its conditionals, given what their conditions are. `None` if it has none.
+    pub(super) fn choose_branches(&self, catalog: &TenantCatalog, holds: &dyn Fn(&str) -> bool) -> Option<Self> {
+        if !self.has_branches {
+            return None;
+        }
+        let mut flow = Flow {
+            choice: FlowChoice { compact: false, ..self.choice },
+            name: self.name.clone(),
+            is_active: self.is_active_itself,
+            is_active_itself: self.is_active_itself,
+            experiment: self.experiment.clone(),
+            ..Self::empty()
+        };
+        flow.gather(catalog, Some(holds));
+        Some(flow)
+    }
+
+    /// Takes in all nodes that act, phase by phase. Without conditions, conditionals stand for nothing.
+    fn gather(&mut self, catalog: &TenantCatalog, holds: Option<&dyn Fn(&str) -> bool>) {
+        let Some(key) = self.choice.key else { return };
+        let mut acting = Vec::new();
+        self.enter(catalog, key, 1, holds, &mut acting);
+        acting.sort_by_key(|(phase, ..)| *phase);
+        for (_, reason, node) in acting {
+            match node {
+                Node::Inventory(inventory) => self.inventories.push(inventory),
+                Node::MatchCreatives(creatives) => self.creatives = creatives,
+                Node::Enrich(enrich) => self.sources.extend(enrich.sources),
+                Node::Qualify(selection) => self.qualify.push(selection),
+                Node::ContactPolicy(selection) => self.contact.push(selection),
+                Node::Filter(filter) => self.filters.push((reason, filter)),
+                Node::Score(score) => self.score = *score,
+                Node::Rank(rank) => self.most = rank.max_candidates,
+                Node::Compute(compute) => self.computed = compute.fields,
                 Node::Response(response) => {
-                    flow.choice.compact = response.response_format == ResponseFormat::Compact;
+                    self.choice.compact = response.response_format == ResponseFormat::Compact;
+                }
+                Node::Group(_) | Node::Conditional(_) | Node::CallFlow(_) => {}
+            }
+        }
+    }
+
+    /// Adds the acting nodes of a flow from `phase` on, each with its phase and what it is told as if it removes an offer.
+    fn enter(
+        &mut self,
+        catalog: &TenantCatalog,
+        flow: FlowKey,
+        phase: u8,
+        holds: Option<&dyn Fn(&str) -> bool>,
+        acting: &mut Vec<(u8, RemovalReason, Node)>,
+    ) {
+        let Some(version) = catalog.current_version(flow) else { return };
+        let mut open: Vec<FlowNode> = version.config.nodes.iter().filter(|node| node.phase >= phase).cloned().collect();
+        // The next one last.
+        open.sort_by_key(|node| std::cmp::Reverse((node.phase, node.position)));
+        while let Some(node) = open.pop() {
+            match node.node {
+                Node::Conditional(conditional) => {
+                    self.has_branches = true;
+                    let Some(holds) = holds else { continue };
+                    let taken = conditional.branches.iter().find(|branch| holds(&branch.when));
+                    let mut nodes = taken.map_or(conditional.otherwise.clone(), |branch| branch.nodes.clone());
+                    nodes.sort_by_key(|node| std::cmp::Reverse(node.position));
+                    open.extend(nodes);
+                }
+                Node::CallFlow(call) => {
+                    let called = catalog.flow_by_key(&call.flow_key).expect("published calls name flows that exist");
+                    self.is_active &= called.body.status == Status::Active;
+                    self.enter(catalog, called.key, node.phase, holds, acting);
+                }
+                other => {
+                    let place = version.config.place_of(&node.id);
+                    acting.push((node.phase, RemovalReason::Filter { flow, node: place }, other));
                 }
             }
         }
-        flow
     }
 }
 

@@ -112,11 +112,11 @@ impl Case<'_> {
     }
 
     fn is_in_inventory(&self, offer: &OfferRow) -> bool {
-        let Some(Inventory { scope, category_ids, sub_category_ids, offer_ids, include_statuses: _ }) =
-            &self.flow.inventory
-        else {
-            return true;
-        };
+        self.flow.inventories.iter().all(|inventory| Self::is_in(inventory, offer))
+    }
+
+    fn is_in(inventory: &Inventory, offer: &OfferRow) -> bool {
+        let Inventory { scope, category_ids, sub_category_ids, offer_ids, include_statuses: _ } = inventory;
         match scope {
             InventoryScope::All => true,
             InventoryScope::Category => {

@@ -87,24 +87,83 @@ fn inventory(known: &Known, dice: &mut Dice) -> Value {
     }
 }
 
+/// A node of a branch, not deeper than so many.
+fn branch_node(known: &Known, dice: &mut Dice, position: usize, depth: usize) -> Value {
+    let (kind, config) = match dice.below(8) {
+        0 | 1 => ("filter", filter(dice, 2)),
+        2 => ("qualify", selection(dice, &known.rules)),
+        3 => ("contact_policy", selection(dice, &known.policies)),
+        4 => ("enrich", enrich(dice)),
+        5 => ("match_creatives", match_creatives(dice)),
+        6 if depth > 1 => ("conditional", conditional(known, dice, depth - 1)),
+        _ if !known.flows.is_empty() => ("call_flow", call(known, dice)),
+        _ => ("filter", filter(dice, 1)),
+    };
+    Value::map([
+        ("id", text(&format!("b{}", dice.below(1_000_000_000)))),
+        ("type", text(kind)),
+        ("phase", Value::Number(1.0)),
+        // Not in the order they are written.
+        ("position", Value::Number((position * 7 % 5) as f64)),
+        ("config", config),
+    ])
+}
+
+fn conditional(known: &Known, dice: &mut Dice, depth: usize) -> Value {
+    let whens = [
+        "customer.age > 25",
+        "attributes.tier == 'gold'",
+        "context.stock > 2",
+        "b.age > 20",
+        "!isNull(customer.tier)",
+        "true",
+        "attributes.channel == 'web'",
+        "daysSince(customer.since) > 100",
+        "null",
+    ];
+    let nodes = |dice: &mut Dice| {
+        let nodes: Vec<Value> = (0..dice.below(4)).map(|position| branch_node(known, dice, position, depth)).collect();
+        Value::list(nodes)
+    };
+    let branches: Vec<Value> = (0..1 + dice.below(2))
+        .map(|_| Value::map([("when", text(dice.pick(&whens))), ("nodes", nodes(dice))]))
+        .collect();
+    let mut members = vec![("branches", Value::list(branches))];
+    if dice.chance(60) {
+        members.push(("else", nodes(dice)));
+    }
+    Value::map(members)
+}
+
+fn call(known: &Known, dice: &mut Dice) -> Value {
+    Value::map([("flowKey", text(&one_of(dice, &known.flows)))])
+}
+
+fn enrich(dice: &mut Dice) -> Value {
+    let mut source = vec![("schemaId", text(dice.pick(&["sch_a", "sch_b"]))), ("lookupKey", text("customer"))];
+    if dice.chance(40) {
+        source.push(("fields", texts(&[dice.pick(&["age", "tier"])])));
+    }
+    if dice.chance(30) {
+        source.push(("prefix", text("b")));
+    }
+    Value::map([("sources", Value::list([Value::map(source)]))])
+}
+
+fn match_creatives(dice: &mut Dice) -> Value {
+    Value::map([
+        ("requireCreative", Value::Bool(dice.chance(60))),
+        ("placementMatchMode", text(dice.pick(&["exact", "any", "any", "none"]))),
+    ])
+}
+
 pub(super) fn draft(known: &Known, dice: &mut Dice) -> Value {
     let mut nodes: Vec<(&str, f64, Value)> = vec![("inventory", 1.0, inventory(known, dice))];
     if dice.chance(50) {
-        let config = Value::map([
-            ("requireCreative", Value::Bool(dice.chance(60))),
-            ("placementMatchMode", text(dice.pick(&["exact", "any", "any", "none"]))),
-        ]);
-        nodes.push(("match_creatives", 1.0, config));
+        nodes.push(("match_creatives", 1.0, match_creatives(dice)));
     }
     for _ in 0..dice.below(3) {
-        let mut source = vec![("schemaId", text(dice.pick(&["sch_a", "sch_b"]))), ("lookupKey", text("customer"))];
-        if dice.chance(40) {
-            source.push(("fields", texts(&[dice.pick(&["age", "tier"])])));
-        }
-        if dice.chance(30) {
-            source.push(("prefix", text("b")));
-        }
-        nodes.push(("enrich", 1.0, Value::map([("sources", Value::list([Value::map(source)]))])));
+        nodes.push(("enrich", 1.0, enrich(dice)));
     }
     for _ in 0..dice.pick(&[0, 1, 1, 1, 1, 2]) {
         nodes.push(("qualify", 1.0, selection(dice, &known.rules)));
@@ -115,6 +174,16 @@ pub(super) fn draft(known: &Known, dice: &mut Dice) -> Value {
     for _ in 0..dice.pick(&[0, 0, 1, 1, 2]) {
         nodes.push(("filter", 1.0, filter(dice, 3)));
     }
+    for _ in 0..dice.pick(&[0, 0, 0, 1, 1, 2]) {
+        nodes.push(("conditional", 1.0, conditional(known, dice, 2)));
+    }
+    let calls = |dice: &mut Dice| dice.chance(12) && !known.flows.is_empty();
+    if calls(dice) {
+        nodes.push(("call_flow", 1.0, call(known, dice)));
+    }
+    if calls(dice) {
+        nodes.push(("call_flow", 2.0, call(known, dice)));
+    }
     if dice.chance(85) {
         nodes.push(("score", 2.0, score(dice)));
     }
@@ -124,6 +193,9 @@ pub(super) fn draft(known: &Known, dice: &mut Dice) -> Value {
     }
     if dice.chance(20) {
         nodes.push(("group", 2.0, Value::map([("arbitration", text("greedy"))])));
+    }
+    if calls(dice) {
+        nodes.push(("call_flow", 3.0, call(known, dice)));
     }
     if dice.chance(60) {
         let fields = if dice.chance(30) { texts(&["price"]) } else { Value::list([]) };
