@@ -196,9 +196,19 @@ impl Flow {
                     self.is_active &= called.body.status == Status::Active;
                     self.enter(catalog, called.key, node.phase, holds, acting);
                 }
-                other => {
+                own @ (Node::Inventory(_)
+                | Node::MatchCreatives(_)
+                | Node::Enrich(_)
+                | Node::Qualify(_)
+                | Node::ContactPolicy(_)
+                | Node::Filter(_)
+                | Node::Score(_)
+                | Node::Rank(_)
+                | Node::Group(_)
+                | Node::Compute(_)
+                | Node::Response(_)) => {
                     let place = version.config.place_of(&node.id);
-                    acting.push((node.phase, RemovalReason::Filter { flow, node: place }, other));
+                    acting.push((node.phase, RemovalReason::Filter { flow, node: place }, own));
                 }
             }
         }
