@@ -103,7 +103,9 @@ pub const PREFIXES_MAX: usize = 1_000;
 pub const FLOW_NODES_MAX: usize = 100;
 /// Conditions of one filter, at whatever depth.
 pub const FILTER_CONDITIONS_MAX: usize = 200;
-/// Different names that filters and conditions of one tenant's published flows read.
+/// Values that one node puts beside propositions.
+pub const PROPERTIES_MAX: usize = 100;
+/// Different names that filters, conditions and properties of one tenant's published flows read.
 pub const FLOW_NAMES_READ_MAX: usize = 1_000;
 /// Flows that call each other in a row, the first one not counted.
 pub const FLOW_CALLS_DEPTH_MAX: usize = 4;

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use proffer_engine::calendar::iso;
 use proffer_engine::catalog::TenantCatalog;
 use proffer_engine::decide::decision::{
-    Arm, EmptyReason, Explanation, Factors, Funnel, Proposition, PropositionKind, RemovalReason, Removed, SlotOutcome,
+    Arm, EmptyReason, Explanation, Factors, Funnel, PROPERTIES, Proposition, PropositionKind, RemovalReason, Removed, SlotOutcome,
 };
 use proffer_engine::decide::request::{SlotRequest, SlotTarget};
 use proffer_engine::keys::{ChannelKey, OfferKey};
@@ -77,6 +77,8 @@ pub struct StandardEntry<'a> {
     rank: usize,
     priority: u8,
     personalization: Personalization<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    properties: Option<Computed<'a>>,
     creative_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     creative: Option<CreativeEntry<'a>>,
@@ -135,6 +137,8 @@ struct RankingScores {
     fatigue: Number,
     boost: Number,
     weights: Weights,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    optimized: Option<Number>,
 }
 
 #[derive(Debug, serde::Serialize)]
@@ -294,6 +298,7 @@ impl<'a> Words<'a> {
             rank,
             priority: offer.body.priority.0,
             personalization: self.personalization(chosen),
+            properties: properties(chosen),
             creative_id,
             creative: creative.map(|creative| CreativeEntry {
                 content_type: &creative.body.content_type,
@@ -403,8 +408,15 @@ impl From<&Factors> for RankingScores {
             fatigue: number(factors.fatigue),
             boost: number(factors.boost),
             weights: Weights { propensity, relevance, impact, emphasis, uplift },
+            optimized: factors.optimized.map(number),
         }
     }
+}
+
+/// What the flow set beside a proposition.
+fn properties(chosen: &Proposition) -> Option<Computed<'_>> {
+    let set = chosen.computed.iter().find(|(index, _)| *index == PROPERTIES);
+    set.map(|(_, properties)| Computed(properties))
 }
 
 /// The wire word.

@@ -5,28 +5,20 @@ use std::sync::Arc;
 
 use crate::catalog::apply::{Stamp, not_found};
 use crate::catalog::command::EntityKind;
-use crate::catalog::entity::{Authored, resolve, resolve_all, shown};
+use crate::catalog::entity::{Authored, shown};
 use crate::catalog::index::Thing;
 use crate::catalog::refusal::{Changed, Refusal, Touched};
 use crate::catalog::tenant::TenantCatalog;
 use crate::catalog::unroll::{InForce, Knot};
-use crate::catalog::validate::{filter, flow, formula, text};
+use crate::catalog::validate::{filter, flow, formula, node, text};
 use crate::keys::FlowKey;
 use crate::limits;
-use crate::model::branch::Conditional;
-use crate::model::category::{Category, SubCategory};
-use crate::model::channel::Channel;
 use crate::model::fault::Faults;
 use crate::model::flow::{
-    Arbitration, DecisionFlow, Enrich, EnrichSource, Experiment, FlowConfig, FlowNode, FlowVersion, FormulaWeights,
-    Group, ImpactBlend, Inventory, InventoryScope, Node, Rank, RawNode, Relevance, Score, ScoreMethod, Selection,
-    SelectionMode,
+    DecisionFlow, Experiment, FlowConfig, FlowNode, FlowSettings, FlowVersion, Node, RawNode, Score,
 };
-use crate::model::offer::Offer;
-use crate::model::policy::ContactPolicy;
+use crate::model::objective::Objectives;
 use crate::model::record::{Field, refuse_unknown};
-use crate::model::rule::QualificationRule;
-use crate::model::schema::{Schema, SchemaEntity};
 use crate::model::{Entity, Status};
 use crate::value::Value;
 
@@ -62,13 +54,15 @@ fn check_for(tenant: &TenantCatalog, flow: FlowKey, draft: &Value, faults: &mut 
     let config = check(tenant, draft, faults)?;
     faults.within("nodes", |faults| {
         check_sum(tenant, flow, &config, faults);
-        check_ways(tenant, flow, &config, faults);
+        if check_ways(tenant, flow, &config, faults) {
+            check_plans(tenant, flow, &config, faults);
+        }
     });
     Some(config)
 }
 
-/// The ways through a flow, and through those that call it, with this as the version in force.
-fn check_ways(tenant: &TenantCatalog, flow: FlowKey, config: &FlowConfig, faults: &mut Faults) {
+/// The ways through a flow, and through those that call it, with this as the version in force. Whether all can be gone.
+fn check_ways(tenant: &TenantCatalog, flow: FlowKey, config: &FlowConfig, faults: &mut Faults) -> bool {
     let flows = InForce::with(tenant, flow, config);
     if let Err(knot) = flows.check_calls(flow) {
         // Calls of what does not exist are told where they stand.
@@ -76,7 +70,7 @@ fn check_ways(tenant: &TenantCatalog, flow: FlowKey, config: &FlowConfig, faults
         if !is_told {
             faults.add(said(&knot));
         }
-        return;
+        return false;
     }
     // Those that call it directly, and those that call them.
     let mut callers = vec![flow];
@@ -90,6 +84,7 @@ fn check_ways(tenant: &TenantCatalog, flow: FlowKey, config: &FlowConfig, faults
             }
         }
     }
+    let before = faults.count();
     for caller in callers {
         if let Err(knot) = flows.check_calls(caller).and_then(|()| flows.check_size(caller)) {
             let of = tenant.flows.get(caller).filter(|_| caller != flow);
@@ -97,6 +92,7 @@ fn check_ways(tenant: &TenantCatalog, flow: FlowKey, config: &FlowConfig, faults
             faults.add(format!("{}{}", whose.unwrap_or_default(), said(&knot)));
         }
     }
+    faults.count() == before
 }
 
 fn said(knot: &Knot) -> String {
@@ -115,24 +111,23 @@ fn said(knot: &Knot) -> String {
 fn check_sum(tenant: &TenantCatalog, flow: FlowKey, config: &FlowConfig, faults: &mut Faults) {
     let others = tenant.flows.iter().filter(|row| row.key != flow);
     let others = others.filter_map(|row| tenant.current_version(row.key)).map(|version| &version.config);
-    let (mut scores, mut prefixes, mut names) = (Vec::<&Score>::new(), BTreeSet::new(), BTreeSet::new());
+    let (mut prefixes, mut names) = (BTreeSet::new(), BTreeSet::new());
     for node in others.chain([config]).flat_map(FlowConfig::all_nodes) {
         match &node.node {
-            Node::Score(score) => {
-                let score: &Score = score;
-                if !scores.contains(&score) {
-                    scores.push(score);
-                }
-            }
             Node::Enrich(enrich) => prefixes.extend(enrich.sources.iter().map(|source| source.prefix.as_str())),
             Node::Filter(filter) => names.extend(filter::names_read(filter)),
             Node::Conditional(conditional) => {
                 names.extend(conditional.branches.iter().flat_map(|branch| formula::names_read(&branch.when)));
             }
+            Node::SetProperties(config) => {
+                names.extend(config.set.values().flat_map(|expression| formula::names_read(expression)));
+            }
             Node::Inventory(_)
             | Node::MatchCreatives(_)
             | Node::Qualify(_)
             | Node::ContactPolicy(_)
+            | Node::Score(_)
+            | Node::Optimize(_)
             | Node::Rank(_)
             | Node::Group(_)
             | Node::CallFlow(_)
@@ -140,21 +135,45 @@ fn check_sum(tenant: &TenantCatalog, flow: FlowKey, config: &FlowConfig, faults:
             | Node::Response(_) => {}
         }
     }
-    let channels = |score: &Score| -> BTreeSet<String> {
-        score.overrides.iter().filter_map(|one| one.channel.as_ref()).map(|channel| channel.0.clone()).collect()
-    };
-    let plans: usize = scores.iter().map(|score| 1 + channels(score).len()).sum();
-    if plans > limits::PLANS_MAX {
-        let most = limits::PLANS_MAX;
-        faults.add(format!(
-            "the flows in force would score in {plans} ways (one for each channel overridden), at most {most}"
-        ));
-    }
     if prefixes.len() > limits::PREFIXES_MAX {
         faults.add(format!("the flows in force would load rows under more than {} prefixes", limits::PREFIXES_MAX));
     }
     if names.len() > limits::FLOW_NAMES_READ_MAX {
         faults.add(format!("the flows in force would read more than {} names", limits::FLOW_NAMES_READ_MAX));
+    }
+}
+
+/// The ways in which all flows of a tenant together score: each is a column of all offers. O(flows · ways).
+fn check_plans(tenant: &TenantCatalog, flow: FlowKey, config: &FlowConfig, faults: &mut Faults) {
+    let flows = InForce::with(tenant, flow, config);
+    let channels = |score: &Score| -> BTreeSet<String> {
+        score.overrides.iter().filter_map(|one| one.channel.as_ref()).map(|channel| channel.0.clone()).collect()
+    };
+    let (mut plans, mut known) = (0, Vec::<(Option<&Score>, Option<&Objectives>)>::new());
+    for row in tenant.flows.iter().filter(|row| flows.config(row.key).is_some()) {
+        let counted = flows.visit_ways(row.key, |way| {
+            let (mut score, mut objectives) = (None, None);
+            for step in &way.steps {
+                if let Node::Score(config) = step.node {
+                    score = Some(&**config);
+                } else if let Node::Optimize(config) = step.node {
+                    objectives = Some(&config.objectives);
+                }
+            }
+            let plan = (score, objectives);
+            if plan != (None, None) && plans <= limits::PLANS_MAX && !known.contains(&plan) {
+                known.push(plan);
+                plans += 1 + score.map_or(0, |score| channels(score).len());
+            }
+        });
+        // Flows that cannot be unrolled are told as such.
+        if counted.is_err() {
+            return;
+        }
+    }
+    if plans > limits::PLANS_MAX {
+        let most = limits::PLANS_MAX;
+        faults.add(format!("the flows in force would score in more than {most} ways (one for each channel overridden)"));
     }
 }
 
@@ -214,7 +233,7 @@ fn check(tenant: &TenantCatalog, draft: &Value, faults: &mut Faults) -> Option<F
     }
     let settings = members.get("flowConfig").filter(|settings| !settings.is_null());
     let settings = settings.map(|settings| faults.within("flowConfig", |faults| Field::read(settings, faults)));
-    let settings = settings.unwrap_or_else(|| Some(crate::model::flow::FlowSettings::default()));
+    let settings = settings.unwrap_or_else(|| Some(FlowSettings::default()));
     if let Some(experiment) = settings.as_ref().and_then(|settings| settings.experiment.as_ref()) {
         faults.within("flowConfig", |faults| {
             faults.within("experiment", |faults| check_experiment(experiment, faults));
@@ -346,7 +365,7 @@ fn read_node(tenant: &TenantCatalog, value: &Value, faults: &mut Faults) -> Opti
         check_readable_parts(tenant, value, faults);
         return None;
     };
-    check_node(tenant, &mut node, faults);
+    node::check(tenant, &mut node, faults);
     Some(node)
 }
 
@@ -356,261 +375,9 @@ fn check_readable_parts(tenant: &TenantCatalog, value: &Value, faults: &mut Faul
         for (index, value) in nodes.iter().enumerate() {
             let place = [&place[..], &[index.to_string()]].concat();
             within_all(&place, faults, |faults| match FlowNode::read(value, &mut Faults::new()) {
-                Some(mut node) => check_node(tenant, &mut node, faults),
+                Some(mut node) => node::check(tenant, &mut node, faults),
                 None => check_readable_parts(tenant, value, faults),
             });
         }
     }
-}
-
-/// Checks a node that could be read, and those in its branches.
-fn check_node(tenant: &TenantCatalog, node: &mut FlowNode, faults: &mut Faults) {
-    match node.node.phase() {
-        Some(phase) if node.phase != phase => {
-            faults.add_at("phase", format!("a {} node belongs to phase {phase}", node.node.type_name()));
-        }
-        None if !(1..=3).contains(&node.phase) => faults.add_at("phase", "must be 1, 2 or 3"),
-        Some(_) | None => {}
-    }
-    faults.within("config", |faults| match &mut node.node {
-        Node::Inventory(config) => check_inventory(tenant, config, faults),
-        Node::Enrich(config) => check_enrich(tenant, config, faults),
-        Node::Qualify(config) => check_selection::<QualificationRule>(tenant, config, faults),
-        Node::ContactPolicy(config) => check_selection::<ContactPolicy>(tenant, config, faults),
-        Node::Filter(config) => filter::check(tenant, config, faults),
-        Node::Score(config) => check_score(tenant, config, faults),
-        Node::Rank(config) => check_rank(config, faults),
-        Node::Group(config) => check_group(config, faults),
-        Node::Compute(config) => check_compute(tenant, &config.fields, faults),
-        Node::Conditional(config) => check_conditional(tenant, config, faults),
-        Node::CallFlow(config) => {
-            if tenant.flow_by_key(&config.flow_key).is_none() {
-                faults.add_at("flowKey", format!("no decision flow has the key {:?}", shown(&config.flow_key)));
-            }
-        }
-        Node::MatchCreatives(_) | Node::Response(_) => {}
-    });
-}
-
-fn check_conditional(tenant: &TenantCatalog, config: &mut Conditional, faults: &mut Faults) {
-    let check_all = |nodes: &mut [FlowNode], faults: &mut Faults| {
-        for (index, node) in nodes.iter_mut().enumerate() {
-            faults.within(&index.to_string(), |faults| check_node(tenant, node, faults));
-        }
-    };
-    faults.within("branches", |faults| {
-        if config.branches.is_empty() {
-            faults.add("must not be empty");
-        }
-        for (index, branch) in config.branches.iter_mut().enumerate() {
-            faults.within(&index.to_string(), |faults| {
-                formula::check_branch("when", &branch.when, faults);
-                faults.within("nodes", |faults| check_all(&mut branch.nodes, faults));
-            });
-        }
-    });
-    faults.within("else", |faults| check_all(&mut config.otherwise, faults));
-}
-
-fn check_inventory(tenant: &TenantCatalog, config: &mut Inventory, faults: &mut Faults) {
-    let lists = [
-        ("categoryIds", config.category_ids.len(), InventoryScope::Category),
-        ("subCategoryIds", config.sub_category_ids.len(), InventoryScope::Category),
-        ("offerIds", config.offer_ids.len(), InventoryScope::Manual),
-    ];
-    for (member, count, scope) in lists {
-        if count > 0 && config.scope != scope {
-            faults.add_at(member, format!("needs scope {}", scope.as_str()));
-        }
-        if count > limits::COLLECTION_OFFERS_MAX {
-            faults.add_at(member, format!("must have at most {} items", limits::COLLECTION_OFFERS_MAX));
-        }
-    }
-    let (_, categories, _) = lists[0];
-    let (_, sub_categories, _) = lists[1];
-    match config.scope {
-        InventoryScope::Category if categories + sub_categories == 0 => {
-            faults.add_at("categoryIds", "scope category needs categoryIds or subCategoryIds");
-        }
-        InventoryScope::Manual if config.offer_ids.is_empty() => {
-            faults.add_at("offerIds", "scope manual needs offerIds");
-        }
-        InventoryScope::All | InventoryScope::Category | InventoryScope::Manual => {}
-    }
-    faults.within("categoryIds", |faults| {
-        resolve_all::<Category>(tenant, &mut config.category_ids, faults);
-    });
-    faults.within("subCategoryIds", |faults| {
-        resolve_all::<SubCategory>(tenant, &mut config.sub_category_ids, faults);
-    });
-    faults.within("offerIds", |faults| {
-        resolve_all::<Offer>(tenant, &mut config.offer_ids, faults);
-    });
-    if config.include_statuses != [Status::Active] {
-        faults.add_at("includeStatuses", "must be [\"active\"]: only active offers are decided on");
-    }
-}
-
-fn check_enrich(tenant: &TenantCatalog, config: &mut Enrich, faults: &mut Faults) {
-    text::check_count("sources", &config.sources, limits::SCOPES_MAX, faults);
-    faults.within("sources", |faults| {
-        if config.sources.is_empty() {
-            faults.add("must not be empty");
-        }
-        for (index, source) in config.sources.iter_mut().enumerate().take(limits::SCOPES_MAX) {
-            faults.within(&index.to_string(), |faults| check_source(tenant, source, faults));
-        }
-    });
-}
-
-fn check_source(tenant: &TenantCatalog, source: &mut EnrichSource, faults: &mut Faults) {
-    if !text::is_identifier(&source.prefix) {
-        faults.add_at("prefix", "must be letters, digits and _, not starting with a digit");
-    } else if ["offer", "attributes", "context", "metric"].contains(&source.prefix.as_str()) {
-        faults.add_at("prefix", format!("{:?} means something else", source.prefix));
-    }
-    let schema = faults.within("schemaId", |faults| resolve::<Schema>(tenant, &mut source.schema_id, faults));
-    let Some(schema) = schema.and_then(|key| tenant.schemas.get(key)) else { return };
-    match schema.body.entity_type {
-        SchemaEntity::Reference => faults.add_at("schemaId", "reference schemas are not available"),
-        SchemaEntity::Customer => {
-            let unique = schema.body.unique_field().map_or("", |field| &field.name);
-            if source.lookup_key != unique {
-                faults.add_at("lookupKey", format!("must be {unique:?}, the unique field of the schema"));
-            }
-        }
-    }
-    text::check_count("fields", &source.fields, limits::SCHEMA_FIELDS_MAX, faults);
-    faults.within("fields", |faults| {
-        for (index, name) in source.fields.iter().enumerate() {
-            if !schema.body.fields.iter().any(|field| field.name == *name) {
-                faults.add_at(&index.to_string(), format!("the schema has no field {:?}", shown(name)));
-            }
-        }
-    });
-}
-
-fn check_selection<T: Authored>(tenant: &TenantCatalog, config: &mut Selection, faults: &mut Faults) {
-    text::check_count("ids", &config.ids, limits::COLLECTION_OFFERS_MAX, faults);
-    faults.within("ids", |faults| {
-        match config.mode {
-            SelectionMode::All if !config.ids.is_empty() => faults.add("needs mode selected"),
-            SelectionMode::Selected if config.ids.is_empty() => faults.add("mode selected needs ids"),
-            SelectionMode::All | SelectionMode::Selected => {}
-        }
-        resolve_all::<T>(tenant, &mut config.ids, faults);
-    });
-}
-
-fn check_score(tenant: &TenantCatalog, config: &mut Score, faults: &mut Faults) {
-    match (&config.formula, config.method) {
-        (Some(weights), _) => faults.within("formula", |faults| check_weights(weights, faults)),
-        (None, ScoreMethod::Formula) => faults.add_at("formula", "method formula needs weights"),
-        (None, ScoreMethod::PriorityWeighted | ScoreMethod::Propensity) => {}
-    }
-    faults.within("relevance", |faults| check_relevance(&config.relevance, faults));
-    if let Some(blend) = &config.impact {
-        faults.within("impact", |faults| check_blend(blend, faults));
-    }
-    check_model("modelKey", config.model_key.as_ref(), faults);
-    text::check_count("overrides", &config.overrides, limits::SCOPES_MAX, faults);
-    let has_weights = config.formula.is_some();
-    faults.within("overrides", |faults| {
-        for (index, one) in config.overrides.iter_mut().enumerate().take(limits::SCOPES_MAX) {
-            faults.within(&index.to_string(), |faults| {
-                if let Some(channel) = &mut one.channel {
-                    faults.within("channel", |faults| resolve::<Channel>(tenant, channel, faults));
-                }
-                if let Some(category) = &mut one.category {
-                    faults.within("category", |faults| resolve::<Category>(tenant, category, faults));
-                }
-                if one.channel.is_none() && one.category.is_none() && one.product_type.is_none() {
-                    faults.add("must name a channel, category or productType");
-                }
-                if let Some(weights) = &one.formula {
-                    faults.within("formula", |faults| check_weights(weights, faults));
-                } else if one.method == Some(ScoreMethod::Formula) && !has_weights {
-                    faults.add_at("formula", "method formula needs weights");
-                }
-                check_model("modelKey", one.model_key.as_ref(), faults);
-            });
-        }
-    });
-}
-
-fn check_model(member: &str, key: Option<&String>, faults: &mut Faults) {
-    if let Some(key) = key {
-        text::check_name(member, key, faults);
-    }
-}
-
-/// How far from 1 a sum of weights may lie.
-const WEIGHT_TOLERANCE: f64 = 1e-9;
-
-fn check_weights(weights: &FormulaWeights, faults: &mut Faults) {
-    let parts = [
-        ("propensityWeight", weights.propensity_weight),
-        ("relevanceWeight", weights.relevance_weight),
-        ("impactWeight", weights.impact_weight),
-        ("emphasisWeight", weights.emphasis_weight),
-    ];
-    check_shares(&parts, faults);
-    text::check_range("upliftWeight", weights.uplift_weight, 0.0, 2.0, faults);
-    text::check_positive("upliftScale", weights.uplift_scale, 1.0, faults);
-}
-
-fn check_blend(blend: &ImpactBlend, faults: &mut Faults) {
-    let parts =
-        [("businessValue", blend.business_value), ("margin", blend.margin), ("revenueValue", blend.revenue_value)];
-    check_shares(&parts, faults);
-}
-
-fn check_shares(parts: &[(&str, f64)], faults: &mut Faults) {
-    for (member, weight) in parts {
-        text::check_range(member, *weight, 0.0, 1.0, faults);
-    }
-    let sum: f64 = parts.iter().map(|(_, weight)| weight).sum();
-    if libm::fabs(sum - 1.0) > WEIGHT_TOLERANCE {
-        let names: Vec<&str> = parts.iter().map(|(member, _)| *member).collect();
-        faults.add(format!("{} must sum to 1, not {sum}", names.join(", ")));
-    }
-}
-
-fn check_relevance(relevance: &Relevance, faults: &mut Faults) {
-    let signals = [
-        ("channelMatch", relevance.channel_match),
-        ("freshness", relevance.freshness),
-        ("segmentMatch", relevance.segment_match),
-    ];
-    for (member, weight) in signals {
-        text::check_range(member, weight.unwrap_or(0.0), 0.0, 1_000.0, faults);
-    }
-    text::check_positive("halfLifeDays", relevance.half_life_days, limits::LOOKBACK_DAYS_MAX, faults);
-}
-
-fn check_rank(config: &Rank, faults: &mut Faults) {
-    let most = f64::from(limits::RANK_CANDIDATES_MAX);
-    text::check_range("maxCandidates", f64::from(config.max_candidates), 1.0, most, faults);
-}
-
-fn check_group(config: &Group, faults: &mut Faults) {
-    match config.arbitration {
-        Arbitration::Greedy => {}
-        Arbitration::Optimal => {
-            faults.add_at("arbitration", "must be \"greedy\": optimal arbitration is not available")
-        }
-    }
-}
-
-fn check_compute(tenant: &TenantCatalog, fields: &[String], faults: &mut Faults) {
-    use crate::model::category::CustomFieldType;
-    text::check_count("fields", fields, limits::CUSTOM_FIELDS_MAX, faults);
-    faults.within("fields", |faults| {
-        for (index, name) in fields.iter().enumerate() {
-            let mut known = tenant.categories().iter().flat_map(|category| &category.body.custom_fields);
-            if !known.any(|field| field.field_type == CustomFieldType::Computed && field.name == *name) {
-                faults.add_at(&index.to_string(), format!("no category has a computed field {:?}", shown(name)));
-            }
-        }
-    });
 }

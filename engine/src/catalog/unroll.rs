@@ -136,10 +136,17 @@ impl<'a> InForce<'a> {
 
     /// Checks that all ways through `flow` are few and short enough.
     pub(crate) fn check_size(&self, flow: FlowKey) -> Result<(), Knot> {
+        self.visit_ways(flow, |_| {})
+    }
+
+    /// Visits all ways through `flow`, whose calls were checked; fails at the first that is too long, and when they are too many.
+    pub(crate) fn visit_ways(&self, flow: FlowKey, mut visit: impl FnMut(&Unrolled<'a>)) -> Result<(), Knot> {
         let (mut open, mut ways) = (vec![Vec::new()], 0);
         while let Some(choices) = open.pop() {
-            let Some(conditional) = self.unroll(flow, &choices)?.open else {
+            let unrolled = self.unroll(flow, &choices)?;
+            let Some(conditional) = unrolled.open else {
                 ways += 1;
+                visit(&unrolled);
                 continue;
             };
             open.extend((0..=conditional.branches.len()).map(|choice| [&choices[..], &[choice]].concat()));
@@ -201,6 +208,8 @@ impl<'a> Unrolling<'a, '_> {
                 | Node::Rank(_)
                 | Node::Group(_)
                 | Node::Compute(_)
+                | Node::SetProperties(_)
+                | Node::Optimize(_)
                 | Node::Response(_) => {
                     let step = Step { flow, place: config.place_of(&node.id), node: &node.node };
                     self.phases[usize::from(node.phase.clamp(1, 3)) - 1].push(step);

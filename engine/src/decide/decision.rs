@@ -66,9 +66,14 @@ pub struct Proposition {
     pub kind: PropositionKind,
     /// Units it takes.
     pub takes: Vec<CapTake>,
-    /// Computed fields of its category, evaluated for this customer, in declaration order: (field index, value).
+    /// Computed fields of its category, evaluated for this customer, in declaration order: (field index, value). After them
+    /// what the flow sets beside them, as one map under [`PROPERTIES`].
     pub computed: Vec<(u16, Value)>,
 }
+
+/// The number under which a proposition's computed values hold the properties that the flow sets: no category has so many
+/// fields.
+pub const PROPERTIES: u16 = u16::MAX;
 
 /// How a proposition came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -170,6 +175,8 @@ pub struct Factors {
     pub boost: f64,
     /// Exponents: Wp, Wr, Wi, We, Wu (those of the method, for the others as it implies).
     pub weights: [f64; 5],
+    /// What the flow's objectives come to, in the place of the method's score.
+    pub optimized: Option<f64>,
 }
 
 /// One offer that is not in the answer.

@@ -209,7 +209,8 @@ pub(crate) fn factors(scorer: &Scorer<'_, '_, '_>, global: u32, creative: Creati
     } else {
         scorer.modifiers(segment, global, position, Some(creative))
     };
-    assemble(scorer, global, modifiers, weights, scale)
+    let optimized = scorer.optimized(segment, global, position);
+    Factors { optimized, ..assemble(scorer, global, modifiers, weights, scale) }
 }
 
 /// The factors of what is not scored: mandatory and fallback offers.
@@ -244,5 +245,6 @@ fn assemble(
         fatigue: modifiers.fatigue,
         boost: modifiers.boost,
         weights,
+        optimized: None,
     }
 }

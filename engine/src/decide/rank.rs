@@ -13,7 +13,7 @@ use crate::keys::CreativeKey;
 use crate::model::flow::ScoreMethod;
 use crate::model::offer::Offer;
 use crate::snapshot::bitset::{self, ones_of};
-use crate::snapshot::columns::{BLOCK, FULL_WEIGHT, PlanColumns};
+use crate::snapshot::columns::{BLOCK, BOUND_SLACK, FULL_WEIGHT, PlanColumns};
 use crate::snapshot::flows::Plan;
 use crate::snapshot::rules::{Effect, Rule};
 use crate::snapshot::segment::Segment;
@@ -99,12 +99,14 @@ impl Scorer<'_, '_, '_> {
         })
     }
 
-    /// By how much boosts can raise a log-score.
+    /// By how much boosts can raise a log-score above what the columns say.
     fn lift(&self, segment: &Segment) -> f64 {
-        match self.spotting.track.flow.rules {
+        let boosts = match self.spotting.track.flow.rules {
             Some(rules) if !self.plan.priority_only => segment.rule_columns[rules].boost_bound,
             Some(_) | None => 0.0,
-        }
+        };
+        // A sum of scores is a logarithm again, and not every rounding keeps their order.
+        if self.plan.objectives.is_some() { boosts + BOUND_SLACK } else { boosts }
     }
 
     fn log_score(&self, segment: &Segment, columns: &PlanColumns, global: u32, position: u32) -> f64 {
@@ -117,7 +119,7 @@ impl Scorer<'_, '_, '_> {
             let category = segment.categories[position as usize];
             let largest = &self.spotting.case.shared.largest;
             let relevance = self.relevance(segment, global, position);
-            terms = self.plan.method_terms(offer, category, relevance, self.weight(global), largest);
+            terms = self.plan.terms(offer, category, relevance, self.weight(global), largest);
         }
         if self.is_plain(segment, global, position) {
             return terms;
@@ -225,6 +227,17 @@ impl Scorer<'_, '_, '_> {
         rules.sort_by_key(|rule| rule.order());
         rules.dedup_by_key(|rule| rule.key);
         rules
+    }
+
+    /// What objectives make of the offer at `global`, if there are any.
+    pub(crate) fn optimized(&self, segment: &Segment, global: u32, position: u32) -> Option<f64> {
+        self.plan.objectives.as_ref()?;
+        let offer = &segment.offers[position as usize].body;
+        let category = segment.categories[position as usize];
+        let largest = &self.spotting.case.shared.largest;
+        let relevance = self.relevance(segment, global, position);
+        let terms = self.plan.method_terms(offer, category, relevance, self.weight(global), largest);
+        self.plan.optimized(offer, self.plan.weights(offer, category), terms, relevance, largest)
     }
 
     /// Method and exponents that an offer is scored by.

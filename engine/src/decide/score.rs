@@ -5,6 +5,7 @@
 //! the same on every machine.
 
 use crate::model::flow::{FormulaWeights, ImpactBlend, Relevance};
+use crate::model::objective::Objectives;
 use crate::time::{DAY_MS, Timestamp};
 
 /// P of every offer until there is evidence or a model.
@@ -178,11 +179,47 @@ pub fn impact(
 ) -> f64 {
     let business_value = f64::from(business_value) / 100.0;
     let Some(blend) = blend else { return business_value };
-    let share = |value: f64, largest: f64| if largest > 0.0 { value.max(0.0) / largest } else { 0.0 };
     let sum = blend.business_value * business_value
         + blend.margin * share(margin, largest.margin)
         + blend.revenue_value * share(revenue_value, largest.revenue_value);
     sum.clamp(0.0, 1.0)
+}
+
+/// A value over the largest, 0 for negative ones and where there is no largest.
+fn share(value: f64, largest: f64) -> f64 {
+    if largest > 0.0 { value.max(0.0) / largest } else { 0.0 }
+}
+
+/// What objectives weigh of one offer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Aims<'a> {
+    /// The method's log-sum.
+    pub method_terms: f64,
+    /// P, R, I, E.
+    pub prieu: &'a Prieu,
+    /// 0–100.
+    pub business_value: u8,
+    /// As authored.
+    pub margin: f64,
+    /// As authored.
+    pub revenue_value: f64,
+}
+
+/// The weighted sum that takes the place of the method's score: aims in the order of [`Objectives::weights`], those of weight 0
+/// left out.
+pub fn weigh(objectives: &Objectives, aims: &Aims<'_>, largest: &LargestValues) -> f64 {
+    let values = [
+        score(aims.method_terms),
+        aims.prieu.propensity,
+        aims.prieu.relevance,
+        aims.prieu.impact,
+        aims.prieu.emphasis,
+        f64::from(aims.business_value) / 100.0,
+        share(aims.margin, largest.margin).min(1.0),
+        share(aims.revenue_value, largest.revenue_value).min(1.0),
+    ];
+    let weighed = objectives.weights().into_iter().zip(values).filter(|((_, weight), _)| *weight != 0.0);
+    weighed.fold(0.0, |sum, ((_, weight), value)| sum + weight * value)
 }
 
 #[cfg(test)]
@@ -294,6 +331,28 @@ mod tests {
         assert!((impact(Some(&blend), 80, 5.0, 10.0, &largest) - 0.525).abs() < 1e-15);
         assert!((impact(Some(&blend), 80, -5.0, 10.0, &largest) - 0.4625).abs() < 1e-15);
         assert_eq!(impact(Some(&blend), 0, -1.0, -1.0, &LargestValues::default()), 0.0);
+    }
+
+    #[test]
+    fn objectives_are_a_weighted_sum_without_those_of_weight_0() {
+        let read = |members: &[(&str, f64)]| {
+            use crate::model::record::Field;
+            use crate::value::Value;
+            let members = members.iter().map(|(name, weight)| (*name, Value::Number(*weight)));
+            Objectives::read(&Value::map(members), &mut crate::model::fault::Faults::new()).unwrap()
+        };
+        let mut largest = LargestValues::default();
+        largest.include(20.0, 40.0);
+        let factors = prieu(0.5, 0.8, 0.6, 0.9, 0.0);
+        let aims =
+            Aims { method_terms: libm::log(0.3), prieu: &factors, business_value: 70, margin: 5.0, revenue_value: -1.0 };
+        let close = |members: &[(&str, f64)], expected: f64| {
+            let found = weigh(&read(members), &aims, &largest);
+            assert!((found - expected).abs() < 1e-12, "{members:?}: {found}");
+        };
+        close(&[("score", 0.5), ("margin", 0.5)], 0.5 * 0.3 + 0.5 * 0.25);
+        close(&[("propensity", 0.25), ("relevance", 0.25), ("impact", 0.25), ("priority", 0.25)], 0.25 * 2.8);
+        close(&[("businessValue", 0.4), ("revenueValue", 0.6)], 0.4 * 0.7);
     }
 
     proptest! {

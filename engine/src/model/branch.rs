@@ -74,6 +74,8 @@ impl FlowConfig {
             | Node::Rank(_)
             | Node::Group(_)
             | Node::Compute(_)
+            | Node::SetProperties(_)
+            | Node::Optimize(_)
             | Node::Response(_) => None,
         });
         called.collect()

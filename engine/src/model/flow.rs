@@ -5,6 +5,8 @@ use bincode::{Decode, Encode};
 use crate::model::branch::{CallFlow, Conditional};
 use crate::model::fault::Faults;
 use crate::model::filter::FilterGroup;
+use crate::model::objective::Optimize;
+use crate::model::property::SetProperties;
 use crate::model::record::{Field, choice, record};
 use crate::model::{Ref, Status};
 use crate::value::Value;
@@ -127,6 +129,10 @@ pub enum Node {
     Conditional(Conditional),
     /// The nodes of another flow.
     CallFlow(CallFlow),
+    /// Values beside each proposition.
+    SetProperties(SetProperties),
+    /// Aims weighed against each other.
+    Optimize(Optimize),
 }
 
 /// `{type}` words, for reading and messages.
@@ -140,9 +146,11 @@ const NODE_TYPES: &[(&str, Option<u8>)] = &[
     ("conditional", Some(1)),
     ("call_flow", None),
     ("score", Some(2)),
+    ("optimize", Some(2)),
     ("rank", Some(2)),
     ("group", Some(2)),
     ("compute", Some(3)),
+    ("set_properties", Some(3)),
     ("response", Some(3)),
 ];
 
@@ -163,6 +171,8 @@ impl Node {
             Node::Group(_) => "group",
             Node::Conditional(_) => "conditional",
             Node::CallFlow(_) => "call_flow",
+            Node::SetProperties(_) => "set_properties",
+            Node::Optimize(_) => "optimize",
         }
     }
 
@@ -206,6 +216,8 @@ impl Field for FlowNode {
                 "group" => Node::Group(Field::read(&raw.config, faults)?),
                 "conditional" => Node::Conditional(Field::read(&raw.config, faults)?),
                 "call_flow" => Node::CallFlow(Field::read(&raw.config, faults)?),
+                "set_properties" => Node::SetProperties(Field::read(&raw.config, faults)?),
+                "optimize" => Node::Optimize(Field::read(&raw.config, faults)?),
                 _ => return None,
             })
         });
@@ -235,6 +247,8 @@ impl Field for FlowNode {
             Node::Group(config) => config.write(),
             Node::Conditional(config) => config.write(),
             Node::CallFlow(config) => config.write(),
+            Node::SetProperties(config) => config.write(),
+            Node::Optimize(config) => config.write(),
         };
         Value::map([
             ("id", Value::text(&self.id)),

@@ -4,15 +4,19 @@ use super::bitset::Bits;
 use super::flows::{Plan, WeightSet};
 use super::segment::Segment;
 use crate::decide::score::{
-    LargestValues, NEUTRAL_PROPENSITY, Prieu, exponents, impact, log_priority, log_priority_weighted, log_propensity,
-    uplift_base,
+    Aims, LargestValues, NEUTRAL_PROPENSITY, Prieu, exponents, impact, log_priority, log_priority_weighted, log_propensity,
+    term, uplift_base, weigh,
 };
 use crate::keys::CategoryKey;
 use crate::model::flow::{Relevance, ScoreMethod};
+use crate::model::objective::Objectives;
 use crate::model::offer::Offer;
 
 /// Offers per block: eight words of a bitset.
 pub const BLOCK: usize = 512;
+
+/// More than logarithms and sums can be off by.
+pub(crate) const BOUND_SLACK: f64 = 1e-9;
 
 /// Creative weight that leaves a score as it is.
 pub const FULL_WEIGHT: u8 = 100;
@@ -30,6 +34,7 @@ impl Plan {
     /// Whether scores depend on the largest margin or revenue value.
     pub fn is_relative(&self) -> bool {
         self.impact.as_ref().is_some_and(|blend| blend.margin != 0.0 || blend.revenue_value != 0.0)
+            || self.objectives.as_ref().is_some_and(Objectives::is_relative)
     }
 
     /// Whether R differs from customer to customer.
@@ -47,6 +52,44 @@ impl Plan {
             emphasis: f64::from(offer.priority.0) / 100.0,
             uplift: uplift_base(0.0, set.weights.uplift_scale),
         }
+    }
+
+    /// What objectives make of an offer whose method gives `terms`, if there are any.
+    pub fn optimized(
+        &self,
+        offer: &Offer,
+        set: &WeightSet,
+        terms: f64,
+        relevance: f64,
+        largest: &LargestValues,
+    ) -> Option<f64> {
+        let objectives = self.objectives.as_ref().filter(|_| !self.priority_only)?;
+        let aims = Aims {
+            method_terms: terms,
+            prieu: &self.factors(offer, set, relevance, largest),
+            business_value: offer.business_value.0,
+            margin: offer.margin,
+            revenue_value: offer.revenue_value,
+        };
+        Some(weigh(objectives, &aims, largest))
+    }
+
+    /// The log-sum, but for modifiers, of an offer whose R is `relevance`, shown with a creative of `weight` percent: the
+    /// method's, or of what the objectives make of it.
+    pub fn terms(
+        &self,
+        offer: &Offer,
+        category: Option<CategoryKey>,
+        relevance: f64,
+        weight: u8,
+        largest: &LargestValues,
+    ) -> f64 {
+        let terms = self.method_terms(offer, category, relevance, weight, largest);
+        if self.objectives.is_none() {
+            return terms;
+        }
+        let set = self.weights(offer, category);
+        self.optimized(offer, set, terms, relevance, largest).map_or(terms, |sum| term(1.0, sum))
     }
 
     /// The method's log-sum of an offer whose R is `relevance`, shown with a creative of `weight` percent.
@@ -97,18 +140,21 @@ impl PlanColumns {
         for (position, offer) in segment.by_key() {
             let (offer, category) = (&offer.body, segment.categories[position as usize]);
             let set = plan.weights(offer, category);
+            let method_counts = plan.objectives.as_ref().is_none_or(|objectives| objectives.score != 0.0);
+            let relevance_counts = plan.objectives.as_ref().is_some_and(|objectives| objectives.relevance != 0.0);
+            relevant |= relevance_counts && plan.is_relevance_on() && !plan.priority_only;
             match set.method {
                 _ if plan.priority_only => {}
-                ScoreMethod::PriorityWeighted => weighted = true,
+                ScoreMethod::PriorityWeighted => weighted |= method_counts,
                 ScoreMethod::Propensity => {}
                 ScoreMethod::Formula => {
-                    relevant |= plan.is_relevance_on();
+                    relevant |= method_counts && plan.is_relevance_on();
                     if plan.factors(offer, set, 1.0, largest).is_removed(exponents(&set.weights)) {
                         zero.push(position);
                     }
                 }
             }
-            scores[position as usize] = plan.method_terms(offer, category, 1.0, FULL_WEIGHT, largest);
+            scores[position as usize] = plan.terms(offer, category, 1.0, FULL_WEIGHT, largest);
         }
         let best = |block: &[f64]| block.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let mut blocks: Vec<(f64, u32)> = scores.chunks(BLOCK).map(best).zip(0..).collect();

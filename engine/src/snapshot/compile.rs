@@ -103,7 +103,7 @@ fn in_score_order(
     let plan = shared.default_plan();
     let score = |(row, (category, _)): (&OfferRow, &(Option<CategoryKey>, _))| {
         let offer = &row.body;
-        let score = plan.method_terms(offer, *category, 1.0, FULL_WEIGHT, &shared.largest);
+        let score = plan.terms(offer, *category, 1.0, FULL_WEIGHT, &shared.largest);
         (score, (offer.priority, offer.business_value))
     };
     let mut scored: Vec<_> = rows.iter().zip(homes).map(score).zip(0..).collect();

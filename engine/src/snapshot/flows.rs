@@ -11,12 +11,14 @@ use super::slots::{CUSTOMER, Names};
 use super::world::World;
 use crate::catalog::TenantCatalog;
 use crate::catalog::unroll::{InForce, Unrolled};
+use crate::expr::Program;
 use crate::keys::{CategoryKey, ChannelKey, FlowKey, OfferKey, PolicyKey, RuleKey, SchemaKey, SubCategoryKey};
 use crate::model::branch::Conditional;
 use crate::model::flow::{
     ControlGroupAction, DecisionFlow, FormulaWeights, ImpactBlend, Inventory, InventoryScope, Node, PlacementMatchMode,
     Relevance, ResponseFormat, Score, ScoreMethod, Selection, SelectionMode,
 };
+use crate::model::objective::Objectives;
 use crate::model::schema::SchemaEntity;
 use crate::model::{Entity, Ref, Status};
 
@@ -53,6 +55,8 @@ pub struct Flow {
     pub most: u32,
     /// Computed fields that answers carry; empty = all.
     pub computed: Vec<String>,
+    /// What is put beside each proposition, by name.
+    pub properties: BTreeMap<Arc<str>, Program>,
     /// Holdout.
     pub trial: Option<Trial>,
     /// Where conditionals part it; the rest is then what holds on every way.
@@ -121,6 +125,8 @@ pub struct Plan {
     pub relevance: Relevance,
     /// Blend of I.
     pub impact: Option<ImpactBlend>,
+    /// What takes the place of the method's score.
+    pub objectives: Option<Objectives>,
     /// What a holdout of action `priority_only` scores by: nothing but priority.
     pub priority_only: bool,
 }
@@ -146,6 +152,7 @@ impl Plan {
             overrides: Vec::new(),
             relevance: NO_RELEVANCE,
             impact: None,
+            objectives: None,
             priority_only: false,
         }
     }
@@ -175,6 +182,7 @@ impl Plan {
             base: base.clone(),
             relevance: score.relevance.clone(),
             impact: score.impact.clone(),
+            objectives: None,
             priority_only: false,
         }
     }
@@ -220,6 +228,7 @@ impl Flow {
             channel_plans: BTreeMap::new(),
             most: 50,
             computed: Vec::new(),
+            properties: BTreeMap::new(),
             trial: None,
             fork: None,
         }
@@ -312,6 +321,7 @@ impl Compiler<'_> {
             channel_plans: BTreeMap::new(),
             most: 50,
             computed: Vec::new(),
+            properties: BTreeMap::new(),
             trial: trial.filter(|trial| trial.enabled).map(|trial| Trial {
                 key: trial.key.clone().unwrap_or_else(|| authored.body.key.clone()),
                 percent: trial.holdout_percent,
@@ -357,6 +367,7 @@ impl Compiler<'_> {
         flow.active = is_active(self.authored.key) && unrolled.called.iter().all(|called| is_active(*called));
         let (names, parts) = (&mut *self.names, &mut *self.parts);
         let (mut stocks, mut rules, mut policies) = (Vec::new(), None, None);
+        let (mut score, mut objectives) = (None::<&Score>, None::<&Objectives>);
         for step in &unrolled.steps {
             match step.node {
                 Node::Inventory(inventory) => stocks.push(stock(catalog, inventory)),
@@ -381,13 +392,11 @@ impl Compiler<'_> {
                     let tests = Test::conjuncts(names, filter).into_iter().map(|test| parts.tests.number(test));
                     flow.screens.extend(tests.map(|test| Screen { test, flow: step.flow, node: step.place }));
                 }
-                Node::Score(score) => {
-                    flow.plan = parts.plans.number(Plan::new(catalog, score, None));
-                    let named = score.overrides.iter().filter_map(|other| other.channel.as_ref());
-                    flow.channel_plans = named
-                        .filter_map(|channel| catalog.channels().key_of(&channel.0))
-                        .map(|channel| (channel, parts.plans.number(Plan::new(catalog, score, Some(channel)))))
-                        .collect();
+                Node::Score(config) => score = Some(&**config),
+                Node::Optimize(config) => objectives = Some(&config.objectives),
+                Node::SetProperties(config) => {
+                    let set = config.set.iter().filter_map(|(name, text)| Some((Arc::from(&**name), program(names, text)?)));
+                    flow.properties.extend(set);
                 }
                 Node::Rank(rank) => flow.most = rank.max_candidates,
                 Node::Compute(compute) => flow.computed.clone_from(&compute.fields),
@@ -396,6 +405,14 @@ impl Compiler<'_> {
                 Node::Group(_) | Node::Conditional(_) | Node::CallFlow(_) => {}
             }
         }
+        let mut number = |channel: Option<ChannelKey>| {
+            let plan = score.map_or_else(Plan::priority_weighted, |score| Plan::new(catalog, score, channel));
+            parts.plans.number(Plan { objectives: objectives.cloned(), ..plan })
+        };
+        let overrides = score.map_or(&[][..], |score| &score.overrides).iter();
+        let named = overrides.filter_map(|other| catalog.channels().key_of(&other.channel.as_ref()?.0));
+        flow.plan = number(None);
+        flow.channel_plans = named.map(|channel| (channel, number(Some(channel)))).collect();
         stocks.retain(|stock| *stock != Stock::All);
         flow.inventory = parts.stocks.number(match stocks.len() {
             0 => Stock::All,

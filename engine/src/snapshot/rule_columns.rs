@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use super::bitset::{self, Bits, put};
 use super::checks::Check;
+use super::columns::BOUND_SLACK;
 use super::predicates::{Builder, PredicateIndex};
 use super::rules::{Effect, Question, Rule, Scopes, Selector};
 use super::segment::Segment;
@@ -15,9 +16,6 @@ use super::world::{OfferWorld, World};
 use crate::decide::score::NEUTRAL_PROPENSITY;
 use crate::keys::RuleKey;
 use crate::time::Timestamp;
-
-/// More than logarithms and sums can be off by.
-const BOUND_SLACK: f64 = 1e-9;
 
 /// Rules of one selection over a segment.
 #[derive(Clone, Debug)]

@@ -119,6 +119,8 @@ pub(crate) fn references_of(tenant: &TenantCatalog, config: &FlowConfig) -> Vec<
             | Node::Rank(_)
             | Node::Group(_)
             | Node::Compute(_)
+            | Node::SetProperties(_)
+            | Node::Optimize(_)
             | Node::Response(_) => {}
         }
     }

@@ -84,10 +84,23 @@ pub(crate) fn check_condition(member: &str, source: &str, faults: &mut Faults) {
         if !yields.fits(Type::Bool) {
             faults.add(format!("yields a {yields}, not a boolean"));
         }
-        if let Some(metric) = ast.names().find(|name| name.namespace == Namespace::Metric) {
-            faults.add(format!("no behavioural metric is named {:?}", metric.path));
+        refuse_metrics(&ast, faults);
+    });
+}
+
+/// Checks an expression that may yield anything.
+pub(crate) fn check_value(member: &str, source: &str, faults: &mut Faults) {
+    faults.within(member, |faults| {
+        if let Some((ast, _)) = read(source, &|_: &Name| Type::Any, faults) {
+            refuse_metrics(&ast, faults);
         }
     });
+}
+
+fn refuse_metrics(ast: &Ast, faults: &mut Faults) {
+    if let Some(metric) = ast.names().find(|name| name.namespace == Namespace::Metric) {
+        faults.add(format!("no behavioural metric is named {:?}", metric.path));
+    }
 }
 
 /// Checks the condition of a branch: it is asked once a request, whatever offers there are.

@@ -95,6 +95,8 @@ impl Schema {
                 | Node::Conditional(_)
                 | Node::CallFlow(_)
                 | Node::Compute(_)
+                | Node::SetProperties(_)
+                | Node::Optimize(_)
                 | Node::Response(_) => None,
             });
             for source in sources.flatten().filter(|source| source.schema_id.0 == before.id) {

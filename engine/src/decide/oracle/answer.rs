@@ -9,8 +9,8 @@ use super::scoring::Scored;
 use super::slots::Slot;
 use super::stages::{Standing, depth};
 use crate::decide::decision::{
-    Arm, Decision, EmptyReason, Explanation, Factors, Funnel, Ghost, Proposition, PropositionKind, RemovalReason,
-    Removed, SlotOutcome,
+    Arm, Decision, EmptyReason, Explanation, Factors, Funnel, Ghost, PROPERTIES, Proposition, PropositionKind,
+    RemovalReason, Removed, SlotOutcome,
 };
 use crate::decide::holdout::is_held_out;
 use crate::decide::request::Explain;
@@ -366,12 +366,19 @@ fn proposition(case: &Case<'_>, slot: &Slot, pick: &Pick) -> Proposition {
     }
 }
 
-/// The computed fields of the offer's category that the flow asks for, by their index in the schema.
+/// The computed fields of the offer's category that the flow asks for, by their index in the schema, and the properties that
+/// the flow sets.
 fn computed(case: &Case<'_>, offer: &OfferRow) -> Vec<(u16, Value)> {
     let wanted = &case.flow.computed;
     let fields = case.custom_fields(offer).iter().zip(0..);
-    fields
+    let mut computed: Vec<(u16, Value)> = fields
         .filter(|(field, _)| is_computed(field) && (wanted.is_empty() || wanted.contains(&field.name)))
         .map(|(field, index)| (index, case.compute(field, offer)))
-        .collect()
+        .collect();
+    let properties: Vec<(&String, Value)> =
+        case.flow.properties.iter().map(|(name, text)| (name, case.evaluate(text, offer))).collect();
+    if !properties.is_empty() {
+        computed.push((PROPERTIES, Value::map(properties)));
+    }
+    computed
 }

@@ -1,5 +1,7 @@
 //! Which flow decides, and what it says.
 
+use std::collections::BTreeMap;
+
 use crate::catalog::TenantCatalog;
 use crate::decide::decision::{FlowChoice, RemovalReason};
 use crate::decide::request::{Request, SlotTarget};
@@ -10,6 +12,7 @@ use crate::model::flow::{
     EnrichSource, Experiment, FlowNode, Inventory, MatchCreatives, Node, PlacementMatchMode, ResponseFormat, Score,
     Selection, SelectionMode,
 };
+use crate::model::objective::Objectives;
 use crate::model::record::Field;
 use crate::value::Value;
 
@@ -38,6 +41,10 @@ pub(super) struct Flow {
     pub(super) most: u32,
     /// Computed fields that answers carry; empty = all.
     pub(super) computed: Vec<String>,
+    /// Expressions whose values stand beside each proposition, by name.
+    pub(super) properties: BTreeMap<String, String>,
+    /// What takes the place of the method's score.
+    pub(super) objectives: Option<Objectives>,
     pub(super) experiment: Option<Experiment>,
 }
 
@@ -106,6 +113,8 @@ impl Flow {
                 .expect("every member of a score has a default"),
             most: 50,
             computed: Vec::new(),
+            properties: BTreeMap::new(),
+            objectives: None,
             experiment: None,
         }
     }
@@ -160,6 +169,8 @@ impl Flow {
                 Node::Score(score) => self.score = *score,
                 Node::Rank(rank) => self.most = rank.max_candidates,
                 Node::Compute(compute) => self.computed = compute.fields,
+                Node::SetProperties(config) => self.properties.extend(config.set),
+                Node::Optimize(config) => self.objectives = Some(config.objectives),
                 Node::Response(response) => {
                     self.choice.compact = response.response_format == ResponseFormat::Compact;
                 }
@@ -206,6 +217,8 @@ impl Flow {
                 | Node::Rank(_)
                 | Node::Group(_)
                 | Node::Compute(_)
+                | Node::SetProperties(_)
+                | Node::Optimize(_)
                 | Node::Response(_)) => {
                     let place = version.config.place_of(&node.id);
                     acting.push((node.phase, RemovalReason::Filter { flow, node: place }, own));

@@ -4,7 +4,7 @@ use super::case::{Case, OfferRow};
 use super::creatives::CreativeRow;
 use super::slots::Slot;
 use crate::decide::decision::Factors;
-use crate::decide::score::{self, LargestValues, Modifiers, NEUTRAL_PROPENSITY, Prieu, RelevanceSignals, exponents};
+use crate::decide::score::{self, Aims, LargestValues, Modifiers, NEUTRAL_PROPENSITY, Prieu, RelevanceSignals, exponents};
 use crate::model::Status;
 use crate::model::flow::{FormulaWeights, ScoreMethod};
 use crate::model::offer::OfferKind;
@@ -39,7 +39,7 @@ impl Case<'_> {
         let prieu = self.prieu(offer, slot, weights.as_ref().map_or(0.1, |weights| weights.uplift_scale));
         if by_priority {
             let log_score = Modifiers::NONE.apply(score::log_priority(offer.body.priority.0));
-            return Scored { log_score, is_removed: false, factors: factors(&prieu, &Modifiers::NONE, BY_PRIORITY) };
+            return Scored { log_score, is_removed: false, factors: factors(&prieu, &Modifiers::NONE, BY_PRIORITY, None) };
         }
         let modifiers = self.modifiers(offer, creative, slot);
         let creative_weight = creative.map_or(100, |creative| creative.body.weight.0);
@@ -55,12 +55,23 @@ impl Case<'_> {
             ScoreMethod::Propensity => (score::log_propensity(prieu.propensity), false),
             ScoreMethod::Formula => (prieu.log_score(exponents), prieu.is_removed(exponents)),
         };
-        Scored { log_score: modifiers.apply(terms), is_removed, factors: factors(&prieu, &modifiers, exponents) }
+        let aims = Aims {
+            method_terms: terms,
+            prieu: &prieu,
+            business_value: offer.body.business_value.0,
+            margin: offer.body.margin,
+            revenue_value: offer.body.revenue_value,
+        };
+        let objectives = self.flow.objectives.as_ref();
+        let optimized = objectives.map(|objectives| score::weigh(objectives, &aims, &self.largest_values()));
+        let terms = optimized.map_or(terms, |sum| score::term(1.0, sum));
+        let factors = factors(&prieu, &modifiers, exponents, optimized);
+        Scored { log_score: modifiers.apply(terms), is_removed, factors }
     }
 
     /// Factors of what is not scored: mandatory and fallback offers.
     pub(super) fn unscored(&self, offer: &OfferRow, slot: &Slot) -> Factors {
-        factors(&self.prieu(offer, slot, 0.1), &Modifiers::NONE, [0.0; 5])
+        factors(&self.prieu(offer, slot, 0.1), &Modifiers::NONE, [0.0; 5], None)
     }
 
     /// Method and weights: the node's, or those of the first override whose conditions all hold.
@@ -138,7 +149,7 @@ impl Case<'_> {
     }
 }
 
-fn factors(prieu: &Prieu, modifiers: &Modifiers, weights: [f64; 5]) -> Factors {
+fn factors(prieu: &Prieu, modifiers: &Modifiers, weights: [f64; 5], optimized: Option<f64>) -> Factors {
     Factors {
         propensity: prieu.propensity,
         relevance: prieu.relevance,
@@ -149,5 +160,6 @@ fn factors(prieu: &Prieu, modifiers: &Modifiers, weights: [f64; 5]) -> Factors {
         fatigue: modifiers.fatigue,
         boost: modifiers.boost,
         weights,
+        optimized,
     }
 }

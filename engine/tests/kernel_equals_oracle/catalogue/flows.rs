@@ -63,6 +63,30 @@ fn score(dice: &mut Dice) -> Value {
     Value::map(members)
 }
 
+fn optimize(dice: &mut Dice) -> Value {
+    let aims = dice.pick(&[
+        [("score", 1.0), ("margin", 0.0)],
+        [("score", 0.5), ("revenueValue", 0.5)],
+        [("relevance", 0.25), ("priority", 0.75)],
+        [("margin", 1.0), ("businessValue", 0.0)],
+        [("propensity", 0.5), ("impact", 0.5)],
+    ]);
+    let aims = aims.map(|(name, weight)| (name, Value::Number(weight)));
+    Value::map([("objectives", Value::map(aims))])
+}
+
+fn set_properties(dice: &mut Dice) -> Value {
+    let all = [
+        ("greeting", "concat('Dear ', coalesce(customer.tier, 'customer'))"),
+        ("price", "price * 2"),
+        ("worth", "offer.businessValue / (customer.age - 30)"),
+        ("where", "attributes.channel"),
+        ("limited", "context.stock < 5"),
+    ];
+    let some: Vec<_> = all.iter().filter(|_| dice.chance(40)).chain(&all[..1]).collect();
+    Value::map([("set", Value::map(some.into_iter().map(|(name, expression)| (*name, text(expression)))))])
+}
+
 fn selection(dice: &mut Dice, ids: &[String]) -> Value {
     if ids.is_empty() || dice.chance(70) {
         return Value::map([("mode", text("all"))]);
@@ -191,11 +215,17 @@ pub(super) fn draft(known: &Known, dice: &mut Dice) -> Value {
         let most = number(dice, &[1.0, 2.0, 4.0, 50.0]);
         nodes.push(("rank", 2.0, Value::map([("maxCandidates", most)])));
     }
+    if dice.chance(25) {
+        nodes.push(("optimize", 2.0, optimize(dice)));
+    }
     if dice.chance(20) {
         nodes.push(("group", 2.0, Value::map([("arbitration", text("greedy"))])));
     }
     if calls(dice) {
         nodes.push(("call_flow", 3.0, call(known, dice)));
+    }
+    if dice.chance(30) {
+        nodes.push(("set_properties", 3.0, set_properties(dice)));
     }
     if dice.chance(60) {
         let fields = if dice.chance(30) { texts(&["price"]) } else { Value::list([]) };
