@@ -14,7 +14,7 @@ use proffer_engine::value::Value;
 use crate::limits::PROPOSITIONS_MAX;
 use crate::problem::Problem;
 use crate::wire::field::{Limit, Name, Names};
-use crate::wire::recommend::{Arbitration, Recommend};
+use crate::wire::recommend::Recommend;
 
 /// Which slots a route takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +47,6 @@ impl Resolver<'_> {
         let channel = self.channel(body);
         let targets = self.slots(body, slots, channel);
         self.check_size(&targets, body.limit);
-        if body.arbitration == Arbitration::Optimal {
-            self.faults.add_at("arbitration", "optimal is not available in this version; use greedy");
-        }
         let flow = body.decision_flow_key.as_ref().and_then(|key| {
             let found = self.catalog.flow_by_key(&key.0).map(|flow| flow.key);
             if found.is_none() {
@@ -71,6 +68,7 @@ impl Resolver<'_> {
             exclude_offers: self.offers("excludeOffers", &body.exclude_offers),
             exclude_creatives: self.creatives("excludeCreatives", &body.exclude_creatives),
             allow_duplicates: body.allow_duplicates,
+            arbitration: body.arbitration,
             explain: if body.explain { Explain::Full { limit: explain_limit } } else { Explain::Off },
             counters: true,
         }

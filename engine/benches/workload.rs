@@ -365,6 +365,7 @@ impl Workload {
             exclude_offers: Vec::new(),
             exclude_creatives: Vec::new(),
             allow_duplicates: false,
+            arbitration: None,
             explain: Explain::Off,
             counters: true,
         }

@@ -2,9 +2,10 @@
 
 use bincode::{Decode, Encode};
 use proffer_engine::model::fault::Faults;
+use proffer_engine::model::flow::Arbitration;
 use proffer_engine::model::record::{Field, read_member, refuse_unknown};
 use proffer_engine::value::Value;
-use proffer_engine::{choice, record};
+use proffer_engine::record;
 
 use crate::wire::field::{Customer, Limit, Name, NamedValues, Names};
 
@@ -45,8 +46,8 @@ record! {
         pub currency: Option<Name> => "currency" = None,
         /// One offer may fill several slots.
         pub allow_duplicates: bool => "allowDuplicates" = false,
-        /// How slots share offers.
-        pub arbitration: Arbitration => "arbitration" = Arbitration::Greedy,
+        /// How slots share offers; null: as the flow says.
+        pub arbitration: Option<Arbitration> => "arbitration" = None,
         /// An earlier `recommendationId` whose unshown units are given back.
         pub supersedes: Option<String> => "supersedes" = None,
         /// Say why.
@@ -55,16 +56,6 @@ record! {
         pub debug: bool => "debug" = false,
         /// Keep a trace.
         pub trace: bool => "trace" = false,
-    }
-}
-
-choice! {
-    /// How slots share offers.
-    pub enum Arbitration {
-        /// In slot order.
-        Greedy => "greedy",
-        /// Largest total score.
-        Optimal => "optimal",
     }
 }
 

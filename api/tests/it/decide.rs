@@ -40,12 +40,12 @@ async fn an_answer_has_every_field() {
 async fn unknown_names_are_pointed_at() {
     let node = shop().await;
     let body = r#"{"customerId": "c", "channel": "fax", "placements": ["nowhere"], "decisionFlowKey": "none",
-        "excludeOffers": ["A", "Z"], "arbitration": "optimal"}"#;
+        "excludeOffers": ["A", "Z"]}"#;
     let reply = node.call("POST", "/api/v1/recommend", body).await;
     assert_eq!(reply.status, StatusCode::BAD_REQUEST);
     let mut pointers = reply.pointers();
     pointers.sort();
-    assert_eq!(pointers, ["/arbitration", "/channel", "/decisionFlowKey", "/excludeOffers/1", "/placements/0"]);
+    assert_eq!(pointers, ["/channel", "/decisionFlowKey", "/excludeOffers/1", "/placements/0"]);
     assert_eq!(node.call("POST", "/api/v1/decisions", r#"{"customerId": "c"}"#).await.pointers(), ["/activities"]);
     let activities = r#"{"customerId": "c", "activities": ["x"]}"#;
     assert_eq!(node.call("POST", "/api/v1/recommend", activities).await.status, StatusCode::BAD_REQUEST);

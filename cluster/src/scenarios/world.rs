@@ -160,6 +160,7 @@ pub(super) fn request(customer: CustomerId) -> Request {
         exclude_offers: Vec::new(),
         exclude_creatives: Vec::new(),
         allow_duplicates: false,
+        arbitration: None,
         explain: Explain::Off,
         counters: true,
     }

@@ -48,16 +48,16 @@ impl Filled {
 
 /// The state of choosing, from slot to slot.
 pub(crate) struct Filling<'a, 'b> {
-    case: &'b Case<'a>,
+    pub(super) case: &'b Case<'a>,
     track: &'b Track<'a>,
     pub(crate) pools: Pools<'a, 'b>,
     pub(crate) mandatory: Vec<u32>,
     /// Positions of offers in the history.
     seen: Vec<u64>,
-    chosen: SmallVec<[Chosen; 8]>,
+    pub(super) chosen: SmallVec<[Chosen; 8]>,
     /// Propositions so far, fallback offers included.
-    filled: usize,
-    most: usize,
+    pub(super) filled: usize,
+    pub(super) most: usize,
     pub(crate) budget_limited: bool,
     pub(crate) reasons: Option<Reasons>,
 }
@@ -91,7 +91,7 @@ impl<'a, 'b> Filling<'a, 'b> {
         self.pools.recycle(scratch);
     }
 
-    fn spotting(&self, lane: &Lane) -> Spotting<'a, 'b> {
+    pub(super) fn spotting(&self, lane: &Lane) -> Spotting<'a, 'b> {
         Spotting::new(self.case, self.track, lane.spot, lane.admission)
     }
 
@@ -165,7 +165,7 @@ impl<'a, 'b> Filling<'a, 'b> {
         self.reasons.as_ref().map(|_| Box::new(explain::unscored(&self.scorer(spotting), global)))
     }
 
-    fn scorer<'c>(&'c self, spotting: &'c Spotting<'a, 'b>) -> Scorer<'a, 'b, 'c> {
+    pub(super) fn scorer<'c>(&'c self, spotting: &'c Spotting<'a, 'b>) -> Scorer<'a, 'b, 'c> {
         let plan_number = self.track.plan_on(self.case, spotting.spot);
         let plan = &self.case.shared.parts.plans.values()[plan_number];
         Scorer { spotting, plan_number, plan, seen: &self.seen }
@@ -193,7 +193,7 @@ impl<'a, 'b> Filling<'a, 'b> {
     }
 
     /// Chooses from `left`, best first, each choice counting for the next.
-    fn pick(&mut self, lane: &Lane, spotting: &Spotting<'a, 'b>, left: &mut [u64], filled: &mut Filled) {
+    pub(super) fn pick(&mut self, lane: &Lane, spotting: &Spotting<'a, 'b>, left: &mut [u64], filled: &mut Filled) {
         let case = self.case;
         let explained = self.reasons.is_some();
         let room = |filling: &Self, filled: &Filled| {
@@ -229,7 +229,7 @@ impl<'a, 'b> Filling<'a, 'b> {
     }
 
     /// Chooses a candidate unless earlier choices bar it.
-    fn consider(&mut self, lane: &Lane, spotting: &Spotting<'a, 'b>, ranked: Ranked, filled: &mut Filled) {
+    pub(super) fn consider(&mut self, lane: &Lane, spotting: &Spotting<'a, 'b>, ranked: Ranked, filled: &mut Filled) {
         let (case, global) = (self.case, ranked.global);
         let again = self.chosen.iter().any(|chosen| chosen.global == global);
         if again && !case.request.allow_duplicates {
@@ -255,7 +255,7 @@ impl<'a, 'b> Filling<'a, 'b> {
 
     /// Puts the fallback offer of an empty slot in, if it may be shown: it obeys status, exclusion and what the request
     /// excludes, nothing else.
-    fn fall_back(&mut self, lane: &Lane, spotting: &Spotting<'a, 'b>, filled: &mut Filled, had_room: bool) {
+    pub(super) fn fall_back(&mut self, lane: &Lane, spotting: &Spotting<'a, 'b>, filled: &mut Filled, had_room: bool) {
         if !had_room {
             filled.empty = Some(EmptyReason::Limit);
             return;

@@ -21,7 +21,7 @@ use crate::decide::screen;
 use crate::decide::slots::{self, Lane};
 use crate::decide::view::{EscrowView, Instant, Subject};
 use crate::keys::OfferKey;
-use crate::model::flow::ControlGroupAction;
+use crate::model::flow::{Arbitration, ControlGroupAction};
 use crate::snapshot::{Binding, Snapshot};
 
 /// Decides `request` for `subject` at `at`. Deterministic: the same arguments give the same bytes. `binding` belongs to the
@@ -81,8 +81,13 @@ pub fn decide(
     let mut outcomes: SmallVec<[Filled; 1]> = lanes.iter().map(|_| Filled::default()).collect();
     filling.prepend_mandatory(&lanes, &mut outcomes);
     filling.pools.fill(&lanes, &filling.mandatory, scratch);
-    for (lane, filled) in lanes.iter().zip(&mut outcomes) {
-        filling.fill(lane, filled, scratch);
+    let arbitration = request.arbitration.unwrap_or(flow.arbitration);
+    if arbitration == Arbitration::Optimal && lanes.len() > 1 {
+        filling.share(&lanes, &mut outcomes, scratch);
+    } else {
+        for (lane, filled) in lanes.iter().zip(&mut outcomes) {
+            filling.fill(lane, filled, scratch);
+        }
     }
     couple(&lanes, &mut outcomes, |global| filling.note(global, RemovalReason::Coupled));
     let ghosts =

@@ -2,8 +2,9 @@
 //!
 //! [`decide`] is the fast evaluation, [`take_of`] what it takes. One stage a file, in the order they are applied:
 //! `slots`, `candidates`, `qualify`, `suppress`, `contact`, `mandatory`, `rank`, `compute`, `explain`, `effects`. Of what calls
-//! them, `pools` finds what survives, `filling` chooses from it, and `kernel` is the whole.
+//! them, `pools` finds what survives, `filling` chooses from it slot by slot, `sharing` for all slots at once, and `kernel` is the whole.
 
+mod assignment;
 mod candidates;
 mod case;
 mod compute;
@@ -25,6 +26,7 @@ pub mod request;
 pub mod schedule;
 pub mod score;
 mod screen;
+mod sharing;
 mod slots;
 pub mod stable_hash;
 mod suppress;

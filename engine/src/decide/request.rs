@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bincode::{Decode, Encode};
 
 use crate::keys::{ActivityKey, ChannelKey, CreativeKey, CustomerId, FlowKey, OfferKey, PlacementKey, TenantId};
+use crate::model::flow::Arbitration;
 use crate::value::Value;
 
 /// One decision asked for.
@@ -34,6 +35,8 @@ pub struct Request {
     pub exclude_creatives: Vec<CreativeKey>,
     /// One offer may fill several slots.
     pub allow_duplicates: bool,
+    /// How slots share offers; `None`: as the flow says.
+    pub arbitration: Option<Arbitration>,
     /// How much of an explanation to make.
     pub explain: Explain,
     /// Whether the funnel's counters must be exact (they may be left at zero otherwise).

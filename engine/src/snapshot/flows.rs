@@ -15,7 +15,7 @@ use crate::expr::Program;
 use crate::keys::{CategoryKey, ChannelKey, FlowKey, OfferKey, PolicyKey, RuleKey, SchemaKey, SubCategoryKey};
 use crate::model::branch::Conditional;
 use crate::model::flow::{
-    ControlGroupAction, DecisionFlow, FormulaWeights, ImpactBlend, Inventory, InventoryScope, Node, PlacementMatchMode,
+    Arbitration, ControlGroupAction, DecisionFlow, FormulaWeights, ImpactBlend, Inventory, InventoryScope, Node, PlacementMatchMode,
     Relevance, ResponseFormat, Score, ScoreMethod, Selection, SelectionMode,
 };
 use crate::model::objective::Objectives;
@@ -53,6 +53,8 @@ pub struct Flow {
     pub channel_plans: BTreeMap<ChannelKey, usize>,
     /// How many remain.
     pub most: u32,
+    /// How slots share offers, where the request does not say.
+    pub arbitration: Arbitration,
     /// Computed fields that answers carry; empty = all.
     pub computed: Vec<String>,
     /// What is put beside each proposition, by name.
@@ -227,6 +229,7 @@ impl Flow {
             plan: parts.plans.number(Plan::priority_weighted()),
             channel_plans: BTreeMap::new(),
             most: 50,
+            arbitration: Arbitration::Greedy,
             computed: Vec::new(),
             properties: BTreeMap::new(),
             trial: None,
@@ -320,6 +323,7 @@ impl Compiler<'_> {
             plan: self.parts.plans.number(Plan::priority_weighted()),
             channel_plans: BTreeMap::new(),
             most: 50,
+            arbitration: Arbitration::Greedy,
             computed: Vec::new(),
             properties: BTreeMap::new(),
             trial: trial.filter(|trial| trial.enabled).map(|trial| Trial {
@@ -401,8 +405,9 @@ impl Compiler<'_> {
                 Node::Rank(rank) => flow.most = rank.max_candidates,
                 Node::Compute(compute) => flow.computed.clone_from(&compute.fields),
                 Node::Response(response) => flow.compact = response.response_format == ResponseFormat::Compact,
-                // Greedy is the one way of arbitration there is. The others are unrolled.
-                Node::Group(_) | Node::Conditional(_) | Node::CallFlow(_) => {}
+                Node::Group(group) => flow.arbitration = group.arbitration,
+                // These are unrolled.
+                Node::Conditional(_) | Node::CallFlow(_) => {}
             }
         }
         let mut number = |channel: Option<ChannelKey>| {

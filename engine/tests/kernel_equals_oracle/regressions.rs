@@ -45,6 +45,7 @@ fn plain_request(made: &Made) -> Request {
         exclude_offers: Vec::new(),
         exclude_creatives: Vec::new(),
         allow_duplicates: false,
+        arbitration: None,
         explain: Explain::Off,
         counters: true,
     }

@@ -137,6 +137,7 @@ impl Scene {
             exclude_offers: Vec::new(),
             exclude_creatives: Vec::new(),
             allow_duplicates: false,
+            arbitration: None,
             explain: Explain::Full { limit: 100 },
             counters: true,
         }

@@ -11,6 +11,7 @@ use proffer_engine::keys::{
     CapKey, CategoryKey, ChannelKey, CreativeKey, CustomerId, OfferKey, OutcomeKey, PlacementKey, Revision, Symbol,
     TenantId,
 };
+use proffer_engine::model::flow::Arbitration;
 use proffer_engine::model::offer::{CapPer, CapScope, CapWindow, Enforcement};
 use proffer_engine::profile::apply::{Outcome, Refusal, apply};
 use proffer_engine::profile::cells::{Cells, Look, ProfileId};
@@ -375,6 +376,7 @@ pub fn request(catalog: &TenantCatalog, tenant: &TenantId, seed: u64) -> Request
         exclude_offers: if dice.chance(25) { dice.some_of(25, &offers(catalog)) } else { Vec::new() },
         exclude_creatives: if dice.chance(25) { dice.some_of(30, &creatives) } else { Vec::new() },
         allow_duplicates: dice.chance(25),
+        arbitration: dice.pick(&[None, None, Some(Arbitration::Greedy), Some(Arbitration::Optimal)]),
         explain: Explain::Full { limit: dice.pick(&[100, 100, 100, 3, 0]) },
         counters: true,
     }

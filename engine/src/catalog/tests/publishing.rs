@@ -150,9 +150,9 @@ fn every_fault_of_a_filter_is_told_with_its_pointer() {
 }
 
 #[test]
-fn greedy_is_the_arbitration_there_is() {
+fn arbitration_is_greedy_or_optimal() {
     let mut world = World::furnished();
-    for (arbitration, pointers) in [("greedy", vec![]), ("optimal", vec!["arbitration"]), ("fair", vec!["arbitration"])]
+    for (arbitration, pointers) in [("greedy", vec![]), ("optimal", vec![]), ("fair", vec!["arbitration"])]
     {
         let node =
             format!(r#"{{"id":"g","type":"group","phase":2,"position":1,"config":{{"arbitration":"{arbitration}"}}}}"#);

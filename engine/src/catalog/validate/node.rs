@@ -10,8 +10,8 @@ use crate::model::category::{Category, CustomFieldType, SubCategory};
 use crate::model::channel::Channel;
 use crate::model::fault::Faults;
 use crate::model::flow::{
-    Arbitration, Enrich, EnrichSource, FlowNode, FormulaWeights, Group, ImpactBlend, Inventory, InventoryScope, Node,
-    Rank, Relevance, Score, ScoreMethod, Selection, SelectionMode,
+    Enrich, EnrichSource, FlowNode, FormulaWeights, ImpactBlend, Inventory, InventoryScope, Node, Rank,
+    Relevance, Score, ScoreMethod, Selection, SelectionMode,
 };
 use crate::model::offer::Offer;
 use crate::model::policy::ContactPolicy;
@@ -36,7 +36,6 @@ pub(crate) fn check(tenant: &TenantCatalog, node: &mut FlowNode, faults: &mut Fa
         Node::Filter(config) => filter::check(tenant, config, faults),
         Node::Score(config) => check_score(tenant, config, faults),
         Node::Rank(config) => check_rank(config, faults),
-        Node::Group(config) => check_group(config, faults),
         Node::Compute(config) => check_compute(tenant, &config.fields, faults),
         Node::Conditional(config) => check_conditional(tenant, config, faults),
         Node::CallFlow(config) => {
@@ -46,7 +45,7 @@ pub(crate) fn check(tenant: &TenantCatalog, node: &mut FlowNode, faults: &mut Fa
         }
         Node::SetProperties(config) => check_properties(config, faults),
         Node::Optimize(config) => faults.within("objectives", |faults| check_shares(&config.objectives.weights(), faults)),
-        Node::MatchCreatives(_) | Node::Response(_) => {}
+        Node::MatchCreatives(_) | Node::Group(_) | Node::Response(_) => {}
     });
 }
 
@@ -249,15 +248,6 @@ fn check_relevance(relevance: &Relevance, faults: &mut Faults) {
 fn check_rank(config: &Rank, faults: &mut Faults) {
     let most = f64::from(limits::RANK_CANDIDATES_MAX);
     text::check_range("maxCandidates", f64::from(config.max_candidates), 1.0, most, faults);
-}
-
-fn check_group(config: &Group, faults: &mut Faults) {
-    match config.arbitration {
-        Arbitration::Greedy => {}
-        Arbitration::Optimal => {
-            faults.add_at("arbitration", "must be \"greedy\": optimal arbitration is not available")
-        }
-    }
 }
 
 fn check_properties(config: &SetProperties, faults: &mut Faults) {

@@ -8,6 +8,7 @@ use super::creatives::CreativeRow;
 use super::scoring::Scored;
 use super::slots::Slot;
 use super::stages::{Standing, depth};
+use crate::decide::assignment::{CHOSEN_MAX, Candidate, Place, assign};
 use crate::decide::decision::{
     Arm, Decision, EmptyReason, Explanation, Factors, Funnel, Ghost, PROPERTIES, Proposition, PropositionKind,
     RemovalReason, Removed, SlotOutcome,
@@ -16,7 +17,7 @@ use crate::decide::holdout::is_held_out;
 use crate::decide::request::Explain;
 use crate::decide::score;
 use crate::keys::{CreativeKey, OfferKey};
-use crate::model::flow::ControlGroupAction;
+use crate::model::flow::{Arbitration, ControlGroupAction};
 use crate::model::offer::OfferKind;
 use crate::value::Value;
 
@@ -165,8 +166,8 @@ fn keep_furthest(reason: &mut Option<RemovalReason>, other: RemovalReason) {
     }
 }
 
-/// Fills the slots: mandatory offers first, then slot by slot the best that nothing bars, then fallback offers. Tells
-/// `note` why an offer that competed did not come in.
+/// Fills the slots: mandatory offers first, then slot by slot (or for all slots at once) the best that nothing bars, then fallback
+/// offers. Tells `note` why an offer that competed did not come in.
 fn fill(
     case: &Case<'_>,
     offers: &[Arc<OfferRow>],
@@ -199,33 +200,111 @@ fn fill(
             }
         }
     }
+    let mut choosing = Choosing { case, offers, chosen, filled, most, note };
+    let arbitration = case.request.arbitration.unwrap_or(case.flow.arbitration);
+    if arbitration == Arbitration::Optimal && fillings.len() > 1 {
+        share(&mut choosing, fillings);
+        return;
+    }
     for filling in fillings {
         if !filling.slot.is_active {
             filling.empty = Some(EmptyReason::Inactive);
             continue;
         }
-        let had_room = filled < most;
-        for (offer, creative, scored) in ranked(offers, &filling.standings) {
-            let row = &offers[offer];
-            if filled == most || filling.picks.len() == filling.slot.limit {
-                note(offer, RemovalReason::Outscored);
-                continue;
-            }
-            if chosen.has(row) && !case.request.allow_duplicates {
-                continue;
-            }
-            if let Err(reason) = case.contact(row, creative.as_ref(), &filling.slot, &chosen) {
-                note(offer, reason);
-                continue;
-            }
-            chosen.0.push(choice(case, row, creative.as_ref(), &filling.slot, false));
-            let (score, kind) = (score::score(scored.log_score), PropositionKind::Regular);
-            filling.picks.push(Pick { offer: Arc::clone(row), creative, kind, score, factors: scored.factors });
-            filled += 1;
+        let had_room = choosing.filled < most;
+        for competing in ranked(offers, &filling.standings) {
+            choosing.consider(filling, competing);
         }
         if filling.picks.is_empty() {
-            filled += fall_back(case, filling, had_room);
+            choosing.filled += fall_back(case, filling, had_room);
         }
+    }
+}
+
+/// Fills all slots so that the scores of all together are highest, gives up what earlier choices bar, fills what that leaves
+/// open slot by slot, and then empty slots with their fallback offers.
+fn share(choosing: &mut Choosing<'_, '_>, fillings: &mut [Filling]) {
+    let case = choosing.case;
+    let competing = |filling: &Filling| -> Vec<Competing> {
+        let mut ranked = if filling.slot.is_active { ranked(choosing.offers, &filling.standings) } else { Vec::new() };
+        let is_open = |offer: usize| case.request.allow_duplicates || !choosing.chosen.has(&choosing.offers[offer]);
+        ranked.retain(|competing| is_open(competing.offer));
+        ranked
+    };
+    let rankings: Vec<Vec<Competing>> = fillings.iter().map(competing).collect();
+    let room = |filling: &Filling| filling.slot.limit - filling.picks.len();
+    let open: usize = fillings.iter().filter(|filling| filling.slot.is_active).map(room).sum();
+    let most = open.min(choosing.most - choosing.filled).min(CHOSEN_MAX);
+    let places = fillings.iter().zip(&rankings).zip(0u16..).map(|((filling, ranking), slot)| Place {
+        slot,
+        room: room(filling),
+        candidates: ranking
+            .iter()
+            .map(|competing| Candidate {
+                thing: (choosing.offers[competing.offer].key, if case.request.allow_duplicates { slot } else { 0 }),
+                score: score::score(competing.scored.log_score),
+            })
+            .collect(),
+    });
+    let places: Vec<Place> = places.collect();
+    let assigned = assign(&places, most);
+    for ((filling, ranking), assigned) in fillings.iter_mut().zip(&rankings).zip(&assigned) {
+        for index in assigned {
+            choosing.consider(filling, ranking[*index].clone());
+        }
+    }
+    for ((filling, ranking), assigned) in fillings.iter_mut().zip(rankings).zip(&assigned) {
+        for (_, competing) in ranking.into_iter().enumerate().filter(|(index, _)| !assigned.contains(index)) {
+            choosing.consider(filling, competing);
+        }
+    }
+    for filling in fillings {
+        if !filling.slot.is_active {
+            filling.empty = Some(EmptyReason::Inactive);
+        } else if filling.picks.is_empty() {
+            let has_room = choosing.filled < choosing.most;
+            choosing.filled += fall_back(case, filling, has_room);
+        }
+    }
+}
+
+/// An offer that competes in a slot.
+#[derive(Clone)]
+struct Competing {
+    /// Its place among all offers.
+    offer: usize,
+    creative: Option<CreativeRow>,
+    scored: Scored,
+}
+
+/// What has been chosen, and what limits it.
+struct Choosing<'a, 'c> {
+    case: &'a Case<'a>,
+    offers: &'a [Arc<OfferRow>],
+    chosen: Choices,
+    filled: usize,
+    most: usize,
+    note: &'c mut dyn FnMut(usize, RemovalReason),
+}
+
+impl Choosing<'_, '_> {
+    /// Chooses an offer for a slot unless there is no room or earlier choices bar it.
+    fn consider(&mut self, filling: &mut Filling, competing: Competing) {
+        let Competing { offer, creative, scored } = competing;
+        let (case, row) = (self.case, &self.offers[offer]);
+        if self.filled == self.most || filling.picks.len() == filling.slot.limit {
+            return (self.note)(offer, RemovalReason::Outscored);
+        }
+        if self.chosen.has(row) && !case.request.allow_duplicates {
+            return;
+        }
+        if let Err(reason) = case.contact(row, creative.as_ref(), &filling.slot, &self.chosen) {
+            return (self.note)(offer, reason);
+        }
+        self.chosen.0.push(choice(case, row, creative.as_ref(), &filling.slot, false));
+        let (score, kind) = (score::score(scored.log_score), PropositionKind::Regular);
+        filling.picks.push(Pick { offer: Arc::clone(row), creative, kind, score, factors: scored.factors });
+        self.filled += 1;
     }
 }
 
@@ -266,18 +345,20 @@ fn mandatory(offers: &[Arc<OfferRow>], fillings: &[Filling]) -> Vec<usize> {
 }
 
 /// Those that compete, best first.
-fn ranked(offers: &[Arc<OfferRow>], standings: &[Standing]) -> Vec<(usize, Option<CreativeRow>, Scored)> {
-    let mut competing: Vec<(usize, Option<CreativeRow>, Scored)> = standings
+fn ranked(offers: &[Arc<OfferRow>], standings: &[Standing]) -> Vec<Competing> {
+    let mut competing: Vec<Competing> = standings
         .iter()
         .enumerate()
         .filter_map(|(offer, standing)| match standing {
-            Standing::Competes(creative, scored) => Some((offer, creative.clone(), *scored)),
+            Standing::Competes(creative, scored) => {
+                Some(Competing { offer, creative: creative.clone(), scored: *scored })
+            }
             Standing::Admitted | Standing::Removed(_) => None,
         })
         .collect();
-    competing.sort_by(|(left, _, left_score), (right, _, right_score)| {
-        let by_score = right_score.log_score.total_cmp(&left_score.log_score);
-        by_score.then_with(|| tie(&offers[*left], &offers[*right]))
+    competing.sort_by(|left, right| {
+        let by_score = right.scored.log_score.total_cmp(&left.scored.log_score);
+        by_score.then_with(|| tie(&offers[left.offer], &offers[right.offer]))
     });
     competing
 }

@@ -9,7 +9,7 @@ use crate::keys::{ChannelKey, FlowKey, PlacementKey};
 use crate::model::Status;
 use crate::model::filter::FilterGroup;
 use crate::model::flow::{
-    EnrichSource, Experiment, FlowNode, Inventory, MatchCreatives, Node, PlacementMatchMode, ResponseFormat, Score,
+    Arbitration, EnrichSource, Experiment, FlowNode, Inventory, MatchCreatives, Node, PlacementMatchMode, ResponseFormat, Score,
     Selection, SelectionMode,
 };
 use crate::model::objective::Objectives;
@@ -39,6 +39,8 @@ pub(super) struct Flow {
     pub(super) filters: Vec<(RemovalReason, FilterGroup)>,
     pub(super) score: Score,
     pub(super) most: u32,
+    /// How slots share offers, where the request does not say.
+    pub(super) arbitration: Arbitration,
     /// Computed fields that answers carry; empty = all.
     pub(super) computed: Vec<String>,
     /// Expressions whose values stand beside each proposition, by name.
@@ -112,6 +114,7 @@ impl Flow {
             score: Field::read(&Value::map::<&str>([]), &mut crate::model::fault::Faults::new())
                 .expect("every member of a score has a default"),
             most: 50,
+            arbitration: Arbitration::Greedy,
             computed: Vec::new(),
             properties: BTreeMap::new(),
             objectives: None,
@@ -174,7 +177,8 @@ impl Flow {
                 Node::Response(response) => {
                     self.choice.compact = response.response_format == ResponseFormat::Compact;
                 }
-                Node::Group(_) | Node::Conditional(_) | Node::CallFlow(_) => {}
+                Node::Group(group) => self.arbitration = group.arbitration,
+                Node::Conditional(_) | Node::CallFlow(_) => {}
             }
         }
     }

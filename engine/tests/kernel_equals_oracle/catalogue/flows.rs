@@ -219,7 +219,7 @@ pub(super) fn draft(known: &Known, dice: &mut Dice) -> Value {
         nodes.push(("optimize", 2.0, optimize(dice)));
     }
     if dice.chance(20) {
-        nodes.push(("group", 2.0, Value::map([("arbitration", text("greedy"))])));
+        nodes.push(("group", 2.0, Value::map([("arbitration", text(dice.pick(&["greedy", "optimal"])))])));
     }
     if calls(dice) {
         nodes.push(("call_flow", 3.0, call(known, dice)));
