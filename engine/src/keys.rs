@@ -44,6 +44,8 @@ key! {
     SchemaKey(u32);
     /// A decision flow.
     FlowKey(u32);
+    /// A guardrail.
+    GuardrailKey(u32);
     /// One cap of one offer (its `capId`): survives edits of the limit; a new one is given when `per`, `window`, `countOn`,
     /// `scope` or the placement changes.
     CapKey(u32);

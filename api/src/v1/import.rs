@@ -30,7 +30,7 @@ use crate::wire::value;
 const AUTHORS: Access = Access::Roles(&[Role::Editor, Role::Admin]);
 
 /// Every kind of entity, after those that it may refer to.
-const REFERRED_FIRST: [EntityKind; 12] = [
+const REFERRED_FIRST: [EntityKind; 13] = [
     EntityKind::Channel,
     EntityKind::Placement,
     EntityKind::Category,
@@ -41,6 +41,7 @@ const REFERRED_FIRST: [EntityKind; 12] = [
     EntityKind::Collection,
     EntityKind::Rule,
     EntityKind::Policy,
+    EntityKind::Guardrail,
     EntityKind::Flow,
     EntityKind::Activity,
 ];
@@ -465,6 +466,7 @@ fn existing(
         EntityKind::Rule => named(catalog.rules(), id, name),
         EntityKind::Policy => named(catalog.policies(), id, name),
         EntityKind::Schema => named(catalog.schemas(), id, name),
+        EntityKind::Guardrail => named(catalog.guardrails(), id, name),
         EntityKind::Flow => {
             let by_id = id.and_then(|id| catalog.flows().by_id(id));
             let found = by_id.or_else(|| catalog.flow_by_key(name?));

@@ -27,7 +27,7 @@ mod settings;
 mod sub_categories;
 
 /// Kinds with plain routes of their own.
-pub const KINDS: [EntityKind; 11] = [
+pub const KINDS: [EntityKind; 12] = [
     EntityKind::Category,
     EntityKind::Offer,
     EntityKind::Creative,
@@ -39,6 +39,7 @@ pub const KINDS: [EntityKind; 11] = [
     EntityKind::Policy,
     EntityKind::Schema,
     EntityKind::Flow,
+    EntityKind::Guardrail,
 ];
 
 /// All routes.

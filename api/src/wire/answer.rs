@@ -382,6 +382,10 @@ impl<'a> Words<'a> {
                 let node = version.and_then(|version| version.config.all_nodes().get(usize::from(node)).copied());
                 ("filter", None, node.map_or("a filter of the flow".into(), |node| node.id.as_str().into()))
             }
+            RemovalReason::Guardrail(key) => match self.catalog.guardrails().get(key) {
+                Some(guardrail) => ("guardrail", Some(guardrail.id.as_str()), guardrail.body.name.as_str().into()),
+                None => ("guardrail", None, "a guardrail".into()),
+            },
             RemovalReason::Contended => ("contention", None, "others took the last unit first".into()),
         };
         Some(RemovedEntry { offer_id: &offer.id, stage, rule_id, detail })

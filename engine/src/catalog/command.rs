@@ -134,6 +134,8 @@ choice! {
         Schema => "schemas",
         /// A decision flow.
         Flow => "decision-flows",
+        /// A guardrail.
+        Guardrail => "guardrails",
     }
 }
 
@@ -153,6 +155,7 @@ impl EntityKind {
             EntityKind::Policy => "contact policy",
             EntityKind::Schema => "schema",
             EntityKind::Flow => "decision flow",
+            EntityKind::Guardrail => "guardrail",
         }
     }
 
@@ -171,6 +174,7 @@ impl EntityKind {
             EntityKind::Policy => "pol_",
             EntityKind::Schema => "sch_",
             EntityKind::Flow => "flow_",
+            EntityKind::Guardrail => "grd_",
         }
     }
 }

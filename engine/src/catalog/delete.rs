@@ -189,7 +189,8 @@ fn check_target(
         | EntityKind::Activity
         | EntityKind::Rule
         | EntityKind::Policy
-        | EntityKind::Schema => {}
+        | EntityKind::Schema
+        | EntityKind::Guardrail => {}
     }
     Ok(())
 }
@@ -237,7 +238,8 @@ fn is_only_about(tenant: &TenantCatalog, user: Thing, targets: &BTreeSet<Thing>)
         | EntityKind::Collection
         | EntityKind::Activity
         | EntityKind::Schema
-        | EntityKind::Flow => false,
+        | EntityKind::Flow
+        | EntityKind::Guardrail => false,
     }
 }
 
@@ -292,7 +294,8 @@ fn unlink(tenant: &mut TenantCatalog, user: Thing, targets: &BTreeSet<Thing>, st
         | EntityKind::Placement
         | EntityKind::Activity
         | EntityKind::Schema
-        | EntityKind::Flow => {}
+        | EntityKind::Flow
+        | EntityKind::Guardrail => {}
     }
 }
 

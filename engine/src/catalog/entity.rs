@@ -154,6 +154,10 @@ macro_rules! for_kind {
                 type $body_type = $crate::model::flow::DecisionFlow;
                 $body
             }
+            EntityKind::Guardrail => {
+                type $body_type = $crate::model::guardrail::Guardrail;
+                $body
+            }
         }
     }};
 }

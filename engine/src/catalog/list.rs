@@ -62,7 +62,8 @@ impl TenantCatalog {
             | EntityKind::Collection
             | EntityKind::Rule
             | EntityKind::Policy
-            | EntityKind::Schema => None,
+            | EntityKind::Schema
+            | EntityKind::Guardrail => None,
         };
         by_key.or_else(|| {
             for_kind!(kind, Body => {
@@ -175,7 +176,8 @@ impl TenantCatalog {
             | EntityKind::Activity
             | EntityKind::Rule
             | EntityKind::Policy
-            | EntityKind::Schema => {}
+            | EntityKind::Schema
+            | EntityKind::Guardrail => {}
         }
         Value::Map(Arc::new(members))
     }

@@ -14,8 +14,8 @@ use crate::catalog::table::Table;
 use crate::catalog::tenant::{TenantCatalog, TenantState};
 use crate::codec::{self, DecodeError};
 use crate::keys::{
-    ActivityKey, CategoryKey, ChannelKey, CollectionKey, CreativeKey, FlowKey, OfferKey, PlacementKey, PolicyKey,
-    RuleKey, SchemaKey, SubCategoryKey, TenantId,
+    ActivityKey, CategoryKey, ChannelKey, CollectionKey, CreativeKey, FlowKey, GuardrailKey, OfferKey, PlacementKey,
+    PolicyKey, RuleKey, SchemaKey, SubCategoryKey, TenantId,
 };
 use crate::limits::IDS_PER_RECORD;
 use crate::model::Entity;
@@ -25,6 +25,7 @@ use crate::model::channel::Channel;
 use crate::model::collection::Collection;
 use crate::model::creative::Creative;
 use crate::model::flow::{DecisionFlow, FlowVersion};
+use crate::model::guardrail::Guardrail;
 use crate::model::offer::Offer;
 use crate::model::placement::Placement;
 use crate::model::policy::ContactPolicy;
@@ -62,6 +63,8 @@ enum Record {
     Flow(Arc<Entity<FlowKey, DecisionFlow>>),
     /// A published version of the flow; versions come oldest first.
     Version(FlowKey, Arc<FlowVersion>),
+    /// Of a tenant that has any.
+    Guardrail(Arc<Entity<GuardrailKey, Guardrail>>),
 }
 
 impl Catalog {
@@ -112,7 +115,9 @@ fn records_of<'a>(id: &TenantId, tenant: &'a TenantCatalog) -> impl Iterator<Ite
         let retired: Vec<String> = retired.iter().cloned().collect();
         let retired: Vec<Record> =
             retired.chunks(IDS_PER_RECORD).map(|ids| Record::Retired(*kind, ids.to_vec())).collect();
-        std::iter::once(Record::Table(*kind, next)).chain(retired)
+        // A kind that came later is not mentioned before there ever was one: what was stored without it reads on.
+        let table = (next > 0 || *kind != EntityKind::Guardrail).then_some(Record::Table(*kind, next));
+        table.into_iter().chain(retired)
     });
     let none: Arc<[CapDefinition]> = Arc::from([]);
     let offers = tenant.offers.iter().map(move |row| {
@@ -137,6 +142,7 @@ fn records_of<'a>(id: &TenantId, tenant: &'a TenantCatalog) -> impl Iterator<Ite
         .chain(tenant.schemas.iter().cloned().map(Record::Schema))
         .chain(tenant.flows.iter().cloned().map(Record::Flow))
         .chain(versions)
+        .chain(tenant.guardrails.iter().cloned().map(Record::Guardrail))
 }
 
 /// Rows of one tenant as they come in.
@@ -156,6 +162,7 @@ struct Pending {
     policies: Vec<Entity<PolicyKey, ContactPolicy>>,
     schemas: Vec<Entity<SchemaKey, Schema>>,
     flows: Vec<Entity<FlowKey, DecisionFlow>>,
+    guardrails: Vec<Entity<GuardrailKey, Guardrail>>,
 }
 
 #[derive(Default)]
@@ -198,6 +205,7 @@ impl Builder {
             Record::Policy(row) => pending.policies.push(Arc::unwrap_or_clone(row)),
             Record::Schema(row) => pending.schemas.push(Arc::unwrap_or_clone(row)),
             Record::Flow(row) => pending.flows.push(Arc::unwrap_or_clone(row)),
+            Record::Guardrail(row) => pending.guardrails.push(Arc::unwrap_or_clone(row)),
             Record::Version(key, version) => {
                 pending.tenant.flow_versions.entry(key).or_default().push(version);
             }
@@ -238,6 +246,8 @@ impl Pending {
         tenant.policies = rebuild(&mut self.memory, self.policies)?;
         tenant.schemas = rebuild(&mut self.memory, self.schemas)?;
         tenant.flows = rebuild(&mut self.memory, self.flows)?;
+        self.memory.entry(EntityKind::Guardrail).or_default();
+        tenant.guardrails = rebuild(&mut self.memory, self.guardrails)?;
         for rule in tenant.rules.iter() {
             let config = rule.body.config().ok_or_else(|| format!("the config of rule {} is unreadable", rule.id))?;
             tenant.rule_configs.insert(rule.key, Arc::new(config));
@@ -275,6 +285,7 @@ pub(crate) fn reindex_all(tenant: &mut TenantCatalog) {
     reindex::<ContactPolicy>(tenant);
     reindex::<DecisionFlow>(tenant);
     reindex::<Activity>(tenant);
+    reindex::<Guardrail>(tenant);
 }
 
 fn reindex<T: Authored>(tenant: &mut TenantCatalog) {

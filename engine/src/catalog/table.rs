@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::catalog::by_key::ByKey;
 use crate::keys::{
-    ActivityKey, CategoryKey, ChannelKey, CollectionKey, CreativeKey, FlowKey, OfferKey, PlacementKey, PolicyKey,
+    ActivityKey, CategoryKey, ChannelKey, CollectionKey, CreativeKey, FlowKey, GuardrailKey, OfferKey, PlacementKey, PolicyKey,
     RuleKey, SchemaKey, SubCategoryKey,
 };
 use crate::model::{Entity, Ref};
@@ -53,7 +53,8 @@ table_key!(
     RuleKey(u32),
     PolicyKey(u32),
     SchemaKey(u32),
-    FlowKey(u32)
+    FlowKey(u32),
+    GuardrailKey(u32)
 );
 
 /// What a reference stands for.

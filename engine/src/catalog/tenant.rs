@@ -13,8 +13,8 @@ use crate::catalog::outcomes::Outcomes;
 use crate::catalog::table::Table;
 use crate::decide::score::LargestValues;
 use crate::keys::{
-    ActivityKey, CategoryKey, ChannelKey, CollectionKey, CreativeKey, FlowKey, OfferKey, PlacementKey, PolicyKey,
-    Revision, RuleKey, SchemaKey, SubCategoryKey,
+    ActivityKey, CategoryKey, ChannelKey, CollectionKey, CreativeKey, FlowKey, GuardrailKey, OfferKey, PlacementKey,
+    PolicyKey, Revision, RuleKey, SchemaKey, SubCategoryKey,
 };
 use crate::model::Entity;
 use crate::model::activity::Activity;
@@ -23,6 +23,7 @@ use crate::model::channel::Channel;
 use crate::model::collection::Collection;
 use crate::model::creative::Creative;
 use crate::model::flow::{DecisionFlow, FlowVersion};
+use crate::model::guardrail::Guardrail;
 use crate::model::offer::Offer;
 use crate::model::placement::Placement;
 use crate::model::policy::{ContactPolicy, PolicyConfig};
@@ -70,6 +71,7 @@ pub struct TenantCatalog {
     pub(crate) policies: Table<PolicyKey, ContactPolicy>,
     pub(crate) schemas: Table<SchemaKey, Schema>,
     pub(crate) flows: Table<FlowKey, DecisionFlow>,
+    pub(crate) guardrails: Table<GuardrailKey, Guardrail>,
     pub(crate) rule_configs: ByKey<RuleKey, Arc<RuleConfig>>,
     pub(crate) policy_configs: BTreeMap<PolicyKey, Arc<PolicyConfig>>,
     pub(crate) flow_versions: BTreeMap<FlowKey, Vec<Arc<FlowVersion>>>,
@@ -125,6 +127,8 @@ tables! {
     schemas: SchemaKey => Schema;
     /// Decision flows with their drafts.
     flows: FlowKey => DecisionFlow;
+    /// Guardrails.
+    guardrails: GuardrailKey => Guardrail;
 }
 
 impl TenantCatalog {
@@ -241,7 +245,8 @@ impl TenantCatalog {
             | EntityKind::Activity
             | EntityKind::Policy
             | EntityKind::Schema
-            | EntityKind::Flow => {}
+            | EntityKind::Flow
+            | EntityKind::Guardrail => {}
         });
     }
 

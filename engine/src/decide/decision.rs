@@ -4,7 +4,8 @@ use bincode::{Decode, Encode};
 
 use crate::decide::explain::depth;
 use crate::keys::{
-    ActivityKey, CapKey, ChannelKey, CreativeKey, FlowKey, OfferKey, PlacementKey, PolicyKey, Revision, RuleKey,
+    ActivityKey, CapKey, ChannelKey, CreativeKey, FlowKey, GuardrailKey, OfferKey, PlacementKey, PolicyKey, Revision,
+    RuleKey,
 };
 use crate::profile::command::CapTake;
 use crate::value::Value;
@@ -232,6 +233,8 @@ pub enum RemovalReason {
         /// Its place among all nodes of the flow.
         node: u16,
     },
+    /// A hard guardrail.
+    Guardrail(GuardrailKey),
 }
 
 impl Explanation {

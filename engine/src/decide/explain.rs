@@ -24,7 +24,10 @@ pub(crate) fn depth(reason: &RemovalReason) -> u8 {
         RemovalReason::EmergencyExcluded => 2,
         RemovalReason::Inventory => 3,
         RemovalReason::Creative => 4,
-        RemovalReason::Rule(_) | RemovalReason::Eligibility | RemovalReason::Filter { .. } => 5,
+        RemovalReason::Rule(_)
+        | RemovalReason::Eligibility
+        | RemovalReason::Filter { .. }
+        | RemovalReason::Guardrail(_) => 5,
         RemovalReason::OptOut => 6,
         RemovalReason::Excluded => 7,
         RemovalReason::ProfileCap(_) => 8,

@@ -133,7 +133,7 @@ impl Scorer<'_, '_, '_> {
             Some(rules) => segment.rule_columns[rules].soft.has(position) || !self.spotting.track.soft.is_empty(),
             None => false,
         };
-        !soft && !bitset::has(self.seen, global)
+        !soft && self.spotting.case.shared.guardrails.soft.is_empty() && !bitset::has(self.seen, global)
     }
 
     fn weight(&self, global: u32) -> u8 {
@@ -190,6 +190,11 @@ impl Scorer<'_, '_, '_> {
                         modifiers.boost *= boost;
                     }
                 }
+            }
+        }
+        for (question, multiplier) in &case.shared.guardrails.soft {
+            if !self.spotting.track.holds(case, question, global) {
+                modifiers.matching *= multiplier;
             }
         }
         modifiers

@@ -1,15 +1,16 @@
-//! Screening: offers that fail a filter of the flow. A flow without filters costs nothing here.
+//! Screening: offers that fail a filter of the flow or a hard guardrail of the tenant. Where there are none it costs nothing.
 
 use crate::decide::case::Case;
 use crate::decide::decision::RemovalReason;
 use crate::decide::qualify::Track;
 use crate::snapshot::bitset;
-use crate::snapshot::screens::Test;
+use crate::snapshot::flows::Flow;
+use crate::snapshot::screens::{Screen, Test};
 use crate::snapshot::world::OfferWorld;
 
 /// Adds to what fails what request and stored fields alone make fail, and finds the tests that must be evaluated per offer.
 pub(crate) fn screen(case: &Case<'_>, track: &mut Track<'_>) {
-    for screen in &track.flow.screens {
+    for screen in screens(case, track.flow) {
         let test = &case.shared.parts.tests.values()[screen.test];
         if !test.looks_at_offers() {
             if !test.holds_for_all(&track.world) {
@@ -49,13 +50,17 @@ pub(crate) fn screen_late(case: &Case<'_>, track: &Track<'_>, left: &mut [u64]) 
     }
 }
 
-/// The first filter that the offer at `global` fails.
+/// The first filter or guardrail that the offer at `global` fails.
 pub(crate) fn failing(case: &Case<'_>, track: &Track<'_>, global: u32) -> Option<RemovalReason> {
-    let fails = track.flow.screens.iter().find(|screen| {
+    let fails = screens(case, track.flow).find(|screen| {
         let test = &case.shared.parts.tests.values()[screen.test];
         !holds(case, track, test, global)
     })?;
-    Some(RemovalReason::Filter { flow: fails.flow, node: fails.node })
+    Some(fails.reason)
+}
+
+fn screens<'s>(case: &Case<'s>, flow: &'s Flow) -> impl Iterator<Item = &'s Screen> {
+    flow.screens.iter().chain(&case.shared.guardrails.hard)
 }
 
 fn holds(case: &Case<'_>, track: &Track<'_>, test: &Test, global: u32) -> bool {

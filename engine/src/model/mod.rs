@@ -20,6 +20,7 @@ pub mod creative;
 pub mod fault;
 pub mod filter;
 pub mod flow;
+pub mod guardrail;
 pub mod moment;
 pub mod objective;
 pub mod offer;

@@ -11,6 +11,7 @@ use super::slots::{CUSTOMER, Names};
 use super::world::World;
 use crate::catalog::TenantCatalog;
 use crate::catalog::unroll::{InForce, Unrolled};
+use crate::decide::decision::RemovalReason;
 use crate::expr::Program;
 use crate::keys::{CategoryKey, ChannelKey, FlowKey, OfferKey, PolicyKey, RuleKey, SchemaKey, SubCategoryKey};
 use crate::model::branch::Conditional;
@@ -394,7 +395,8 @@ impl Compiler<'_> {
                 }
                 Node::Filter(filter) => {
                     let tests = Test::conjuncts(names, filter).into_iter().map(|test| parts.tests.number(test));
-                    flow.screens.extend(tests.map(|test| Screen { test, flow: step.flow, node: step.place }));
+                    let reason = RemovalReason::Filter { flow: step.flow, node: step.place };
+                    flow.screens.extend(tests.map(|test| Screen { test, reason }));
                 }
                 Node::Score(config) => score = Some(&**config),
                 Node::Optimize(config) => objectives = Some(&config.objectives),

@@ -24,6 +24,7 @@ pub mod columns;
 mod compile;
 mod derive;
 pub mod flows;
+pub mod guardrails;
 pub mod policies;
 pub mod predicates;
 pub mod rule_columns;

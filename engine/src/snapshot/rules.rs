@@ -152,14 +152,7 @@ fn ask(names: &mut Names, config: &RuleConfig) -> Question {
             }
             compare_name(names, name, config.operator, &config.value, config.on_missing)
         }
-        RuleConfig::Expression(config) => match program(names, &config.expression) {
-            None => Question::Request(Check::Constant(false)),
-            Some(program) => match program.constant() {
-                Some(value) => Question::Request(Check::Constant(is_true(value))),
-                None if program.reads_offer() => Question::Program(Arc::new(program)),
-                None => Question::Request(Check::Program(Arc::new(program))),
-            },
-        },
+        RuleConfig::Expression(config) => ask_expression(names, &config.expression),
         RuleConfig::PropensityThreshold(config) => {
             Question::Request(Check::Constant(NEUTRAL_PROPENSITY >= config.min_propensity))
         }
@@ -178,6 +171,18 @@ fn ask(names: &mut Names, config: &RuleConfig) -> Question {
             }
             compare_name(names, name, config.operator, &config.value, config.on_missing)
         }
+    }
+}
+
+/// Whether an expression is true.
+pub(crate) fn ask_expression(names: &mut Names, expression: &str) -> Question {
+    match program(names, expression) {
+        None => Question::Request(Check::Constant(false)),
+        Some(program) => match program.constant() {
+            Some(value) => Question::Request(Check::Constant(is_true(value))),
+            None if program.reads_offer() => Question::Program(Arc::new(program)),
+            None => Question::Request(Check::Program(Arc::new(program))),
+        },
     }
 }
 

@@ -12,21 +12,19 @@ use super::segment::Segment;
 use super::shared::Shared;
 use super::slots::Names;
 use super::world::{OfferWorld, World};
+use crate::decide::decision::RemovalReason;
 use crate::expr::{Environment, Pattern, Resolver, Source};
-use crate::keys::FlowKey;
 use crate::model::filter::{Combinator, FilterCondition, FilterGroup, FilterTerm};
 use crate::model::rule::OnMissing;
 use crate::time::Timestamp;
 
-/// One test of one filter.
+/// One test of one filter, or a hard guardrail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Screen {
     /// Number of the test.
     pub test: usize,
-    /// The flow whose filter it is.
-    pub flow: FlowKey,
-    /// The filter's place among all nodes of that flow.
-    pub node: u16,
+    /// What an offer that fails it is told.
+    pub reason: RemovalReason,
 }
 
 /// A question about offer, customer and request together.

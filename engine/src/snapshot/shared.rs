@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::flows::{Flow, Parts, Plan};
+use super::guardrails::Guardrails;
 use super::rules::{Rule, Scopes, program};
 use super::slots::Names;
 use crate::catalog::TenantCatalog;
@@ -139,6 +140,7 @@ pub struct Shared {
     pub(crate) computed: Vec<ComputedField>,
     /// Numbers of a category's computed fields, in declaration order.
     pub(crate) computed_of: BTreeMap<CategoryKey, Vec<u32>>,
+    pub(crate) guardrails: Guardrails,
     /// Largest margin and revenue of active general offers.
     pub(crate) largest: LargestValues,
 }
@@ -181,6 +183,7 @@ impl Shared {
         wide.sort_by_key(|((rule, _), _)| rule.order());
         let (wide_rules, wide_sources) = wide.into_iter().unzip();
         let (computed, computed_of) = compute(catalog, names);
+        let guardrails = Guardrails::new(catalog, names, &mut parts);
         let collections: Vec<_> = catalog.collections().iter().cloned().collect();
         Shared {
             mandatory_per_day: settings.mandatory_per_day,
@@ -209,6 +212,7 @@ impl Shared {
             wide_sources,
             computed,
             computed_of,
+            guardrails,
             largest: catalog.largest_values(),
         }
     }

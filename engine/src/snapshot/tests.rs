@@ -107,10 +107,11 @@ fn a_write_makes_anew_what_follows_from_it_and_nothing_else() {
         r#"{"name":"r","scope":"global","ruleType":"expression","config":{"expression":"customer.x > 1"}}"#;
     let computed = r#"{"customFields":[{"name":"rate","type":"number"},
         {"name":"priority","type":"computed","formula":"rate * 2","outputType":"number"}]}"#;
-    let writes: [(Op, &[&str]); 13] = [
+    let writes: [(Op, &[&str]); 14] = [
         (create(EntityKind::Activity, "hero", activity), &[]),
         (create(EntityKind::Placement, "side", r#"{"name":"side","channelId":"web"}"#), &[]),
         (create(EntityKind::Policy, "p", policy), &[]),
+        (create(EntityKind::Guardrail, "g", r#"{"name":"g","expression":"customer.x > 1"}"#), &[]),
         (create(EntityKind::Rule, "r", request_rule), &[]),
         (create(EntityKind::Category, "", r#"{"name":"Phones"}"#), &[]),
         (create(EntityKind::Collection, "blues", r#"{"name":"blues","allOf":["blue"]}"#), &[]),

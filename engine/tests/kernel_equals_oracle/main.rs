@@ -329,6 +329,7 @@ fn random_catalogues_are_rich() {
         "Outscored",
         "Coupled",
         "Filter",
+        "Guardrail",
     ];
     for name in wanted {
         let times = seen.0.get(name).copied().unwrap_or(0);

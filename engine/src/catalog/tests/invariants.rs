@@ -11,6 +11,7 @@ use crate::model::channel::Channel;
 use crate::model::collection::Collection;
 use crate::model::creative::Creative;
 use crate::model::flow::DecisionFlow;
+use crate::model::guardrail::Guardrail;
 use crate::model::offer::Offer;
 use crate::model::placement::Placement;
 use crate::model::policy::ContactPolicy;
@@ -107,6 +108,7 @@ fn members(kind: EntityKind) -> &'static [&'static str] {
         EntityKind::Policy => ContactPolicy::MEMBERS,
         EntityKind::Schema => Schema::MEMBERS,
         EntityKind::Flow => DecisionFlow::MEMBERS,
+        EntityKind::Guardrail => Guardrail::MEMBERS,
     }
 }
 

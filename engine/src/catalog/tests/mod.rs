@@ -2,6 +2,7 @@
 
 mod deletion;
 mod format;
+mod guardrails;
 mod invariants;
 mod offers;
 mod publishing;

@@ -11,6 +11,7 @@ pub(crate) mod fallback;
 pub(crate) mod filter;
 pub(crate) mod flow;
 pub(crate) mod formula;
+mod guardrail;
 pub(crate) mod node;
 mod offer;
 mod placement;

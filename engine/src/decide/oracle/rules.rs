@@ -9,8 +9,9 @@ use super::slots::Slot;
 use crate::decide::score::NEUTRAL_PROPENSITY;
 use crate::expr::compare::condition_holds;
 use crate::expr::{Name, Namespace, Pattern};
-use crate::keys::RuleKey;
+use crate::keys::{GuardrailKey, RuleKey};
 use crate::model::filter::{Combinator, FilterGroup, FilterTerm};
+use crate::model::guardrail::{Guardrail, GuardrailMode};
 use crate::model::offer::Eligibility;
 use crate::model::rule::{OnMissing, QualificationRule, RuleConfig, RuleStage, Scope, ScopeKind};
 use crate::model::{Entity, Status};
@@ -87,6 +88,20 @@ impl Case<'_> {
                 condition_holds(&Value::Null, config.operator, &config.value, OnMissing::Fail)
             }
         }
+    }
+
+    /// Active guardrails of a mode, by priority (highest first), then key.
+    pub(super) fn guardrails(&self, mode: GuardrailMode) -> Vec<Arc<Entity<GuardrailKey, Guardrail>>> {
+        let all = self.catalog.guardrails().iter().cloned();
+        let mut found: Vec<_> =
+            all.filter(|row| row.body.status == Status::Active && row.body.mode == mode).collect();
+        found.sort_by_key(|row| (std::cmp::Reverse(row.body.priority), row.key));
+        found
+    }
+
+    /// Whether `offer` meets a guardrail.
+    pub(super) fn meets(&self, guardrail: &Guardrail, offer: &OfferRow) -> bool {
+        self.evaluate(&guardrail.expression, offer) == Value::Bool(true)
     }
 
     /// Whether `offer` meets a filter.

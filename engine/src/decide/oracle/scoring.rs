@@ -7,6 +7,7 @@ use crate::decide::decision::Factors;
 use crate::decide::score::{self, Aims, LargestValues, Modifiers, NEUTRAL_PROPENSITY, Prieu, RelevanceSignals, exponents};
 use crate::model::Status;
 use crate::model::flow::{FormulaWeights, ScoreMethod};
+use crate::model::guardrail::GuardrailMode;
 use crate::model::offer::OfferKind;
 use crate::model::rule::RuleStage;
 use crate::time::HOUR_MS;
@@ -143,6 +144,11 @@ impl Case<'_> {
                 RuleStage::Match if !passes => modifiers.matching *= self.config(&rule).multiplier(),
                 RuleStage::Ranking if passes => modifiers.boost *= self.config(&rule).boost(),
                 RuleStage::Eligibility | RuleStage::Fit | RuleStage::Match | RuleStage::Ranking => {}
+            }
+        }
+        for guardrail in self.guardrails(GuardrailMode::Soft) {
+            if !self.meets(&guardrail.body, offer) {
+                modifiers.matching *= guardrail.body.multiplier;
             }
         }
         modifiers

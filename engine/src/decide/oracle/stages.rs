@@ -10,6 +10,7 @@ use crate::decide::decision::RemovalReason;
 use crate::decide::schedule::{LocalHours, OpenHours};
 use crate::model::Status;
 use crate::model::flow::{Inventory, InventoryScope};
+use crate::model::guardrail::GuardrailMode;
 use crate::model::offer::OfferKind;
 use crate::profile::command::OptOut;
 
@@ -31,7 +32,10 @@ pub(super) fn depth(reason: &RemovalReason) -> u8 {
         RemovalReason::EmergencyExcluded => 2,
         RemovalReason::Inventory => 3,
         RemovalReason::Creative => 4,
-        RemovalReason::Rule(_) | RemovalReason::Eligibility | RemovalReason::Filter { .. } => 5,
+        RemovalReason::Rule(_)
+        | RemovalReason::Eligibility
+        | RemovalReason::Filter { .. }
+        | RemovalReason::Guardrail(_) => 5,
         RemovalReason::OptOut => 6,
         RemovalReason::Excluded => 7,
         RemovalReason::ProfileCap(_) => 8,
@@ -157,6 +161,10 @@ impl Case<'_> {
         }
         if let Some((reason, _)) = self.flow.filters.iter().find(|(_, filter)| !self.passes_filter(filter, offer)) {
             return Err(*reason);
+        }
+        let failing = self.guardrails(GuardrailMode::Hard).into_iter().find(|row| !self.meets(&row.body, offer));
+        if let Some(guardrail) = failing {
+            return Err(RemovalReason::Guardrail(guardrail.key));
         }
         if self.has_opted_out(offer, slot) {
             return Err(RemovalReason::OptOut);

@@ -10,7 +10,7 @@ use proffer_engine::value::Value;
 use super::dice::Dice;
 use flows::draft;
 use offers::{create_creative, create_offer, create_slot_part, edit_offer};
-use rules::{create_policy, create_rule};
+use rules::{create_guardrail, create_policy, create_rule};
 
 mod filters;
 mod flows;
@@ -85,6 +85,12 @@ impl Made {
             let known = made.known();
             made.apply(create_policy(&known, &mut Dice(*seed)));
         }
+        for seed in &plan.policies {
+            let mut dice = Dice(seed ^ 0x6a7d);
+            if dice.chance(10) {
+                made.apply(create_guardrail(&mut dice));
+            }
+        }
         for seed in &plan.flows {
             made.write_flow(&mut Dice(*seed));
         }
@@ -127,6 +133,7 @@ impl Made {
             policies: tenant.policies().iter().map(|row| row.id.clone()).collect(),
             collections: tenant.collections().iter().map(|row| row.id.clone()).collect(),
             flows: tenant.flows().iter().map(|row| row.body.key.clone()).collect(),
+            guardrails: tenant.guardrails().iter().map(|row| row.id.clone()).collect(),
         }
     }
 
@@ -138,7 +145,7 @@ impl Made {
     pub fn change(&mut self, seed: u64) -> Vec<Touched> {
         let mut dice = Dice(seed);
         let known = self.known();
-        let op = match dice.below(25) {
+        let op = match dice.below(27) {
             0..=4 => edit_offer(&known, &mut dice),
             5 => create_offer(self.offer_ids, &mut dice),
             6 => create_creative(&known, &mut dice),
@@ -160,6 +167,8 @@ impl Made {
             20 => edit_activity(&known, &mut dice),
             21 => rename_category(&mut dice),
             22 => edit_margin(&known, &mut dice),
+            24 => create_guardrail(&mut dice),
+            25 => edit(&mut dice, EntityKind::Guardrail, &known.guardrails, &["status", "priority"]),
             23 => Op::RollbackFlow { id: format!("flow_{}", dice.pick(&FLOWS)), version: 1 + dice.below(3) as u32 },
             _ => edit(&mut dice, EntityKind::Rule, &known.rules, &["scope"]),
         };
@@ -266,6 +275,7 @@ struct Known {
     policies: Vec<String>,
     collections: Vec<String>,
     flows: Vec<String>,
+    guardrails: Vec<String>,
 }
 
 /// One of `ids`; a name of nothing if there are none.

@@ -67,25 +67,42 @@ fn condition(dice: &mut Dice, name: &str, numeric: bool) -> Vec<(&'static str, V
     members
 }
 
+/// Conditions that some offers, customers and requests meet.
+const EXPRESSIONS: [&str; 15] = [
+    "customer.age > 25 && attributes.age != 3",
+    "offer.priority >= 50 || customer.tier == 'gold'",
+    "rate > customer.age",
+    "coalesce(price, 0) > 100",
+    "!isNull(customer.tier)",
+    "offer.id in ['offer_1', 'offer_3', 'offer_5', 'offer_7', 'offer_9', 'offer_11']",
+    "attributes.channel == 'web'",
+    "b.age > 20",
+    "size(offer.tags) > 1 ? true : context.stock > 2",
+    "true",
+    "daysSince(customer.since) > 100",
+    "offer.status == 'active' && !offer.emergencyExcluded",
+    "offer.emergencyExcluded || offer.description != 'dull'",
+    "offer.category in ['Cards', 'cards', 'Loans', 'loans']",
+    "size(coalesce(offer.metadata, 'no text')) > 3",
+];
+
+pub(super) fn create_guardrail(dice: &mut Dice) -> Op {
+    let id = format!("grd_{}", dice.below(4));
+    let mut members = vec![
+        ("name", text(&id)),
+        ("expression", text(dice.pick(&EXPRESSIONS))),
+        ("mode", text(dice.pick(&["hard", "soft", "soft"]))),
+        ("priority", number(dice, &[10.0, 50.0])),
+        ("status", status(dice, 85)),
+    ];
+    if dice.chance(50) {
+        members.push(("multiplier", number(dice, &[0.1, 0.9, 1.0])));
+    }
+    Op::Create { kind: EntityKind::Guardrail, id, body: Value::map(members) }
+}
+
 pub(super) fn create_rule(known: &Known, dice: &mut Dice) -> Op {
     let id = format!("rule_{}", dice.below(12));
-    let expressions = [
-        "customer.age > 25 && attributes.age != 3",
-        "offer.priority >= 50 || customer.tier == 'gold'",
-        "rate > customer.age",
-        "coalesce(price, 0) > 100",
-        "!isNull(customer.tier)",
-        "offer.id in ['offer_1', 'offer_3', 'offer_5', 'offer_7', 'offer_9', 'offer_11']",
-        "attributes.channel == 'web'",
-        "b.age > 20",
-        "size(offer.tags) > 1 ? true : context.stock > 2",
-        "true",
-        "daysSince(customer.since) > 100",
-        "offer.status == 'active' && !offer.emergencyExcluded",
-        "offer.emergencyExcluded || offer.description != 'dull'",
-        "offer.category in ['Cards', 'cards', 'Loans', 'loans']",
-        "size(coalesce(offer.metadata, 'no text')) > 3",
-    ];
     let (kind, mut config) = match dice.below(12) {
         0 => ("segment_required", vec![("requiredSegments", texts(&[dice.pick(&SEGMENTS)]))]),
         1..=4 => ("attribute_condition", {
@@ -96,7 +113,7 @@ pub(super) fn create_rule(known: &Known, dice: &mut Dice) -> Op {
             let numeric = dice.chance(60);
             condition(dice, "field", numeric)
         }),
-        7..=9 => ("expression", vec![("expression", text(dice.pick(&expressions)))]),
+        7..=9 => ("expression", vec![("expression", text(dice.pick(&EXPRESSIONS)))]),
         10 => ("recency_check", vec![("minDays", number(dice, &[0.5, 1.0, 7.0]))]),
         _ => ("propensity_threshold", vec![("minPropensity", number(dice, &[0.4, 0.5, 0.6]))]),
     };
