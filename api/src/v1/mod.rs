@@ -25,6 +25,7 @@ mod respond;
 mod rows;
 mod settings;
 mod sub_categories;
+mod why_not;
 
 /// Kinds with plain routes of their own.
 pub const KINDS: [EntityKind; 12] = [
@@ -70,6 +71,7 @@ pub fn routes() -> Router<Arc<App>> {
         .on(Method::POST, "/api/v1/recommend", recommend::recommend)
         .on(Method::POST, "/api/v1/decisions", recommend::decisions)
         .on(Method::POST, "/api/v1/simulate", recommend::simulate)
+        .on(Method::GET, "/api/v1/why-not", why_not::why_not)
         .on(Method::POST, "/api/v1/respond", respond::respond)
         .on(Method::POST, "/api/v1/release", respond::release)
         .on(Method::GET, "/api/v1/profiles/{customerId}", profiles::get)

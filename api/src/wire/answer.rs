@@ -250,9 +250,10 @@ pub struct RemovedList<'a> {
     removed: Vec<RemovedEntry<'a>>,
 }
 
+/// Why an offer is not in the answer.
 #[derive(Debug, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-struct RemovedEntry<'a> {
+pub struct RemovedEntry<'a> {
     offer_id: &'a str,
     stage: &'static str,
     rule_id: Option<&'a str>,
@@ -352,7 +353,14 @@ impl<'a> Words<'a> {
         RemovedList { removed: explanation.removed.iter().filter_map(|removed| self.removed_entry(removed)).collect() }
     }
 
-    fn removed_entry(self, removed: &Removed) -> Option<RemovedEntry<'a>> {
+    /// Why an offer is not in the answer, in other words than a stage's; `None` if it was deleted since.
+    pub fn told(self, offer: OfferKey, stage: &'static str, detail: Cow<'a, str>) -> Option<RemovedEntry<'a>> {
+        let offer = self.catalog.offers().get(offer)?;
+        Some(RemovedEntry { offer_id: &offer.id, stage, rule_id: None, detail })
+    }
+
+    /// One removed offer; `None` if it was deleted since.
+    pub fn removed_entry(self, removed: &Removed) -> Option<RemovedEntry<'a>> {
         let offer = self.catalog.offers().get(removed.offer)?;
         let (stage, rule_id, detail): (_, Option<&'a str>, Cow<'a, str>) = match removed.reason {
             RemovalReason::Status => ("status", None, "the offer or its category is not active".into()),

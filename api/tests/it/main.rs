@@ -7,6 +7,7 @@ mod arbitrary;
 mod cluster;
 mod crud;
 mod decide;
+mod domain;
 mod forwarding;
 mod imports;
 mod node;

@@ -38,13 +38,14 @@ pub(crate) struct Scorer<'a, 'b, 'c> {
 const WORDS: usize = BLOCK / 64;
 
 impl Scorer<'_, '_, '_> {
-    /// The best `want` of `left`, best first.
+    /// The best `want` of `left` (`usize::MAX`: all), best first.
     pub(crate) fn best(&self, left: &[u64], want: usize) -> SmallVec<[Ranked; 8]> {
         let case = self.spotting.case;
         let mut best = SmallVec::new();
         if want == 0 {
             return best;
         }
+        let all = want == usize::MAX;
         // The last of the wanted, once there are so many: what is worse is passed by.
         let mut least = f64::NEG_INFINITY;
         for part in &case.snapshot.parts {
@@ -65,6 +66,10 @@ impl Scorer<'_, '_, '_> {
                         }
                         let global = part.first() + position;
                         let log_score = self.log_score(segment, columns, global, position);
+                        if all {
+                            best.push(Ranked { log_score, global });
+                            continue;
+                        }
                         self.insert(&mut best, want, Ranked { log_score, global });
                         if best.len() == want {
                             least = best[want - 1].log_score;
@@ -72,6 +77,9 @@ impl Scorer<'_, '_, '_> {
                     }
                 }
             }
+        }
+        if all {
+            best.sort_by(|left, right| self.compare(left, right));
         }
         best
     }
