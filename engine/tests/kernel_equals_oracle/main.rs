@@ -5,8 +5,11 @@
 
 mod catalogue;
 mod dice;
+mod policies;
 mod regressions;
 mod scenarios;
+mod scene;
+mod slots;
 mod world;
 
 use std::collections::BTreeMap;
