@@ -19,6 +19,7 @@ use crate::model::flow::{
 };
 use crate::model::objective::Objectives;
 use crate::model::record::{Field, refuse_unknown};
+use crate::model::scoring::ExpressionScore;
 use crate::model::{Entity, Status};
 use crate::value::Value;
 
@@ -122,6 +123,7 @@ fn check_sum(tenant: &TenantCatalog, flow: FlowKey, config: &FlowConfig, faults:
             Node::SetProperties(config) => {
                 names.extend(config.set.values().flat_map(|expression| formula::names_read(expression)));
             }
+            Node::ScoreByExpression(config) => names.extend(formula::names_read(&config.formula)),
             Node::Inventory(_)
             | Node::MatchCreatives(_)
             | Node::Qualify(_)
@@ -143,27 +145,40 @@ fn check_sum(tenant: &TenantCatalog, flow: FlowKey, config: &FlowConfig, faults:
     }
 }
 
+/// What a way through a flow scores by.
+#[derive(Clone, Copy, PartialEq)]
+enum Scoring<'a> {
+    Default,
+    Method(&'a Score),
+    Expression(&'a ExpressionScore),
+}
+
 /// The ways in which all flows of a tenant together score: each is a column of all offers. O(flows · ways).
 fn check_plans(tenant: &TenantCatalog, flow: FlowKey, config: &FlowConfig, faults: &mut Faults) {
     let flows = InForce::with(tenant, flow, config);
     let channels = |score: &Score| -> BTreeSet<String> {
         score.overrides.iter().filter_map(|one| one.channel.as_ref()).map(|channel| channel.0.clone()).collect()
     };
-    let (mut plans, mut known) = (0, Vec::<(Option<&Score>, Option<&Objectives>)>::new());
+    let (mut plans, mut known) = (0, Vec::<(Scoring<'_>, Option<&Objectives>)>::new());
     for row in tenant.flows.iter().filter(|row| flows.config(row.key).is_some()) {
         let counted = flows.visit_ways(row.key, |way| {
-            let (mut score, mut objectives) = (None, None);
+            let (mut score, mut objectives) = (Scoring::Default, None);
             for step in &way.steps {
                 if let Node::Score(config) = step.node {
-                    score = Some(&**config);
+                    score = Scoring::Method(config);
+                } else if let Node::ScoreByExpression(config) = step.node {
+                    score = Scoring::Expression(config);
                 } else if let Node::Optimize(config) = step.node {
                     objectives = Some(&config.objectives);
                 }
             }
             let plan = (score, objectives);
-            if plan != (None, None) && plans <= limits::PLANS_MAX && !known.contains(&plan) {
+            if plan != (Scoring::Default, None) && plans <= limits::PLANS_MAX && !known.contains(&plan) {
                 known.push(plan);
-                plans += 1 + score.map_or(0, |score| channels(score).len());
+                plans += match score {
+                    Scoring::Method(score) => 1 + channels(score).len(),
+                    Scoring::Default | Scoring::Expression(_) => 1,
+                };
             }
         });
         // Flows that cannot be unrolled are told as such.

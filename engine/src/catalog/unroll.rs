@@ -210,6 +210,7 @@ impl<'a> Unrolling<'a, '_> {
                 | Node::Compute(_)
                 | Node::SetProperties(_)
                 | Node::Optimize(_)
+                | Node::ScoreByExpression(_)
                 | Node::Response(_) => {
                     let step = Step { flow, place: config.place_of(&node.id), node: &node.node };
                     self.phases[usize::from(node.phase.clamp(1, 3)) - 1].push(step);

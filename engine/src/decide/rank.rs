@@ -18,6 +18,7 @@ use crate::snapshot::flows::Plan;
 use crate::snapshot::rules::{Effect, Rule};
 use crate::snapshot::segment::Segment;
 use crate::snapshot::tie;
+use crate::snapshot::world::OfferWorld;
 
 /// A survivor with its log-score.
 #[derive(Clone, Copy, Debug)]
@@ -122,7 +123,11 @@ impl Scorer<'_, '_, '_> {
             return columns.scores[position as usize];
         }
         let mut terms = columns.scores[position as usize];
-        if columns.relevant || (columns.weighted && segment.has_weights) {
+        if self.plan.formula.is_some() {
+            terms = self.formula_terms(segment, global, position);
+            let optimized = self.optimized(segment, global, position);
+            terms = optimized.map_or(terms, |sum| score::term(1.0, sum));
+        } else if columns.relevant || (columns.weighted && segment.has_weights) {
             let offer = &segment.offers[position as usize].body;
             let category = segment.categories[position as usize];
             let largest = &self.spotting.case.shared.largest;
@@ -242,6 +247,17 @@ impl Scorer<'_, '_, '_> {
         rules
     }
 
+    /// The log-sum of the plan's formula for the offer at `global`; of nothing without one.
+    fn formula_terms(&self, segment: &Segment, global: u32, position: u32) -> f64 {
+        let Some(program) = &self.plan.formula else { return f64::NEG_INFINITY };
+        let (case, track) = (self.spotting.case, self.spotting.track);
+        let offer = &segment.offers[position as usize].body;
+        let set = self.plan.weights(offer, segment.categories[position as usize]);
+        let factors =
+            self.plan.factors(offer, set, self.relevance(segment, global, position), &case.shared.largest);
+        self.plan.formula_terms(program, &OfferWorld::new(&track.world, case.shared, segment, position), &factors)
+    }
+
     /// What objectives make of the offer at `global`, if there are any.
     pub(crate) fn optimized(&self, segment: &Segment, global: u32, position: u32) -> Option<f64> {
         self.plan.objectives.as_ref()?;
@@ -249,7 +265,10 @@ impl Scorer<'_, '_, '_> {
         let category = segment.categories[position as usize];
         let largest = &self.spotting.case.shared.largest;
         let relevance = self.relevance(segment, global, position);
-        let terms = self.plan.method_terms(offer, category, relevance, self.weight(global), largest);
+        let terms = match &self.plan.formula {
+            Some(_) => self.formula_terms(segment, global, position),
+            None => self.plan.method_terms(offer, category, relevance, self.weight(global), largest),
+        };
         self.plan.optimized(offer, self.plan.weights(offer, category), terms, relevance, largest)
     }
 
@@ -258,6 +277,7 @@ impl Scorer<'_, '_, '_> {
         let set = self.plan.weights(offer, segment.categories[position as usize]);
         let exponents = match set.method {
             _ if self.plan.priority_only => BY_PRIORITY,
+            _ if self.plan.formula.is_some() => [0.0; 5],
             ScoreMethod::PriorityWeighted => BY_PRIORITY,
             ScoreMethod::Propensity => BY_PROPENSITY,
             ScoreMethod::Formula => score::exponents(&set.weights),

@@ -50,6 +50,11 @@ impl Prieu {
         [self.propensity, self.relevance, self.impact, self.emphasis, self.uplift]
     }
 
+    /// P, R, I, E and τ as a formula reads them; τ is 0 while there is no estimate.
+    pub fn by_name(&self) -> [f64; 5] {
+        [self.propensity, self.relevance, self.impact, self.emphasis, 0.0]
+    }
+
     /// The method terms of `formula`: `Wp·ln P + Wr·ln R + Wi·ln I + We·ln E + Wu·ln(1 + t)`, left to right.
     pub fn log_score(&self, weights: [f64; 5]) -> f64 {
         self.factors().iter().zip(weights).fold(0.0, |sum, (factor, weight)| sum + term(weight, *factor))

@@ -76,6 +76,7 @@ impl FlowConfig {
             | Node::Compute(_)
             | Node::SetProperties(_)
             | Node::Optimize(_)
+            | Node::ScoreByExpression(_)
             | Node::Response(_) => None,
         });
         called.collect()

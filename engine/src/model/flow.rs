@@ -8,6 +8,7 @@ use crate::model::filter::FilterGroup;
 use crate::model::objective::Optimize;
 use crate::model::property::SetProperties;
 use crate::model::record::{Field, choice, record};
+use crate::model::scoring::{ExpressionMethod, ExpressionScore};
 use crate::model::{Ref, Status};
 use crate::value::Value;
 
@@ -133,6 +134,8 @@ pub enum Node {
     SetProperties(SetProperties),
     /// Aims weighed against each other.
     Optimize(Optimize),
+    /// Scores by an expression; a `score` node too.
+    ScoreByExpression(Box<ExpressionScore>),
 }
 
 /// `{type}` words, for reading and messages.
@@ -163,7 +166,7 @@ impl Node {
             Node::Enrich(_) => "enrich",
             Node::Qualify(_) => "qualify",
             Node::ContactPolicy(_) => "contact_policy",
-            Node::Score(_) => "score",
+            Node::Score(_) | Node::ScoreByExpression(_) => "score",
             Node::Rank(_) => "rank",
             Node::Compute(_) => "compute",
             Node::Response(_) => "response",
@@ -208,6 +211,9 @@ impl Field for FlowNode {
                 "enrich" => Node::Enrich(Field::read(&raw.config, faults)?),
                 "qualify" => Node::Qualify(Field::read(&raw.config, faults)?),
                 "contact_policy" => Node::ContactPolicy(Field::read(&raw.config, faults)?),
+                "score" if is_by_expression(&raw.config) => {
+                    Node::ScoreByExpression(Box::new(Field::read(&raw.config, faults)?))
+                }
                 "score" => Node::Score(Box::new(Field::read(&raw.config, faults)?)),
                 "rank" => Node::Rank(Field::read(&raw.config, faults)?),
                 "compute" => Node::Compute(Field::read(&raw.config, faults)?),
@@ -249,6 +255,7 @@ impl Field for FlowNode {
             Node::CallFlow(config) => config.write(),
             Node::SetProperties(config) => config.write(),
             Node::Optimize(config) => config.write(),
+            Node::ScoreByExpression(config) => config.write(),
         };
         Value::map([
             ("id", Value::text(&self.id)),
@@ -258,6 +265,11 @@ impl Field for FlowNode {
             ("config", config),
         ])
     }
+}
+
+fn is_by_expression(config: &Value) -> bool {
+    let method = config.as_map().and_then(|members| members.get("method")).and_then(Value::as_text);
+    method == Some(ExpressionMethod::Expression.as_str())
 }
 
 record! {

@@ -31,6 +31,7 @@ pub mod record;
 pub mod rest;
 pub mod rule;
 pub mod schema;
+pub mod scoring;
 pub mod settings;
 
 use fault::Faults;

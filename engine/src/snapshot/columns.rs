@@ -3,14 +3,19 @@
 use super::bitset::Bits;
 use super::flows::{Plan, WeightSet};
 use super::segment::Segment;
+use super::slots::FACTORS_FROM;
+use super::world::OfferWorld;
 use crate::decide::score::{
     Aims, LargestValues, NEUTRAL_PROPENSITY, Prieu, exponents, impact, log_priority, log_priority_weighted, log_propensity,
     term, uplift_base, weigh,
 };
-use crate::keys::CategoryKey;
+use crate::expr::{Environment, Program};
+use crate::keys::{CategoryKey, Slot};
 use crate::model::flow::{Relevance, ScoreMethod};
 use crate::model::objective::Objectives;
 use crate::model::offer::Offer;
+use crate::time::Timestamp;
+use crate::value::Value;
 
 /// Offers per block: eight words of a bitset.
 pub const BLOCK: usize = 512;
@@ -92,6 +97,12 @@ impl Plan {
         self.optimized(offer, set, terms, relevance, largest).map_or(terms, |sum| term(1.0, sum))
     }
 
+    /// The log-sum of a formula's value: what is no positive number scores 0.
+    pub fn formula_terms(&self, program: &Program, at: &OfferWorld<'_, '_>, factors: &Prieu) -> f64 {
+        let scored = Scored { at, factors: factors.by_name().map(Value::Number) };
+        term(1.0, program.eval(&scored).as_number().unwrap_or(0.0).max(0.0))
+    }
+
     /// The method's log-sum of an offer whose R is `relevance`, shown with a creative of `weight` percent.
     pub fn method_terms(
         &self,
@@ -113,10 +124,33 @@ impl Plan {
     }
 }
 
+/// An offer with the factors of its score.
+struct Scored<'x, 'a, 'b> {
+    at: &'x OfferWorld<'a, 'b>,
+    factors: [Value; 5],
+}
+
+impl Environment for Scored<'_, '_, '_> {
+    fn fact(&self, slot: Slot) -> &Value {
+        self.at.fact(slot)
+    }
+
+    fn offer(&self, field: u16) -> Value {
+        match field.checked_sub(FACTORS_FROM) {
+            Some(factor) => self.factors.get(usize::from(factor)).cloned().unwrap_or_default(),
+            None => self.at.offer(field),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.at.now()
+    }
+}
+
 /// One scoring plan over a segment.
 #[derive(Clone, Debug)]
 pub struct PlanColumns {
-    /// Log-sum with R = 1 and full creative weight: exact where neither matters, else an upper bound.
+    /// Log-sum with R = 1 and full creative weight: exact where neither matters, else an upper bound; infinite where a formula scores.
     pub scores: Box<[f64]>,
     /// Offers with a factor 0 that removes them, if there are any.
     pub zero: Option<Bits>,
@@ -139,6 +173,10 @@ impl PlanColumns {
         let mut scores = vec![0.0; len];
         for (position, offer) in segment.by_key() {
             let (offer, category) = (&offer.body, segment.categories[position as usize]);
+            if plan.formula.is_some() {
+                scores[position as usize] = f64::INFINITY;
+                continue;
+            }
             let set = plan.weights(offer, category);
             let method_counts = plan.objectives.as_ref().is_none_or(|objectives| objectives.score != 0.0);
             let relevance_counts = plan.objectives.as_ref().is_some_and(|objectives| objectives.relevance != 0.0);

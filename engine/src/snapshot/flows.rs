@@ -7,12 +7,12 @@ use super::checks::Check;
 use super::rules::{Selector, program};
 use super::screens::{Screen, Test};
 use super::shared::Interner;
-use super::slots::{CUSTOMER, Names};
+use super::slots::{CUSTOMER, FACTORS_FROM, Names};
 use super::world::World;
 use crate::catalog::TenantCatalog;
 use crate::catalog::unroll::{InForce, Unrolled};
 use crate::decide::decision::RemovalReason;
-use crate::expr::Program;
+use crate::expr::{self, Name, Namespace, Program, Resolver, Source};
 use crate::keys::{CategoryKey, ChannelKey, FlowKey, OfferKey, PolicyKey, RuleKey, SchemaKey, SubCategoryKey};
 use crate::model::branch::Conditional;
 use crate::model::flow::{
@@ -21,6 +21,7 @@ use crate::model::flow::{
 };
 use crate::model::objective::Objectives;
 use crate::model::schema::SchemaEntity;
+use crate::model::scoring::{ExpressionScore, FACTOR_NAMES};
 use crate::model::{Entity, Ref, Status};
 
 /// A compiled flow.
@@ -128,6 +129,8 @@ pub struct Plan {
     pub relevance: Relevance,
     /// Blend of I.
     pub impact: Option<ImpactBlend>,
+    /// Scores instead of any method.
+    pub formula: Option<Arc<Program>>,
     /// What takes the place of the method's score.
     pub objectives: Option<Objectives>,
     /// What a holdout of action `priority_only` scores by: nothing but priority.
@@ -155,6 +158,7 @@ impl Plan {
             overrides: Vec::new(),
             relevance: NO_RELEVANCE,
             impact: None,
+            formula: None,
             objectives: None,
             priority_only: false,
         }
@@ -163,6 +167,17 @@ impl Plan {
     /// Priority alone.
     pub fn priority_only() -> Self {
         Plan { priority_only: true, ..Plan::priority_weighted() }
+    }
+
+    fn by_expression(names: &mut Names, score: &ExpressionScore) -> Self {
+        let formula = expr::parse(&score.formula).ok().map(|ast| expr::compile(&ast, &mut Factored(names)));
+        Plan {
+            relevance: score.relevance.clone(),
+            impact: score.impact.clone(),
+            // None is published that does not parse.
+            formula: formula.map(Arc::new),
+            ..Plan::priority_weighted()
+        }
     }
 
     fn new(catalog: &TenantCatalog, score: &Score, channel: Option<ChannelKey>) -> Self {
@@ -185,6 +200,7 @@ impl Plan {
             base: base.clone(),
             relevance: score.relevance.clone(),
             impact: score.impact.clone(),
+            formula: None,
             objectives: None,
             priority_only: false,
         }
@@ -261,6 +277,17 @@ impl Flow {
         let mut flow = compiler.way(&unrolled);
         flow.fork = unrolled.open.map(|conditional| Box::new(compiler.fork(conditional, &mut Vec::new())));
         flow
+    }
+}
+
+/// Names of a formula that scores: those of factors have numbers of their own.
+struct Factored<'n>(&'n mut Names);
+
+impl Resolver for Factored<'_> {
+    fn resolve(&mut self, name: &Name) -> Source {
+        let factors = FACTOR_NAMES.iter().zip(FACTORS_FROM..);
+        let mut factors = factors.filter(|(factor, _)| name.namespace == Namespace::Bare && name.path == **factor);
+        factors.next().map_or_else(|| self.0.resolve(name), |(_, number)| Source::Offer(number))
     }
 }
 
@@ -372,7 +399,8 @@ impl Compiler<'_> {
         flow.active = is_active(self.authored.key) && unrolled.called.iter().all(|called| is_active(*called));
         let (names, parts) = (&mut *self.names, &mut *self.parts);
         let (mut stocks, mut rules, mut policies) = (Vec::new(), None, None);
-        let (mut score, mut objectives) = (None::<&Score>, None::<&Objectives>);
+        let (mut score, mut formula) = (None::<&Score>, None::<&ExpressionScore>);
+        let mut objectives = None::<&Objectives>;
         for step in &unrolled.steps {
             match step.node {
                 Node::Inventory(inventory) => stocks.push(stock(catalog, inventory)),
@@ -398,7 +426,8 @@ impl Compiler<'_> {
                     let reason = RemovalReason::Filter { flow: step.flow, node: step.place };
                     flow.screens.extend(tests.map(|test| Screen { test, reason }));
                 }
-                Node::Score(config) => score = Some(&**config),
+                Node::Score(config) => (score, formula) = (Some(&**config), None),
+                Node::ScoreByExpression(config) => (score, formula) = (None, Some(&**config)),
                 Node::Optimize(config) => objectives = Some(&config.objectives),
                 Node::SetProperties(config) => {
                     let set = config.set.iter().filter_map(|(name, text)| Some((Arc::from(&**name), program(names, text)?)));
@@ -413,7 +442,11 @@ impl Compiler<'_> {
             }
         }
         let mut number = |channel: Option<ChannelKey>| {
-            let plan = score.map_or_else(Plan::priority_weighted, |score| Plan::new(catalog, score, channel));
+            let plan = match (score, formula) {
+                (Some(score), _) => Plan::new(catalog, score, channel),
+                (None, Some(formula)) => Plan::by_expression(names, formula),
+                (None, None) => Plan::priority_weighted(),
+            };
             parts.plans.number(Plan { objectives: objectives.cloned(), ..plan })
         };
         let overrides = score.map_or(&[][..], |score| &score.overrides).iter();

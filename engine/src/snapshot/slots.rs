@@ -13,7 +13,9 @@ use crate::profile::symbols::Symbols;
 /// one snapshot need; names past it read as null.
 pub const FACTS_MAX: usize = u16::MAX as usize;
 /// The same for fields of offers.
-pub const FIELDS_MAX: usize = u16::MAX as usize;
+pub const FIELDS_MAX: usize = FACTORS_FROM as usize;
+/// Numbers from here on stand for the factors of a score in its formula.
+pub(crate) const FACTORS_FROM: u16 = u16::MAX - 15;
 
 /// No slot, no segment: a name that nothing compiled asks for.
 pub const UNREAD: u32 = u32::MAX;

@@ -87,6 +87,16 @@ fn prieu_weighs_the_factors_that_the_flow_names() {
 }
 
 #[test]
+fn a_formula_scores_with_factors_and_facts_and_what_is_no_number_comes_last() {
+    let mut scene = Scene::new();
+    let score = |formula: &str| Value::map([("method", text("expression")), ("formula", text(formula))]);
+    scene.flow(Value::map::<&str>([]), &[("score", 2.0, score("customer.age > 30 ? E : P + 0.5 - E"))]);
+    scene.offer("a", &[("priority", number(90.0))]).offer("b", &[("priority", number(60.0))]).has("age", number(20.0));
+    assert_eq!(scene.proposed(&scene.request()), ["b", "a"]);
+    assert!(close(scene.decide(&scene.request()).propositions[0].score, 0.4));
+}
+
+#[test]
 fn a_zero_factor_with_weight_removes_only_under_formula() {
     let mut scene = Scene::new();
     scene.offer("a", &[("priority", number(0.0))]);

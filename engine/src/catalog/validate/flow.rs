@@ -121,6 +121,7 @@ pub(crate) fn references_of(tenant: &TenantCatalog, config: &FlowConfig) -> Vec<
             | Node::Compute(_)
             | Node::SetProperties(_)
             | Node::Optimize(_)
+            | Node::ScoreByExpression(_)
             | Node::Response(_) => {}
         }
     }

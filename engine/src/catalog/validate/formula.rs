@@ -97,6 +97,17 @@ pub(crate) fn check_value(member: &str, source: &str, faults: &mut Faults) {
     });
 }
 
+/// Checks a formula that scores: it must be able to yield a number.
+pub(crate) fn check_number(member: &str, source: &str, faults: &mut Faults) {
+    faults.within(member, |faults| {
+        let Some((ast, yields)) = read(source, &|_: &Name| Type::Any, faults) else { return };
+        if !yields.fits(Type::Number) {
+            faults.add(format!("yields a {yields}, not a number"));
+        }
+        refuse_metrics(&ast, faults);
+    });
+}
+
 fn refuse_metrics(ast: &Ast, faults: &mut Faults) {
     if let Some(metric) = ast.names().find(|name| name.namespace == Namespace::Metric) {
         faults.add(format!("no behavioural metric is named {:?}", metric.path));

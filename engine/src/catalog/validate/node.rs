@@ -18,6 +18,7 @@ use crate::model::policy::ContactPolicy;
 use crate::model::property::SetProperties;
 use crate::model::rule::QualificationRule;
 use crate::model::schema::{Schema, SchemaEntity};
+use crate::model::scoring::ExpressionScore;
 
 /// Checks a node that could be read, and those in its branches.
 pub(crate) fn check(tenant: &TenantCatalog, node: &mut FlowNode, faults: &mut Faults) {
@@ -43,6 +44,7 @@ pub(crate) fn check(tenant: &TenantCatalog, node: &mut FlowNode, faults: &mut Fa
                 faults.add_at("flowKey", format!("no decision flow has the key {:?}", shown(&config.flow_key)));
             }
         }
+        Node::ScoreByExpression(config) => check_expression_score(config, faults),
         Node::SetProperties(config) => check_properties(config, faults),
         Node::Optimize(config) => faults.within("objectives", |faults| check_shares(&config.objectives.weights(), faults)),
         Node::MatchCreatives(_) | Node::Group(_) | Node::Response(_) => {}
@@ -193,6 +195,15 @@ fn check_score(tenant: &TenantCatalog, config: &mut Score, faults: &mut Faults) 
             });
         }
     });
+}
+
+fn check_expression_score(config: &ExpressionScore, faults: &mut Faults) {
+    formula::check_number("formula", &config.formula, faults);
+    faults.within("relevance", |faults| check_relevance(&config.relevance, faults));
+    if let Some(blend) = &config.impact {
+        faults.within("impact", |faults| check_blend(blend, faults));
+    }
+    check_model("modelKey", config.model_key.as_ref(), faults);
 }
 
 fn check_model(member: &str, key: Option<&String>, faults: &mut Faults) {

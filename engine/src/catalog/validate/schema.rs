@@ -97,6 +97,7 @@ impl Schema {
                 | Node::Compute(_)
                 | Node::SetProperties(_)
                 | Node::Optimize(_)
+                | Node::ScoreByExpression(_)
                 | Node::Response(_) => None,
             });
             for source in sources.flatten().filter(|source| source.schema_id.0 == before.id) {

@@ -13,6 +13,7 @@ use crate::model::category::{CustomField, CustomFieldType, OutputType};
 use crate::model::offer::Offer;
 use crate::model::record::{Field, Record};
 use crate::model::schema::SchemaEntity;
+use crate::model::scoring::FACTOR_NAMES;
 use crate::model::{Entity, Status};
 use crate::profile::state::Profile;
 use crate::profile::symbols::Symbols;
@@ -136,6 +137,20 @@ impl<'a> Case<'a> {
         };
         self.computed.borrow_mut().insert(place, value.clone());
         value
+    }
+
+    /// The value of a formula that scores `offer`: bare names of factors stand for them.
+    pub(super) fn evaluate_score(&self, text: &str, offer: &OfferRow, factors: [f64; 5]) -> Value {
+        struct Factored<'c, 'a>(Substitution<'c, 'a>, [f64; 5]);
+        impl Resolver for Factored<'_, '_> {
+            fn resolve(&mut self, name: &Name) -> Source {
+                let place = FACTOR_NAMES.iter().position(|factor| name.to_string() == *factor);
+                place.map_or_else(|| self.0.resolve(name), |place| Source::Constant(Value::Number(self.1[place])))
+            }
+        }
+        let Ok(ast) = expr::parse(text) else { return Value::Null };
+        let program = expr::compile(&ast, &mut Factored(Substitution { case: self, offer }, factors));
+        program.eval(&Nowhere { now: self.now() })
     }
 
     /// The value of an expression about `offer`. Names are replaced by what they stand for before anything is computed.

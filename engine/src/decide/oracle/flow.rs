@@ -14,6 +14,7 @@ use crate::model::flow::{
 };
 use crate::model::objective::Objectives;
 use crate::model::record::Field;
+use crate::model::scoring::ExpressionScore;
 use crate::value::Value;
 
 /// What the chosen flow says, by subject.
@@ -45,6 +46,8 @@ pub(super) struct Flow {
     pub(super) computed: Vec<String>,
     /// Expressions whose values stand beside each proposition, by name.
     pub(super) properties: BTreeMap<String, String>,
+    /// Scores instead of `score`.
+    pub(super) formula: Option<ExpressionScore>,
     /// What takes the place of the method's score.
     pub(super) objectives: Option<Objectives>,
     pub(super) experiment: Option<Experiment>,
@@ -117,6 +120,7 @@ impl Flow {
             arbitration: Arbitration::Greedy,
             computed: Vec::new(),
             properties: BTreeMap::new(),
+            formula: None,
             objectives: None,
             experiment: None,
         }
@@ -169,7 +173,8 @@ impl Flow {
                 Node::Qualify(selection) => self.qualify.push(selection),
                 Node::ContactPolicy(selection) => self.contact.push(selection),
                 Node::Filter(filter) => self.filters.push((reason, filter)),
-                Node::Score(score) => self.score = *score,
+                Node::Score(score) => (self.score, self.formula) = (*score, None),
+                Node::ScoreByExpression(score) => self.formula = Some(*score),
                 Node::Rank(rank) => self.most = rank.max_candidates,
                 Node::Compute(compute) => self.computed = compute.fields,
                 Node::SetProperties(config) => self.properties.extend(config.set),
@@ -223,6 +228,7 @@ impl Flow {
                 | Node::Compute(_)
                 | Node::SetProperties(_)
                 | Node::Optimize(_)
+                | Node::ScoreByExpression(_)
                 | Node::Response(_)) => {
                     let place = version.config.place_of(&node.id);
                     acting.push((node.phase, RemovalReason::Filter { flow, node: place }, own));

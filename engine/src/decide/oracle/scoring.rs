@@ -11,6 +11,7 @@ use crate::model::guardrail::GuardrailMode;
 use crate::model::offer::OfferKind;
 use crate::model::rule::RuleStage;
 use crate::time::HOUR_MS;
+use crate::value::Value;
 
 /// A score with what it is made of.
 #[derive(Clone, Copy)]
@@ -45,11 +46,17 @@ impl Case<'_> {
         let modifiers = self.modifiers(offer, creative, slot);
         let creative_weight = creative.map_or(100, |creative| creative.body.weight.0);
         let exponents = match method {
+            _ if self.flow.formula.is_some() => [0.0; 5],
             ScoreMethod::PriorityWeighted => BY_PRIORITY,
             ScoreMethod::Propensity => BY_PROPENSITY,
             ScoreMethod::Formula => weights.as_ref().map_or([0.0; 5], exponents),
         };
+        let formula = self.flow.formula.as_ref().map(|score| self.evaluate_score(&score.formula, offer, prieu.by_name()));
         let (terms, is_removed) = match method {
+            _ if formula.is_some() => {
+                let value = formula.as_ref().and_then(Value::as_number).unwrap_or(0.0);
+                (score::term(1.0, value.max(0.0)), false)
+            }
             ScoreMethod::PriorityWeighted => {
                 (score::log_priority_weighted(offer.body.priority.0, creative_weight), false)
             }
@@ -99,8 +106,12 @@ impl Case<'_> {
             last_shown: self.profile.last_shown(offer.key),
             segments: (shared, preferred.len()),
         };
+        let (relevance, blend) = match &self.flow.formula {
+            Some(formula) => (&formula.relevance, formula.impact.as_ref()),
+            None => (&self.flow.score.relevance, self.flow.score.impact.as_ref()),
+        };
         let impact = score::impact(
-            self.flow.score.impact.as_ref(),
+            blend,
             body.business_value.0,
             body.margin,
             body.revenue_value,
@@ -108,7 +119,7 @@ impl Case<'_> {
         );
         Prieu {
             propensity: NEUTRAL_PROPENSITY,
-            relevance: score::relevance(&self.flow.score.relevance, &signals, self.now()),
+            relevance: score::relevance(relevance, &signals, self.now()),
             impact,
             emphasis: f64::from(body.priority.0) / 100.0,
             uplift: score::uplift_base(0.0, uplift_scale),

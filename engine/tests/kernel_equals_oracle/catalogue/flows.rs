@@ -23,7 +23,30 @@ fn weights(dice: &mut Dice) -> Value {
     ])
 }
 
+fn expression_score(dice: &mut Dice) -> Value {
+    let formulas = [
+        "P * R * I",
+        "0.5 * E + 0.5 * offer.margin / 40",
+        "customer.age > 25 ? E : I * 2",
+        "max(E - tau, 0) + coalesce(price, 0) / 1000",
+        "rate",
+        "customer.tier",
+        "R",
+    ];
+    let mut members = vec![("method", text("expression")), ("formula", text(dice.pick(&formulas)))];
+    if dice.chance(60) {
+        members.push(("relevance", Value::map([("freshness", number(dice, &[1.0, 2.0]))])));
+    }
+    if dice.chance(30) {
+        members.push(("impact", Value::map([("margin", Value::Number(1.0))])));
+    }
+    Value::map(members)
+}
+
 fn score(dice: &mut Dice) -> Value {
+    if dice.chance(20) {
+        return expression_score(dice);
+    }
     let mut members = vec![
         ("method", text(dice.pick(&["priority_weighted", "propensity", "formula", "formula"]))),
         ("formula", weights(dice)),
