@@ -72,7 +72,9 @@ fn read(asked: &Asked, body: &Recommend) -> Result<(OfferKey, Request), Problem>
     let offer = match offer {
         Some(Resolved::Found(offer)) => Ok(offer),
         Some(Resolved::Unknown) => Err(Problem::invalid("/query/offerId", "no offer has this id or name")),
-        Some(Resolved::Ambiguous) => Err(Problem::invalid("/query/offerId", "several offers are named so: give the id")),
+        Some(Resolved::Ambiguous) => {
+            Err(Problem::invalid("/query/offerId", "several offers are named so: give the id"))
+        }
         None => Err(Problem::invalid("/query/offerId", "is required")),
     };
     let request = resolve(body, Slots::Any, &asked.view).map_err(of_query);
@@ -133,7 +135,9 @@ fn write(decided: &Decided, body: &Recommend, offer: OfferKey) -> axum::response
 fn otherwise(decision: &Decision, kind: Option<OfferKind>, offer: OfferKey) -> (&'static str, &'static str) {
     let inactive = Some(EmptyReason::Inactive);
     match kind {
-        Some(OfferKind::Fallback) => ("fallback", "a fallback offer competes for nothing: it fills slots of its activities"),
+        Some(OfferKind::Fallback) => {
+            ("fallback", "a fallback offer competes for nothing: it fills slots of its activities")
+        }
         None => ("status", "the offer is gone"),
         Some(OfferKind::General) if decision.ghosts.iter().any(|ghost| ghost.offer == offer) => {
             ("holdout", "the customer is held out: it would have been proposed")

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 use proffer_engine::calendar::iso;
 use proffer_engine::catalog::TenantCatalog;
 use proffer_engine::decide::decision::{
-    Arm, EmptyReason, Explanation, Factors, Funnel, PROPERTIES, Proposition, PropositionKind, RemovalReason, Removed, SlotOutcome,
+    Arm, EmptyReason, Explanation, Factors, Funnel, PROPERTIES, Proposition, PropositionKind, RemovalReason, Removed,
+    SlotOutcome,
 };
 use proffer_engine::decide::request::{SlotRequest, SlotTarget};
 use proffer_engine::keys::{ChannelKey, OfferKey};

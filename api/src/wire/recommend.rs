@@ -4,8 +4,8 @@ use bincode::{Decode, Encode};
 use proffer_engine::model::fault::Faults;
 use proffer_engine::model::flow::Arbitration;
 use proffer_engine::model::record::{Field, read_member, refuse_unknown};
-use proffer_engine::value::Value;
 use proffer_engine::record;
+use proffer_engine::value::Value;
 
 use crate::wire::field::{Customer, Limit, Name, NamedValues, Names};
 

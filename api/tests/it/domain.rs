@@ -14,7 +14,8 @@ async fn shop() -> Node {
         node.create("placements", &json!({"name": name, "channelId": "web"}).to_string()).await;
     }
     for (name, priority, weights) in [("A", 80, [100, 100]), ("B", 70, [90, 10])] {
-        let offer = json!({"name": name, "status": "active", "category": "x", "priority": priority, "margin": priority});
+        let offer =
+            json!({"name": name, "status": "active", "category": "x", "priority": priority, "margin": priority});
         node.create("offers", &offer.to_string()).await;
         for (placement, weight) in ["Hero", "Side"].iter().zip(weights) {
             let creative = json!({"name": format!("{name} {placement}"), "offerId": name, "channelId": "web",

@@ -188,7 +188,8 @@ fn check_plans(tenant: &TenantCatalog, flow: FlowKey, config: &FlowConfig, fault
     }
     if plans > limits::PLANS_MAX {
         let most = limits::PLANS_MAX;
-        faults.add(format!("the flows in force would score in more than {most} ways (one for each channel overridden)"));
+        faults
+            .add(format!("the flows in force would score in more than {most} ways (one for each channel overridden)"));
     }
 }
 

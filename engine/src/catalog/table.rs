@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::catalog::by_key::ByKey;
 use crate::keys::{
-    ActivityKey, CategoryKey, ChannelKey, CollectionKey, CreativeKey, FlowKey, GuardrailKey, OfferKey, PlacementKey, PolicyKey,
-    RuleKey, SchemaKey, SubCategoryKey,
+    ActivityKey, CategoryKey, ChannelKey, CollectionKey, CreativeKey, FlowKey, GuardrailKey, OfferKey, PlacementKey,
+    PolicyKey, RuleKey, SchemaKey, SubCategoryKey,
 };
 use crate::model::{Entity, Ref};
 

@@ -94,11 +94,7 @@ impl Solving {
                 edges.push(Edge { place, thing, index, worth, taken: false });
             }
         }
-        Solving {
-            edges,
-            room: places.iter().map(|place| place.room).collect(),
-            taken_by: vec![None; things.len()],
-        }
+        Solving { edges, room: places.iter().map(|place| place.room).collect(), taken_by: vec![None; things.len()] }
     }
 
     /// Chooses one more along the way that gains most, unless all of them lose.
@@ -193,7 +189,8 @@ mod tests {
     }
 
     fn total(places: &[Place], chosen: &[Vec<usize>]) -> f64 {
-        let scores = places.iter().zip(chosen).flat_map(|(place, chosen)| chosen.iter().map(|i| place.candidates[*i].score));
+        let scores =
+            places.iter().zip(chosen).flat_map(|(place, chosen)| chosen.iter().map(|i| place.candidates[*i].score));
         scores.sum()
     }
 

@@ -253,8 +253,7 @@ impl Scorer<'_, '_, '_> {
         let (case, track) = (self.spotting.case, self.spotting.track);
         let offer = &segment.offers[position as usize].body;
         let set = self.plan.weights(offer, segment.categories[position as usize]);
-        let factors =
-            self.plan.factors(offer, set, self.relevance(segment, global, position), &case.shared.largest);
+        let factors = self.plan.factors(offer, set, self.relevance(segment, global, position), &case.shared.largest);
         self.plan.formula_terms(program, &OfferWorld::new(&track.world, case.shared, segment, position), &factors)
     }
 

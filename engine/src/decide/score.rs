@@ -349,8 +349,13 @@ mod tests {
         let mut largest = LargestValues::default();
         largest.include(20.0, 40.0);
         let factors = prieu(0.5, 0.8, 0.6, 0.9, 0.0);
-        let aims =
-            Aims { method_terms: libm::log(0.3), prieu: &factors, business_value: 70, margin: 5.0, revenue_value: -1.0 };
+        let aims = Aims {
+            method_terms: libm::log(0.3),
+            prieu: &factors,
+            business_value: 70,
+            margin: 5.0,
+            revenue_value: -1.0,
+        };
         let close = |members: &[(&str, f64)], expected: f64| {
             let found = weigh(&read(members), &aims, &largest);
             assert!((found - expected).abs() < 1e-12, "{members:?}: {found}");

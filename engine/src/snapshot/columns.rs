@@ -6,8 +6,8 @@ use super::segment::Segment;
 use super::slots::FACTORS_FROM;
 use super::world::OfferWorld;
 use crate::decide::score::{
-    Aims, LargestValues, NEUTRAL_PROPENSITY, Prieu, exponents, impact, log_priority, log_priority_weighted, log_propensity,
-    term, uplift_base, weigh,
+    Aims, LargestValues, NEUTRAL_PROPENSITY, Prieu, exponents, impact, log_priority, log_priority_weighted,
+    log_propensity, term, uplift_base, weigh,
 };
 use crate::expr::{Environment, Program};
 use crate::keys::{CategoryKey, Slot};

@@ -16,8 +16,8 @@ use crate::expr::{self, Name, Namespace, Program, Resolver, Source};
 use crate::keys::{CategoryKey, ChannelKey, FlowKey, OfferKey, PolicyKey, RuleKey, SchemaKey, SubCategoryKey};
 use crate::model::branch::Conditional;
 use crate::model::flow::{
-    Arbitration, ControlGroupAction, DecisionFlow, FormulaWeights, ImpactBlend, Inventory, InventoryScope, Node, PlacementMatchMode,
-    Relevance, ResponseFormat, Score, ScoreMethod, Selection, SelectionMode,
+    Arbitration, ControlGroupAction, DecisionFlow, FormulaWeights, ImpactBlend, Inventory, InventoryScope, Node,
+    PlacementMatchMode, Relevance, ResponseFormat, Score, ScoreMethod, Selection, SelectionMode,
 };
 use crate::model::objective::Objectives;
 use crate::model::schema::SchemaEntity;
@@ -430,7 +430,8 @@ impl Compiler<'_> {
                 Node::ScoreByExpression(config) => (score, formula) = (None, Some(&**config)),
                 Node::Optimize(config) => objectives = Some(&config.objectives),
                 Node::SetProperties(config) => {
-                    let set = config.set.iter().filter_map(|(name, text)| Some((Arc::from(&**name), program(names, text)?)));
+                    let set =
+                        config.set.iter().filter_map(|(name, text)| Some((Arc::from(&**name), program(names, text)?)));
                     flow.properties.extend(set);
                 }
                 Node::Rank(rank) => flow.most = rank.max_candidates,

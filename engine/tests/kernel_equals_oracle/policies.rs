@@ -56,9 +56,8 @@ fn policy(scene: &mut Scene, id: &str, kind: &str, scope: &str, config: Members<
 #[test]
 fn each_type_bars_what_its_scope_and_history_say() {
     let words = |words: &[&str]| Value::list(words.iter().map(|word| text(word)));
-    let outcome = |action: &str| {
-        vec![("outcomes", words(&["dismiss"])), ("lookbackDays", number(1.0)), ("action", text(action))]
-    };
+    let outcome =
+        |action: &str| vec![("outcomes", words(&["dismiss"])), ("lookbackDays", number(1.0)), ("action", text(action))];
     let table: Vec<(&str, &str, Vec<(&str, Value)>, &str)> = vec![
         ("frequency_cap", "", vec![("maxPerDay", number(1.0))], ""),
         ("frequency_cap", "", vec![("maxPerDay", number(2.0))], "a"),

@@ -86,13 +86,22 @@ fn node_configs_are_checked_against_the_catalogue() {
         (r#""type":"score","phase":2,"config":{"method":"expression","formula":"P * E + customer.age"}"#, None),
         (r#""type":"score","phase":2,"config":{"method":"expression","formula":"P >"}"#, Some("formula")),
         (r#""type":"score","phase":2,"config":{"method":"expression","formula":"P > 1"}"#, Some("formula")),
-        (r#""type":"score","phase":2,"config":{"method":"expression","formula":"P","overrides":[]}"#, Some("overrides")),
+        (
+            r#""type":"score","phase":2,"config":{"method":"expression","formula":"P","overrides":[]}"#,
+            Some("overrides"),
+        ),
         (r#""type":"score","phase":2,"config":{"method":"expression"}"#, Some("formula")),
         (r#""type":"optimize","phase":2,"config":{"objectives":{"score":0.5,"margin":0.5}}"#, None),
         (r#""type":"optimize","phase":2,"config":{"objectives":{"score":0.5,"margin":0.6}}"#, Some("objectives")),
         (r#""type":"optimize","phase":2,"config":{"objectives":{"score":1,"joy":1}}"#, Some("objectives/joy")),
-        (r#""type":"optimize","phase":2,"config":{"objectives":{"score":1,"margin":-0.5,"impact":0.5}}"#, Some("objectives/margin")),
-        (r#""type":"set_properties","phase":3,"config":{"set":{"a":"customer.age + 1","b":"concat('x', rate)"}}"#, None),
+        (
+            r#""type":"optimize","phase":2,"config":{"objectives":{"score":1,"margin":-0.5,"impact":0.5}}"#,
+            Some("objectives/margin"),
+        ),
+        (
+            r#""type":"set_properties","phase":3,"config":{"set":{"a":"customer.age + 1","b":"concat('x', rate)"}}"#,
+            None,
+        ),
         (r#""type":"set_properties","phase":3,"config":{"set":{}}"#, Some("set")),
         (r#""type":"set_properties","phase":3,"config":{"set":{"a b":"1"}}"#, Some("set/a b")),
         (r#""type":"set_properties","phase":3,"config":{"set":{"a":"1 +"}}"#, Some("set/a")),
@@ -157,8 +166,7 @@ fn every_fault_of_a_filter_is_told_with_its_pointer() {
 #[test]
 fn arbitration_is_greedy_or_optimal() {
     let mut world = World::furnished();
-    for (arbitration, pointers) in [("greedy", vec![]), ("optimal", vec![]), ("fair", vec!["arbitration"])]
-    {
+    for (arbitration, pointers) in [("greedy", vec![]), ("optimal", vec![]), ("fair", vec!["arbitration"])] {
         let node =
             format!(r#"{{"id":"g","type":"group","phase":2,"position":1,"config":{{"arbitration":"{arbitration}"}}}}"#);
         let expected: Vec<String> =

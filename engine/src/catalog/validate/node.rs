@@ -10,8 +10,8 @@ use crate::model::category::{Category, CustomFieldType, SubCategory};
 use crate::model::channel::Channel;
 use crate::model::fault::Faults;
 use crate::model::flow::{
-    Enrich, EnrichSource, FlowNode, FormulaWeights, ImpactBlend, Inventory, InventoryScope, Node, Rank,
-    Relevance, Score, ScoreMethod, Selection, SelectionMode,
+    Enrich, EnrichSource, FlowNode, FormulaWeights, ImpactBlend, Inventory, InventoryScope, Node, Rank, Relevance,
+    Score, ScoreMethod, Selection, SelectionMode,
 };
 use crate::model::offer::Offer;
 use crate::model::policy::ContactPolicy;
@@ -46,7 +46,9 @@ pub(crate) fn check(tenant: &TenantCatalog, node: &mut FlowNode, faults: &mut Fa
         }
         Node::ScoreByExpression(config) => check_expression_score(config, faults),
         Node::SetProperties(config) => check_properties(config, faults),
-        Node::Optimize(config) => faults.within("objectives", |faults| check_shares(&config.objectives.weights(), faults)),
+        Node::Optimize(config) => {
+            faults.within("objectives", |faults| check_shares(&config.objectives.weights(), faults))
+        }
         Node::MatchCreatives(_) | Node::Group(_) | Node::Response(_) => {}
     });
 }

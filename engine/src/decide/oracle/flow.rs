@@ -9,8 +9,8 @@ use crate::keys::{ChannelKey, FlowKey, PlacementKey};
 use crate::model::Status;
 use crate::model::filter::FilterGroup;
 use crate::model::flow::{
-    Arbitration, EnrichSource, Experiment, FlowNode, Inventory, MatchCreatives, Node, PlacementMatchMode, ResponseFormat, Score,
-    Selection, SelectionMode,
+    Arbitration, EnrichSource, Experiment, FlowNode, Inventory, MatchCreatives, Node, PlacementMatchMode,
+    ResponseFormat, Score, Selection, SelectionMode,
 };
 use crate::model::objective::Objectives;
 use crate::model::record::Field;

@@ -93,8 +93,7 @@ impl Case<'_> {
     /// Active guardrails of a mode, by priority (highest first), then key.
     pub(super) fn guardrails(&self, mode: GuardrailMode) -> Vec<Arc<Entity<GuardrailKey, Guardrail>>> {
         let all = self.catalog.guardrails().iter().cloned();
-        let mut found: Vec<_> =
-            all.filter(|row| row.body.status == Status::Active && row.body.mode == mode).collect();
+        let mut found: Vec<_> = all.filter(|row| row.body.status == Status::Active && row.body.mode == mode).collect();
         found.sort_by_key(|row| (std::cmp::Reverse(row.body.priority), row.key));
         found
     }

@@ -4,7 +4,9 @@ use super::case::{Case, OfferRow};
 use super::creatives::CreativeRow;
 use super::slots::Slot;
 use crate::decide::decision::Factors;
-use crate::decide::score::{self, Aims, LargestValues, Modifiers, NEUTRAL_PROPENSITY, Prieu, RelevanceSignals, exponents};
+use crate::decide::score::{
+    self, Aims, LargestValues, Modifiers, NEUTRAL_PROPENSITY, Prieu, RelevanceSignals, exponents,
+};
 use crate::model::Status;
 use crate::model::flow::{FormulaWeights, ScoreMethod};
 use crate::model::guardrail::GuardrailMode;
@@ -41,7 +43,11 @@ impl Case<'_> {
         let prieu = self.prieu(offer, slot, weights.as_ref().map_or(0.1, |weights| weights.uplift_scale));
         if by_priority {
             let log_score = Modifiers::NONE.apply(score::log_priority(offer.body.priority.0));
-            return Scored { log_score, is_removed: false, factors: factors(&prieu, &Modifiers::NONE, BY_PRIORITY, None) };
+            return Scored {
+                log_score,
+                is_removed: false,
+                factors: factors(&prieu, &Modifiers::NONE, BY_PRIORITY, None),
+            };
         }
         let modifiers = self.modifiers(offer, creative, slot);
         let creative_weight = creative.map_or(100, |creative| creative.body.weight.0);
@@ -51,7 +57,8 @@ impl Case<'_> {
             ScoreMethod::Propensity => BY_PROPENSITY,
             ScoreMethod::Formula => weights.as_ref().map_or([0.0; 5], exponents),
         };
-        let formula = self.flow.formula.as_ref().map(|score| self.evaluate_score(&score.formula, offer, prieu.by_name()));
+        let formula =
+            self.flow.formula.as_ref().map(|score| self.evaluate_score(&score.formula, offer, prieu.by_name()));
         let (terms, is_removed) = match method {
             _ if formula.is_some() => {
                 let value = formula.as_ref().and_then(Value::as_number).unwrap_or(0.0);
@@ -110,13 +117,8 @@ impl Case<'_> {
             Some(formula) => (&formula.relevance, formula.impact.as_ref()),
             None => (&self.flow.score.relevance, self.flow.score.impact.as_ref()),
         };
-        let impact = score::impact(
-            blend,
-            body.business_value.0,
-            body.margin,
-            body.revenue_value,
-            &self.largest_values(),
-        );
+        let impact =
+            score::impact(blend, body.business_value.0, body.margin, body.revenue_value, &self.largest_values());
         Prieu {
             propensity: NEUTRAL_PROPENSITY,
             relevance: score::relevance(relevance, &signals, self.now()),
