@@ -130,6 +130,7 @@ table! {
     write("POST", "/api/v1/decision-flows/publish", WRITE),
     write("POST", "/api/v1/decision-flows/{id}/publish", WRITE),
     route("GET", "/api/v1/decision-flows/{id}/versions", READ),
+    route("GET", "/api/v1/decision-flows/{id}/diff", READ),
     write("POST", "/api/v1/decision-flows/{id}/rollback", WRITE),
     route("GET", "/api/v1/settings", READ),
     write("PUT", "/api/v1/settings", ADMIN),

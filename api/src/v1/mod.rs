@@ -16,6 +16,7 @@ use crate::routes::Routes;
 mod budget;
 mod cluster;
 mod entities;
+mod flow_diff;
 mod flows;
 mod import;
 pub mod probes;
@@ -64,6 +65,7 @@ pub fn routes() -> Router<Arc<App>> {
         .on(Method::POST, "/api/v1/decision-flows/publish", flows::publish_named)
         .on(Method::POST, "/api/v1/decision-flows/{id}/publish", flows::publish)
         .on(Method::GET, "/api/v1/decision-flows/{id}/versions", flows::versions)
+        .on(Method::GET, "/api/v1/decision-flows/{id}/diff", flow_diff::diff)
         .on(Method::POST, "/api/v1/decision-flows/{id}/rollback", flows::roll_back)
         .on(Method::GET, "/api/v1/settings", settings::get)
         .on(Method::PUT, "/api/v1/settings", settings::put)

@@ -141,3 +141,30 @@ async fn why_not_refuses_what_it_does_not_know() {
     let reply = node.call_as(Role::Channel, "GET", "/api/v1/why-not?customerId=c&offerId=A", "").await;
     assert_eq!(reply.status, StatusCode::FORBIDDEN);
 }
+
+#[tokio::test]
+async fn versions_of_a_flow_are_compared_node_by_node() {
+    let node = shop().await;
+    let rank =
+        |most: u32| json!([{"id": "r", "type": "rank", "phase": 2, "position": 1, "config": {"maxCandidates": most}}]);
+    publish(&node, "f", rank(5)).await;
+    let draft = |nodes: Value| {
+        let mut all = vec![json!({"id": "inv", "type": "inventory", "phase": 1, "position": 0})];
+        all.extend(nodes.as_array().unwrap().iter().cloned());
+        json!({"draftConfig": {"version": 2, "nodes": all}}).to_string()
+    };
+    let id = node.ok("GET", "/api/v1/decision-flows", "").await["items"][0]["id"].as_str().unwrap().to_owned();
+    let path = format!("/api/v1/decision-flows/{id}");
+    node.ok("PUT", &path, &draft(rank(7))).await;
+    let diff = async |from: &str, to: &str| node.ok("GET", &format!("{path}/diff?from={from}&to={to}"), "").await;
+    let changed = diff("1", "draft").await;
+    assert_eq!(changed["changes"], json!([{"pointer": "/nodes/r/config/maxCandidates", "before": 5, "after": 7}]));
+    node.ok("POST", &format!("{path}/publish"), "").await;
+    node.ok("PUT", &path, &draft(json!([]))).await;
+    assert_eq!(diff("2", "2").await["changes"], json!([]));
+    let gone = diff("2", "draft").await;
+    assert_eq!((&gone["changes"][0]["pointer"], gone["changes"][0].get("after")), (&json!("/nodes/r"), None));
+    let reply = node.call("GET", &format!("{path}/diff?from=9&to=1"), "").await;
+    assert_eq!(reply.pointers(), ["/query/from"]);
+    assert_eq!(node.call("GET", &format!("{path}/diff?to=1"), "").await.pointers(), ["/query/from"]);
+}
