@@ -11,6 +11,9 @@ use proffer_engine::decide::decision::{
 };
 use proffer_engine::decide::request::{SlotRequest, SlotTarget};
 use proffer_engine::keys::{ChannelKey, OfferKey};
+use proffer_engine::model::creative::Creative;
+use proffer_engine::model::offer::Offer;
+use proffer_engine::model::template::{self, Escape};
 use proffer_engine::time::Timestamp;
 use proffer_engine::value::Value;
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -101,7 +104,23 @@ pub struct StandardEntry<'a> {
 #[serde(rename_all = "camelCase")]
 struct CreativeEntry<'a> {
     content_type: &'a str,
-    content: Json<'a>,
+    content: Content<'a>,
+}
+
+/// Content as it was authored, or filled.
+#[derive(Debug)]
+enum Content<'a> {
+    Authored(&'a Value),
+    Filled(Value),
+}
+
+impl Serialize for Content<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Content::Authored(content) => Json(content).serialize(serializer),
+            Content::Filled(content) => Json(content).serialize(serializer),
+        }
+    }
 }
 
 /// Computed fields by name, null where they could not be computed.
@@ -304,7 +323,7 @@ impl<'a> Words<'a> {
             creative_id,
             creative: creative.map(|creative| CreativeEntry {
                 content_type: &creative.body.content_type,
-                content: Json(&creative.body.content),
+                content: self.content(chosen, &offer.body, &creative.body),
             }),
             placement_id,
             placement: placement.and_then(|placement| placement.body.key.as_deref()),
@@ -315,6 +334,19 @@ impl<'a> Words<'a> {
             expires_at: expires.map(iso),
             explanation: factors.map(|factors| EntryExplanation { ranking_scores: factors.into() }),
         })))
+    }
+
+    /// A creative's content, filled with what it lists: computed fields of the offer, or stored ones.
+    fn content(self, chosen: &'a Proposition, offer: &Offer, creative: &'a Creative) -> Content<'a> {
+        if creative.personalization.is_empty() {
+            return Content::Authored(&creative.content);
+        }
+        let computed = self.personalization(chosen);
+        let value = |name: &str| {
+            let found = computed.0.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).clone());
+            found.or_else(|| offer.custom_fields.get(name).cloned()).unwrap_or_default()
+        };
+        Content::Filled(template::fill(&creative.content, Escape::of(&creative.content_type), &value))
     }
 
     fn personalization(self, chosen: &'a Proposition) -> Personalization<'a> {

@@ -168,3 +168,32 @@ async fn versions_of_a_flow_are_compared_node_by_node() {
     assert_eq!(reply.pointers(), ["/query/from"]);
     assert_eq!(node.call("GET", &format!("{path}/diff?to=1"), "").await.pointers(), ["/query/from"]);
 }
+
+#[tokio::test]
+async fn content_is_filled_from_the_fields_that_the_creative_lists_and_escaped_by_its_type() {
+    let node = Node::start().await;
+    node.create("channels", r#"{"name": "web"}"#).await;
+    let fields = json!([
+        {"name": "rate", "type": "number"},
+        {"name": "title", "type": "computed", "formula": "concat('For ', coalesce(customer.name, '<you>'))", "outputType": "text"},
+        {"name": "lost", "type": "computed", "formula": "customer.none", "outputType": "number"}]);
+    node.create("categories", &json!({"name": "Loans", "customFields": fields}).to_string()).await;
+    let offer = json!({"name": "A", "status": "active", "category": "Loans", "customFields": {"rate": 2.5}});
+    node.create("offers", &offer.to_string()).await;
+    let mut creative = json!({"name": "a", "offerId": "A", "channelId": "web", "contentType": "text/html", "status": "active",
+        "personalization": ["rate", "title", "lost"], "content": {"body": "<b>{{title}}</b>: {{ rate }} % {{lost|<i>soon</i>}}"}});
+    let id = node.create("creatives", &creative.to_string()).await;
+    let body = r#"{"customerId": "c", "channel": "web"}"#;
+    let content =
+        async || node.ok("POST", "/api/v1/recommend", body).await["decisions"][0]["creative"]["content"].clone();
+    assert_eq!(content().await, json!({"body": "<b>For &lt;you&gt;</b>: 2.5 % <i>soon</i>"}));
+    let patch = json!({"content": ["{{colour}}", "{{"]}).to_string();
+    let reply = node.call("PUT", &format!("/api/v1/creatives/{id}"), &patch).await;
+    assert_eq!(reply.pointers(), ["/content/0", "/content/1"]);
+    // Without a list nothing is a template.
+    creative["personalization"] = json!([]);
+    creative["content"] = json!("{{title}}");
+    creative.as_object_mut().unwrap().remove("name");
+    node.ok("PUT", &format!("/api/v1/creatives/{id}"), &creative.to_string()).await;
+    assert_eq!(content().await, json!("{{title}}"));
+}

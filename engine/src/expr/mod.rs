@@ -27,5 +27,6 @@ pub use compile::{Program, Resolver, Source, compile};
 pub use eval::Environment;
 pub use functions::Function;
 pub use names::{Name, Namespace};
+pub use numbers::readable;
 pub use parser::{SyntaxError, parse};
 pub use pattern::Pattern;

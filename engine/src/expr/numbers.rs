@@ -38,6 +38,20 @@ pub(super) fn write_readable(number: f64, out: &mut impl Write) -> fmt::Result {
     write_exact(round(number, digits), out)
 }
 
+/// A value as `concat` writes it; `None` for null, lists and objects.
+pub fn readable(value: &Value) -> Option<String> {
+    match value {
+        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Number(number) => {
+            let mut text = String::new();
+            write_readable(*number, &mut text).ok()?;
+            Some(text)
+        }
+        Value::Text(text) => Some(text.to_string()),
+        Value::Null | Value::List(_) | Value::Map(_) => None,
+    }
+}
+
 /// Rounds half away from zero to `digits` decimal places; negative places round to tens, hundreds, …
 pub(super) fn round(number: f64, digits: i32) -> f64 {
     if digits == 0 {

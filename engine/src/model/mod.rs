@@ -33,6 +33,7 @@ pub mod rule;
 pub mod schema;
 pub mod scoring;
 pub mod settings;
+pub mod template;
 
 use fault::Faults;
 use record::{Field, choice};

@@ -12,13 +12,18 @@ use crate::model::channel::Channel;
 use crate::model::creative::Creative;
 use crate::model::offer::Offer;
 use crate::model::placement::Placement;
+use crate::model::template::{self, Piece};
 use crate::value::Value;
 
 impl Authored for Creative {
     stored_in!(creatives: CreativeKey, EntityKind::Creative, at most 5_000_000);
     const UNIQUE_NAME: bool = false;
-    const DEPENDENT: &'static [(&'static str, &'static str)] =
-        &[("placementId", "contentType"), ("channelId", "placementId"), ("offerId", "personalization")];
+    const DEPENDENT: &'static [(&'static str, &'static str)] = &[
+        ("placementId", "contentType"),
+        ("channelId", "placementId"),
+        ("offerId", "personalization"),
+        ("personalization", "content"),
+    ];
 
     fn stand_in() -> Value {
         let word = || Value::text("-");
@@ -47,6 +52,9 @@ impl Authored for Creative {
                     faults.add_at("contentType", message);
                 }
             }
+        }
+        if !self.personalization.is_empty() {
+            faults.within("content", |faults| check_template(&self.content, &self.personalization, faults));
         }
         if let Some(offer) = offer {
             self.check_personalization(offer, context, findings);
@@ -80,6 +88,35 @@ impl Authored for Creative {
     ) {
         let offers = [before, after].into_iter().flatten().filter_map(|body| tenant.offers.key_of(&body.offer_id.0));
         effect.extend(offers.map(Touched::Offer));
+    }
+}
+
+/// Checks every text of a content that is filled: it names what `personalization` lists.
+fn check_template(content: &Value, listed: &[String], faults: &mut Faults) {
+    match content {
+        Value::Text(text) => match template::pieces(text) {
+            Err(why) => faults.add(why),
+            Ok(pieces) => {
+                for piece in pieces {
+                    if let Piece::Slot { name, .. } = piece
+                        && !listed.iter().any(|known| known == name)
+                    {
+                        faults.add(format!("{:?} is not listed in personalization", shown(name)));
+                    }
+                }
+            }
+        },
+        Value::List(items) => {
+            for (index, item) in items.iter().enumerate() {
+                faults.within(&index.to_string(), |faults| check_template(item, listed, faults));
+            }
+        }
+        Value::Map(members) => {
+            for (name, item) in members.iter() {
+                faults.within(name, |faults| check_template(item, listed, faults));
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
