@@ -33,7 +33,9 @@ fn scene() -> Scene {
         times: 1,
     };
     assert_ne!(dismissed.outcome, OutcomeKey(0));
-    scene.profile.dealings = Some(Box::new(Dealings { outcomes: vec![dismissed], ..Dealings::default() }));
+    let mut dealings = Dealings::default();
+    dealings.outcomes.push(dismissed);
+    scene.profile.dealings = Some(Box::new(dealings));
     scene
 }
 

@@ -3,17 +3,14 @@
 use proffer_engine::catalog::{EntityKind, Op};
 use proffer_engine::decide::decision::{EmptyReason, RemovalReason};
 use proffer_engine::decide::request::{SlotRequest, SlotTarget};
-use proffer_engine::decide::view::Instant;
-use proffer_engine::keys::{ChannelKey, CreativeKey, CustomerId, OfferKey, PlacementKey};
+use proffer_engine::keys::CreativeKey;
 use proffer_engine::limits::COMPUTED_DEPTH_MAX;
 use proffer_engine::profile::command::{Counted, Window};
-use proffer_engine::profile::state::{Exposure, Profile};
-use proffer_engine::time::{Calendar, DAY_MS, HOUR_MS, Timestamp};
+use proffer_engine::time::{DAY_MS, HOUR_MS};
 use proffer_engine::value::Value;
 
-use super::catalogue::{Made, START};
+use super::catalogue::START;
 use super::scene::{Members, Scene, close, number, text};
-use super::world::{Escrow, World};
 use super::*;
 
 #[test]

@@ -10,6 +10,7 @@ use crate::keys::{CreativeKey, OfferKey};
 use crate::limits;
 use crate::model::channel::Channel;
 use crate::model::creative::Creative;
+use crate::model::fault::Faults;
 use crate::model::offer::Offer;
 use crate::model::placement::Placement;
 use crate::model::template::{self, Piece};
