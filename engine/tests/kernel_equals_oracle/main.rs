@@ -289,7 +289,7 @@ impl Seen {
 fn random_catalogues_are_rich() {
     let mut runner = TestRunner::deterministic();
     let (mut accepted, mut refused, mut seen) = (0, 0, Seen::default());
-    for _ in 0..120 {
+    for _ in 0..180 {
         let plan = plans().new_tree(&mut runner).expect("plans can always be made").current();
         let (profile, history) = histories().new_tree(&mut runner).expect("histories can always be made").current();
         let made = Made::build(&plan);

@@ -1,6 +1,6 @@
 //! Contact policies, each type with an answer worked out by hand.
 
-use proffer_engine::catalog::EntityKind;
+use proffer_engine::catalog::{EntityKind, Op};
 use proffer_engine::decide::decision::RemovalReason;
 use proffer_engine::keys::{CategoryKey, ChannelKey, CreativeKey, OutcomeKey, PlacementKey};
 use proffer_engine::profile::state::{Dealings, Exposure, OutcomeRecord};
@@ -14,6 +14,8 @@ use super::*;
 /// Offers a, b (of one category) and c, best first; a was seen on web two hours ago, and dismissed.
 fn scene() -> Scene {
     let mut scene = Scene::new();
+    // Scores stay as they are, whatever was seen.
+    scene.made.apply(Op::UpdateSettings { patch: Value::map([("fatigueStrength", number(0.0))]) });
     scene.create(EntityKind::Category, "", &[("name", text("x"))]);
     for (id, priority, category) in [("a", 90.0, true), ("b", 80.0, true), ("c", 70.0, false)] {
         let category = category.then(|| ("categoryId", text("cat_x")));

@@ -56,7 +56,7 @@ fn a_slot_that_only_another_slots_best_could_fill_stays_empty_if_that_costs() {
 fn what_a_policy_bars_among_the_chosen_is_given_up_and_the_place_filled_with_the_next() {
     let full = Some(100.0);
     let mut scene =
-        scene(&[("a", 90.0, [full, Some(95.0)]), ("b", 80.0, [full, Some(50.0)]), ("c", 30.0, [full, full])]);
+        scene(&[("a", 90.0, [None, Some(95.0)]), ("b", 80.0, [full, Some(50.0)]), ("c", 30.0, [full, full])]);
     let exclusive = [("offerIds", Value::list([text("a"), text("b")])), ("lookbackDays", number(1.0))];
     scene.policy("m", "mutual_exclusion", &exclusive);
     let request = optimal(&scene, &[0, 1]);

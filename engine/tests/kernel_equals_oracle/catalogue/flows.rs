@@ -119,7 +119,7 @@ fn selection(dice: &mut Dice, ids: &[String]) -> Value {
 }
 
 fn inventory(known: &Known, dice: &mut Dice) -> Value {
-    match dice.below(4) {
+    match dice.below(8) {
         0 => Value::map([("scope", text("category")), ("categoryIds", texts(&dice.some_of(60, &CATEGORIES)))]),
         1 => {
             let ids: Vec<String> = (0..6).map(|_| one_of(dice, &known.offers)).collect();
@@ -218,7 +218,7 @@ pub(super) fn draft(known: &Known, dice: &mut Dice) -> Value {
     for _ in 0..dice.pick(&[0, 1, 1, 1, 1, 2]) {
         nodes.push(("contact_policy", 1.0, selection(dice, &known.policies)));
     }
-    for _ in 0..dice.pick(&[0, 0, 1, 1, 2]) {
+    for _ in 0..dice.pick(&[0, 0, 0, 1, 2]) {
         nodes.push(("filter", 1.0, filter(dice, 3)));
     }
     for _ in 0..dice.pick(&[0, 0, 0, 1, 1, 2]) {
@@ -268,7 +268,7 @@ pub(super) fn draft(known: &Known, dice: &mut Dice) -> Value {
         ])
     });
     let mut members = vec![("version", Value::Number(2.0)), ("nodes", Value::list(nodes))];
-    if dice.chance(35) {
+    if dice.chance(45) {
         let mut experiment = vec![
             ("enabled", Value::Bool(dice.chance(90))),
             ("holdoutPercent", number(dice, &[0.0, 50.0, 100.0])),

@@ -87,7 +87,7 @@ impl Made {
         }
         for seed in &plan.policies {
             let mut dice = Dice(seed ^ 0x6a7d);
-            if dice.chance(10) {
+            if dice.chance(15) {
                 made.apply(create_guardrail(&mut dice));
             }
         }
