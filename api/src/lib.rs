@@ -78,8 +78,9 @@ impl std::fmt::Debug for App {
 /// # Panics
 /// If a route has no declared role, or a declared one no handler.
 pub fn router(handle: Handle, config: Config) -> Router {
+    let start = config.entropy.u64();
     let router = App::new(handle.clone(), config).into_router();
-    handle.on_forwarded(Arc::new(Answering::new(router.clone())));
+    handle.on_forwarded(Arc::new(Answering::new(router.clone(), start)));
     router
 }
 

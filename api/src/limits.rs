@@ -21,6 +21,9 @@ pub const BULK_RETRY_AFTER_MS: u64 = 1_000;
 pub const JSON_DEPTH_MAX: usize = 32;
 /// Time an ordinary request may take, unless configured.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_millis(2_000);
+/// How many times as long a change of the catalogue may take: an exclusion waits for the lease of a node that has stopped, and for an
+/// election if that node led the catalogue.
+pub const AUTHOR_PATIENCE: u32 = 3;
 /// Most times that a call is passed from node to node: to the one that leads, or to one that knows it.
 pub const FORWARDS_MAX: u8 = 2;
 /// Largest call or answer that travels between nodes.

@@ -28,8 +28,8 @@ use crate::forwarding::answering::Came;
 use crate::forwarding::{self, Unanswered};
 use crate::layers::CATALOG_REVISION;
 use crate::limits::{
-    BODY_BYTES_MAX, BULK_BODY_BYTES_MAX, BULK_REQUESTS_MAX, BULK_RETRY_AFTER_MS, BULK_TIMEOUT, LAST_WORD,
-    LOST_RETRY_AFTER_MS,
+    AUTHOR_PATIENCE, BODY_BYTES_MAX, BULK_BODY_BYTES_MAX, BULK_REQUESTS_MAX, BULK_RETRY_AFTER_MS, BULK_TIMEOUT,
+    LAST_WORD, LOST_RETRY_AFTER_MS,
 };
 use crate::problem::Problem;
 
@@ -70,7 +70,7 @@ impl Routes {
             async move {
                 let (parts, mut body) = request.into_parts();
                 let came = parts.extensions.get::<Came>().copied();
-                let deadline = Instant::now() + time_limit(&app, route.weight);
+                let deadline = Instant::now() + time_limit(&app, route);
                 let deadline = came.map_or(deadline, |came| came.deadline.min(deadline));
                 let expects = waits_to_be_asked(&parts);
                 let answering = async {
@@ -159,8 +159,9 @@ fn filter(method: &Method) -> MethodFilter {
     MethodFilter::try_from(method.clone()).expect("the table names standard methods only")
 }
 
-fn time_limit(app: &App, weight: Weight) -> Duration {
-    match weight {
+fn time_limit(app: &App, route: &Route) -> Duration {
+    match route.weight {
+        Weight::Ordinary if route.authors => app.config.request_timeout * AUTHOR_PATIENCE,
         Weight::Ordinary => app.config.request_timeout,
         Weight::Bulk => BULK_TIMEOUT,
     }

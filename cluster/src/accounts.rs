@@ -57,7 +57,7 @@ impl Sides {
             for shard in shards {
                 let seen = row.totals.get(&shard).copied().unwrap_or_default();
                 let Some(held) = self.held.get(&(row.account, shard)) else {
-                    in_flight += seen.granted - seen.returned;
+                    in_flight += (seen.granted + seen.minted).saturating_sub(seen.returned);
                     continue;
                 };
                 in_flight += (seen.granted - held.granted_seen) + (held.returned - seen.returned);
@@ -156,6 +156,12 @@ mod tests {
         let report = sides.report();
         assert_eq!((report.accounts[0].shards[0].as_of, report.accounts[0].in_flight), (Timestamp(7), 1));
         assert_eq!(total(&report), 10);
+    }
+
+    #[test]
+    fn a_shard_that_has_forgotten_a_closed_account_holds_nothing_of_it() {
+        let report = Sides { ledger: vec![row(3, [(0, 0, 5, 5), (1, 0, 0, 0)])], ..Sides::default() }.report();
+        assert_eq!((report.accounts[0].in_flight, total(&report)), (0, 3));
     }
 
     #[test]

@@ -192,7 +192,9 @@ impl Handle {
         loop {
             let lane = Lane::Request(request.tenant.clone());
             let ask = |reply| Ask::Decide(Box::new(DecideAsk::new(request, call, reply)));
-            let mut raw = self.ask(shard, call.deadline, lane, ask).await?;
+            // What the answer that was overtaken took is held still.
+            let doubt = |error: Error| if tries > 0 { error.in_doubt() } else { error };
+            let mut raw = self.ask(shard, call.deadline, lane, ask).await.map_err(doubt)?;
             // A node that was stopped meanwhile may not know what has been excluded since; and what was taken is taken.
             self.leased(call.deadline).await.map_err(Error::in_doubt)?;
             of_generation(shard, founder)?;

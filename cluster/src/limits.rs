@@ -148,6 +148,8 @@ pub const SOFT_SHARES: u64 = 64;
 pub const OVER_READS_MAX: usize = 10;
 /// Wait between those looks, in milliseconds.
 pub const OVER_READ_MS: u64 = 5;
+/// How long an answer to a change of the catalogue waits for shards to have heard of their totals, in milliseconds.
+pub const SHARDS_TOLD_MS: u64 = 300;
 /// How soon a shard is told again what it did not confirm, in milliseconds.
 pub const TELL_SHARDS_AGAIN_MS: u64 = 50;
 /// How often it is looked whether snapshots are due, in milliseconds.

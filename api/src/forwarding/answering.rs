@@ -45,9 +45,11 @@ pub struct Answering {
 }
 
 impl Answering {
-    /// With this router.
-    pub fn new(router: Router) -> Self {
-        Answering { router, kept: Arc::default() }
+    /// With this router. Answers that are kept are numbered after `start`, which should be another at each start of the node: what an
+    /// earlier start kept, somebody may ask this one for.
+    pub fn new(router: Router, start: u64) -> Self {
+        let kept = KeptAnswers { count: start, ..KeptAnswers::default() };
+        Answering { router, kept: Arc::new(Mutex::new(kept)) }
     }
 }
 
@@ -89,7 +91,7 @@ struct KeptAnswers {
 
 impl KeptAnswers {
     fn keep(&mut self, answer: Vec<u8>) -> ForwardedAnswer {
-        self.count += 1;
+        self.count = self.count.wrapping_add(1);
         self.bytes += answer.len();
         self.answers.push_back((self.count, answer));
         while self.bytes > KEPT_ANSWERS_BYTES_MAX

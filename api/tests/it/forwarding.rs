@@ -47,7 +47,7 @@ impl Script {
     fn to(node: &Node, place: Place, ways: &[Way]) -> Arc<Script> {
         Arc::new(Script {
             place: watch::Sender::new(place),
-            to: Arc::new(Answering::new(node.router.clone())),
+            to: Arc::new(Answering::new(node.router.clone(), 7)),
             ways: Mutex::new(ways.to_vec()),
             sent: AtomicUsize::new(0),
         })

@@ -4,28 +4,28 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use proffer_engine::keys::{Revision, ShardId};
+use proffer_engine::keys::ShardId;
 use proffer_engine::profile::command::{AccountId, EscrowMessage, ShardOp};
 use tokio::sync::oneshot;
 
-use super::fences::Heard;
 use crate::calls::Changed;
 use crate::error::Error;
-use crate::limits::{ESCROW_MESSAGES_MAX, OVER_READ_MS, OVER_READS_MAX, TELL_SHARDS_AGAIN_MS};
+use crate::limits::{ESCROW_MESSAGES_MAX, OVER_READ_MS, OVER_READS_MAX, SHARDS_TOLD_MS, TELL_SHARDS_AGAIN_MS};
 use crate::meta::ask::MetaAsk;
 use crate::meta::job::{Acknowledgement, Duties};
 use crate::meta::leader::Surroundings;
 use crate::planted::{Bug, is};
 use crate::shard::ask::{Ask, Lane, Reply, WriteAsk};
 
-/// Does what is left to do, then answers. A change that is in force is never answered before its duties are done, however long a shard
-/// takes; when the caller stops waiting, nobody was promised anything. What shards have to know all the same they are told by others:
-/// of fences by [`Fences`](super::fences::Fences), of totals by the ledger's rounds.
-pub(super) async fn acknowledge(around: Surroundings, ready: Acknowledgement, heard: Heard) {
-    let Acknowledgement { answers, mut reply, duties, generations, room, fence, fenced } = ready;
+/// Does what is left to do, then answers. Shards are waited for a little, that the next decision finds units where there are some, and what a
+/// lowered limit no longer covers is given back; one that nobody leads is told by the ledger's rounds, and of fences by
+/// [`Fences`](super::fences::Fences): what holds of an answer does not hang on it, for no node decides without an exclusion, and its answers are
+/// looked through once more when they go. When the caller stops waiting, nobody was promised anything.
+pub(super) async fn acknowledge(around: Surroundings, ready: Acknowledgement) {
+    let Acknowledgement { answers, mut reply, duties, generations, room, fenced, .. } = ready;
     let answers = tokio::select! {
         biased;
-        answers = see_to(&around, answers, (duties, generations), (fence, heard), fenced) => answers,
+        answers = see_to(&around, answers, (duties, generations), fenced) => answers,
         () = reply.closed() => None,
     };
     if let Some(answers) = answers {
@@ -41,11 +41,25 @@ async fn see_to(
     around: &Surroundings,
     mut answers: Vec<Result<Changed, Error>>,
     (duties, generations): (Duties, BTreeMap<ShardId, u64>),
-    (fence, mut heard): (Option<Revision>, Heard),
     fenced: Option<oneshot::Receiver<()>>,
 ) -> Option<Vec<Result<Changed, Error>>> {
+    let told = tell(around, duties.told, &generations);
+    // The ledger's rounds go on with whom this leaves out.
+    let _ = tokio::time::timeout(Duration::from_millis(SHARDS_TOLD_MS), told).await;
+    let over_by = give_back(around, duties.over).await;
+    for changed in answers.iter_mut().flatten() {
+        changed.over_by = over_by;
+    }
+    match fenced.filter(|_| !is(Bug::ExclusionNotAwaited)) {
+        Some(fenced) => fenced.await.ok().map(|()| answers),
+        None => Some(answers),
+    }
+}
+
+/// Returns when every shard has committed its totals.
+async fn tell(around: &Surroundings, told: Vec<(ShardId, EscrowMessage)>, generations: &BTreeMap<ShardId, u64>) {
     let mut messages: BTreeMap<ShardId, Vec<EscrowMessage>> = BTreeMap::new();
-    for (shard, message) in duties.told {
+    for (shard, message) in told {
         messages.entry(shard).or_default().push(message);
     }
     let ops = messages.into_iter().map(|(shard, messages)| {
@@ -61,17 +75,6 @@ async fn see_to(
             tokio::time::sleep(Duration::from_millis(TELL_SHARDS_AGAIN_MS)).await;
             waiting.push((shard, order(around, shard, ops.clone()), ops));
         }
-    }
-    if let Some(fence) = fence.filter(|_| !is(Bug::ExclusionNotAwaited)) {
-        heard.of(fence).await;
-    }
-    let over_by = give_back(around, duties.over).await;
-    for changed in answers.iter_mut().flatten() {
-        changed.over_by = over_by;
-    }
-    match fenced {
-        Some(fenced) => fenced.await.ok().map(|()| answers),
-        None => Some(answers),
     }
 }
 
@@ -113,7 +116,7 @@ async fn give_back(around: &Surroundings, over: Vec<AccountId>) -> u64 {
 mod tests {
     use std::sync::Arc;
 
-    use proffer_engine::keys::CapKey;
+    use proffer_engine::keys::{CapKey, Revision};
     use proffer_engine::level::Level;
     use tokio::task::JoinSet;
 
@@ -170,12 +173,11 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_caller_that_is_gone_leaves_its_room_and_nothing_goes_on_for_it() {
-        let around = around(1);
-        let mut tasks = JoinSet::new();
-        let fences = Fences::new(&around, &mut tasks);
-        fences.raise(Revision(7));
+    /// Of a change of which a shard that nobody leads has to be told; and where its answer comes.
+    fn ready(
+        around: &Surroundings,
+        fenced: Option<oneshot::Receiver<()>>,
+    ) -> (Acknowledgement, oneshot::Receiver<Result<Vec<Result<Changed, Error>>, Error>>) {
         let (sent, _) = oneshot::channel();
         around.door.send(MetaAsk::Over { accounts: Vec::new(), reply: sent }).unwrap();
         let room = around.door.next_call().unwrap().room;
@@ -183,18 +185,34 @@ mod tests {
         let mut duties = Duties::default();
         duties.told.push((ShardId(0), message(account)));
         let (reply, answer) = oneshot::channel();
-        let ready = Acknowledgement {
-            answers: Vec::new(),
-            reply,
-            duties,
-            generations: BTreeMap::new(),
-            room,
-            fence: Some(Revision(7)),
-            fenced: None,
-        };
-        let acknowledging = tokio::spawn(acknowledge(around.clone(), ready, fences.heard()));
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        assert!(!acknowledging.is_finished(), "the shard has not answered");
+        let (answers, generations) = (Vec::new(), BTreeMap::new());
+        (Acknowledgement { answers, reply, duties, generations, room, fence: Some(Revision(7)), fenced }, answer)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_that_nobody_leads_delays_an_answer_and_no_more() {
+        let around = around(1);
+        let (fence, fenced) = oneshot::channel();
+        let (ready, mut answer) = ready(&around, Some(fenced));
+        tokio::spawn(acknowledge(around.clone(), ready));
+        tokio::time::sleep(Duration::from_millis(2 * SHARDS_TOLD_MS)).await;
+        assert!(answer.try_recv().is_err(), "a node may decide without the exclusion");
+        fence.send(()).unwrap();
+        tokio::time::timeout(Duration::from_millis(1), answer)
+            .await
+            .expect("nothing else is waited for")
+            .unwrap()
+            .unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_is_gone_leaves_its_room_and_nothing_goes_on_for_it() {
+        let around = around(1);
+        let (_fence, fenced) = oneshot::channel();
+        let (ready, answer) = ready(&around, Some(fenced));
+        let acknowledging = tokio::spawn(acknowledge(around.clone(), ready));
+        tokio::time::sleep(Duration::from_millis(2 * SHARDS_TOLD_MS)).await;
+        assert!(!acknowledging.is_finished(), "a node may decide without the exclusion");
         drop(answer);
         tokio::time::timeout(Duration::from_millis(1), acknowledging).await.expect("nobody waits for it").unwrap();
     }
@@ -204,7 +222,6 @@ mod tests {
         let around = around(2);
         let mut tasks = JoinSet::new();
         let fences = Fences::new(&around, &mut tasks);
-        let mut heard = fences.heard();
         for fence in 1..=100 {
             fences.raise(Revision(fence));
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -219,13 +236,12 @@ mod tests {
         assert!(asked(&around, 0).is_none(), "not again at once");
         tokio::time::sleep(Duration::from_millis(20)).await;
         for shard in 0..2 {
-            assert!(futures_util::poll!(Box::pin(heard.of(Revision(1)))).is_pending());
             let (ops, reply) = asked(&around, shard).unwrap();
             assert_eq!(ops, [ShardOp::Fence(Revision(100))]);
             reply.send(Ok(1));
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        tokio::time::timeout(Duration::from_millis(1), heard.of(Revision(100))).await.unwrap();
+        assert!(asked(&around, 0).is_none(), "it has heard");
         fences.raise_level(Level(2));
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(asked(&around, 1).unwrap().0, [ShardOp::Level(Level(2))]);

@@ -16,8 +16,6 @@ use crate::meta::leader::Surroundings;
 /// See the module.
 pub(super) struct Fences {
     newest: watch::Sender<News>,
-    /// The newest fence that each shard has heard of.
-    heard: watch::Sender<Vec<Revision>>,
 }
 
 /// What all shards are to know.
@@ -27,17 +25,12 @@ struct News {
     level: Level,
 }
 
-/// Tells when all shards have heard of a fence.
-pub(super) struct Heard(watch::Receiver<Vec<Revision>>);
-
 impl Fences {
     /// Begins with a fence that all know; the telling ends with `tasks`.
     pub(super) fn new(around: &Surroundings, tasks: &mut JoinSet<()>) -> Self {
-        let shards = around.shards.len();
-        let heard = watch::Sender::new(vec![Revision(0); shards]);
-        let fences = Fences { newest: watch::Sender::new(News::default()), heard };
-        for shard in 0..shards {
-            tasks.spawn(tell(around.clone(), shard, fences.newest.subscribe(), fences.heard.clone()));
+        let fences = Fences { newest: watch::Sender::new(News::default()) };
+        for shard in 0..around.shards.len() {
+            tasks.spawn(tell(around.clone(), shard, fences.newest.subscribe()));
         }
         fences
     }
@@ -59,27 +52,9 @@ impl Fences {
             is_news
         });
     }
-
-    /// A way to wait for the shards.
-    pub(super) fn heard(&self) -> Heard {
-        Heard(self.heard.subscribe())
-    }
 }
 
-impl Heard {
-    /// Returns when every shard has heard of a fence, or a later one. It must have been raised.
-    pub(super) async fn of(&mut self, fence: Revision) {
-        // An error means that the actor has ended, and this with it.
-        let _ = self.0.wait_for(|heard| heard.iter().all(|heard| *heard >= fence)).await;
-    }
-}
-
-async fn tell(
-    around: Surroundings,
-    shard: usize,
-    mut newest: watch::Receiver<News>,
-    heard: watch::Sender<Vec<Revision>>,
-) {
+async fn tell(around: Surroundings, shard: usize, mut newest: watch::Receiver<News>) {
     let id = ShardId(u16::try_from(shard).expect("at most 65,535 shards"));
     let mut known = News::default();
     loop {
@@ -88,7 +63,6 @@ async fn tell(
         let level = (news.level > known.level).then_some(ShardOp::Level(news.level));
         if matches!(order(&around, id, fence.into_iter().chain(level).collect()).await, Ok(Ok(_))) {
             known = news;
-            heard.send_modify(|heard| heard[shard] = news.fence);
         } else {
             tokio::time::sleep(Duration::from_millis(TELL_SHARDS_AGAIN_MS)).await;
         }

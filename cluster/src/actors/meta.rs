@@ -249,7 +249,7 @@ impl MetaBody {
         for ready in self.leader.acknowledgements() {
             // Its exclusion is committed, also if another leads by now.
             ready.fence.into_iter().for_each(|fence| self.fences.raise(fence));
-            self.tasks.spawn(acknowledge(self.around.clone(), ready, self.fences.heard()));
+            self.tasks.spawn(acknowledge(self.around.clone(), ready));
         }
         // Last, so that whoever waits for the leases from this turn on is looked at.
         if self.leader.see_to_leases() {

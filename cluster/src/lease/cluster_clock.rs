@@ -1,39 +1,34 @@
 //! Cluster time (architecture.md §4): the leader's clock as the newest grant carried it, moved on by the node's own `boottime`.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use proffer_engine::time::Timestamp;
 
-use super::Grant;
+use super::{Clocks, Grant};
 use crate::ports::clock::Clock;
 
 /// There was no grant yet.
 const NONE: i64 = i64::MIN;
 
-/// A clock whose wall shows cluster time. Before the first grant, and where the meta group is led, that is the node's own.
+/// A clock whose wall shows cluster time: as the newest grant has it, also where the meta group is led, for that node grants itself leases
+/// too, and not before the clocks of most are known. Before the first grant nobody knows what time it is, and the clock shows the
+/// earliest there is: log time stays where it was.
 pub(crate) struct ClusterClock {
     own: Arc<dyn Clock>,
     /// Cluster time at boottime 0, in milliseconds.
     ahead: AtomicI64,
     /// When the grant was asked for that says so: an older one that comes late says nothing.
     asked_at: Mutex<Option<Duration>>,
-    leads: AtomicBool,
     /// 0: it is not.
     off_ms: AtomicI64,
 }
 
 impl ClusterClock {
-    /// Shows what `own` does.
+    /// Nobody has said yet what time it is.
     pub(crate) fn new(own: Arc<dyn Clock>) -> Self {
-        ClusterClock {
-            own,
-            ahead: AtomicI64::new(NONE),
-            asked_at: Mutex::default(),
-            leads: AtomicBool::new(false),
-            off_ms: AtomicI64::new(0),
-        }
+        ClusterClock { own, ahead: AtomicI64::new(NONE), asked_at: Mutex::default(), off_ms: AtomicI64::new(0) }
     }
 
     /// A grant has come that was asked for at `asked_at`. One that was under way for longer than it holds says too little of what
@@ -50,15 +45,13 @@ impl ClusterClock {
         }
     }
 
-    /// The meta group is led here, or is not.
-    pub(crate) fn lead(&self, leads: bool) {
-        self.leads.store(leads, Ordering::SeqCst);
-        self.is_off_by(None);
-    }
-
-    /// By how many milliseconds the own clock is ahead of most others', if that is so much that the meta group must not be led here.
-    pub(crate) fn is_off_by(&self, off_ms: Option<i64>) {
-        self.off_ms.store(off_ms.unwrap_or(0), Ordering::SeqCst);
+    /// The clocks of the nodes say this of the own one, where the meta group is led; where it is not, it is of no interest.
+    pub(crate) fn judge_own(&self, clocks: Clocks) {
+        let off_ms = match clocks {
+            Clocks::Right | Clocks::TooFewHeard => 0,
+            Clocks::Off(off_ms) => off_ms,
+        };
+        self.off_ms.store(off_ms, Ordering::SeqCst);
     }
 
     /// Whether the own clock is so wrong that the meta group must not be led here, though it is; by how many milliseconds.
@@ -70,8 +63,8 @@ impl ClusterClock {
 impl Clock for ClusterClock {
     fn wall(&self) -> Timestamp {
         let ahead = self.ahead.load(Ordering::SeqCst);
-        if ahead == NONE || self.leads.load(Ordering::SeqCst) {
-            return self.own.wall();
+        if ahead == NONE {
+            return Timestamp(NONE);
         }
         Timestamp(millis(self.own.boottime()).saturating_add(ahead))
     }
@@ -103,16 +96,16 @@ mod tests {
         let own = Arc::new(ManualClock::new(Timestamp(7)));
         let clock = ClusterClock::new(Arc::clone(&own) as _);
         own.advance(100 * MS);
-        assert_eq!(clock.wall(), Timestamp(107), "its own, before anybody told");
+        assert_eq!(clock.wall(), Timestamp(i64::MIN), "whatever its own shows, nobody has said what time it is");
         clock.granted(clock.boottime(), grant(5_000));
         own.set_wall(Timestamp(1));
         own.advance(250 * MS);
         assert_eq!(clock.wall(), Timestamp(5_250));
         assert_eq!(clock.boottime(), own.boottime());
-        clock.lead(true);
-        assert_eq!(clock.wall(), Timestamp(251), "the leader's own clock is cluster time");
-        clock.lead(false);
-        assert_eq!(clock.wall(), Timestamp(5_250));
+        clock.judge_own(Clocks::Off(-4_999));
+        assert_eq!((clock.off_by(), clock.wall()), (Some(-4_999), Timestamp(5_250)));
+        clock.judge_own(Clocks::Right);
+        assert_eq!((clock.off_by(), clock.wall()), (None, Timestamp(5_250)));
     }
 
     #[test]

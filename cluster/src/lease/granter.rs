@@ -20,6 +20,17 @@ pub(crate) struct Granter {
     nodes: BTreeMap<u64, Node>,
 }
 
+/// What the clocks of the nodes say of the leader's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clocks {
+    /// It is cluster time.
+    Right,
+    /// Too few have said what they show.
+    TooFewHeard,
+    /// It is so many milliseconds ahead of most others': too many.
+    Off(i64),
+}
+
 /// What is known of one node.
 #[derive(Debug, Default)]
 struct Node {
@@ -63,7 +74,6 @@ impl Granter {
         }
         let window = self.window();
         let node = self.hear(renew.report)?;
-        node.wall = Some((renew.wall, now));
         match node.named.back_mut() {
             Some((named, at)) if *named >= fence => *at = now,
             Some(_) | None => node.named.push_back((fence, now)),
@@ -77,6 +87,13 @@ impl Granter {
             node.named.front_mut().expect("there are more").0 = named;
         }
         Some(Grant { fence, revision, wall, lease_ms: self.lease_ms })
+    }
+
+    /// A node has said what its clock shows.
+    pub(crate) fn showed(&mut self, renew: &Renew, now: Duration) {
+        if let Some(node) = self.hear(renew.report) {
+            node.wall = Some((renew.wall, now));
+        }
     }
 
     /// A node says what is in force there.
@@ -123,27 +140,56 @@ impl Granter {
         lacking
     }
 
-    /// By how many milliseconds the leader's clock is ahead of the others', if that is too much: the median of those that were
-    /// reported lately, its own node's among them, decides. O(nodes · log nodes).
-    pub(crate) fn is_off_by(&self, own_wall: Timestamp, now: Duration) -> Option<i64> {
+    /// What the clocks of nodes that reported lately say of the leader's, whose own node is among them. Too few are heard while most of
+    /// the group's `voters` have not reported; or some, a lease long, if those that have disagree. O(nodes · log nodes).
+    pub(crate) fn clocks(&self, own_wall: Timestamp, voters: &[u64], now: Duration) -> Clocks {
         let window = self.window();
-        let reported = self.nodes.values().filter_map(|node| node.wall).filter(|(_, at)| *at + window > now);
+        let is_heard =
+            |voter: &&u64| self.nodes.get(voter).is_some_and(|node| node.showed_lately(window, now).is_some());
+        let heard = voters.iter().filter(is_heard).count();
+        if heard * 2 <= voters.len() && !voters.is_empty() {
+            return Clocks::TooFewHeard;
+        }
+        let ahead = self.ahead(own_wall, now);
+        if let Some(off_ms) = off_by(&ahead) {
+            return Clocks::Off(off_ms);
+        }
+        let agree = ahead.last().zip(ahead.first()).is_none_or(|(most, least)| most - least <= CLOCK_OFF_MS);
+        let is_new = self.led_since.is_none_or(|since| since + window > now);
+        if agree || heard == voters.len() || !is_new { Clocks::Right } else { Clocks::TooFewHeard }
+    }
+
+    /// By how many milliseconds the leader's clock is ahead of each that was reported lately, rising.
+    fn ahead(&self, own_wall: Timestamp, now: Duration) -> Vec<i64> {
+        let window = self.window();
+        let reported = self.nodes.values().filter_map(|node| node.showed_lately(window, now));
         let ahead = reported.map(|(wall, at)| {
             let since = i64::try_from(now.saturating_sub(at).as_millis()).unwrap_or(i64::MAX);
             own_wall.0.saturating_sub(wall.0.saturating_add(since))
         });
         let mut ahead: Vec<i64> = ahead.collect();
         ahead.sort_unstable();
-        // Of an even number both in the middle are as good as each other: the nearer one counts.
-        let (low, high) = (*ahead.get(ahead.len().checked_sub(1)? / 2)?, *ahead.get(ahead.len() / 2)?);
-        let off = if low > 0 { low } else { high.min(0) };
-        (off.abs() > CLOCK_OFF_MS).then_some(off)
+        ahead
     }
 
     /// How long after a grant its holder may go on, on a clock that is 5 % fast.
     fn window(&self) -> Duration {
         Duration::from_millis(u64::from(self.lease_ms)) * 105 / 100
     }
+}
+
+impl Node {
+    fn showed_lately(&self, window: Duration, now: Duration) -> Option<(Timestamp, Duration)> {
+        self.wall.filter(|(_, at)| *at + window > now)
+    }
+}
+
+/// By how much a clock that is so far ahead of each is off from the median of them, if that is too much.
+fn off_by(ahead: &[i64]) -> Option<i64> {
+    // Of an even number both in the middle are as good as each other: the nearer one counts.
+    let (low, high) = (*ahead.get(ahead.len().checked_sub(1)? / 2)?, *ahead.get(ahead.len() / 2)?);
+    let off = if low > 0 { low } else { high.min(0) };
+    (off.abs() > CLOCK_OFF_MS).then_some(off)
 }
 
 #[cfg(test)]
@@ -279,26 +325,42 @@ mod tests {
         assert_eq!(granter.lacking(Revision(5), &[1, 2, 3], ms(13_100)), [] as [u64; 0], "its lease has run out");
     }
 
+    /// A leader since `since`, and what nodes 1, 2, 3 … said then that their clocks show.
+    fn told(walls: &[i64], since: u64) -> Granter {
+        let mut granter = leader();
+        granter.lead(ms(since));
+        for (node, wall) in (1..).zip(walls) {
+            granter.showed(&renew(node, 0, *wall), ms(10_000));
+        }
+        granter
+    }
+
     #[test]
     fn a_clock_is_off_when_most_others_say_so() {
-        let off = |walls: &[i64], own: i64| {
-            let mut granter = leader();
-            for (node, wall) in (1..).zip(walls) {
-                granter.grant(&renew(node, 0, *wall), (Revision(0), Revision(0)), Timestamp(0), ms(10_000));
-            }
-            granter.is_off_by(Timestamp(own + 100), ms(10_100))
+        let clocks = |walls: &[i64], own: i64| {
+            let voters: Vec<u64> = (1..).take(walls.len()).collect();
+            told(walls, 0).clocks(Timestamp(own + 100), &voters, ms(10_100))
         };
-        assert_eq!(off(&[], 5), None);
-        assert_eq!(off(&[5_000], 5_000), None);
-        assert_eq!(off(&[5_000, 90_000], 5_000), None, "two cannot tell which of them is wrong");
-        assert_eq!(off(&[5_000, 90_000, 5_900], 5_000), None, "a third agrees");
-        assert_eq!(off(&[5_000, 6_001, 90_000], 5_000), Some(-1_001));
-        assert_eq!(off(&[5_000, 1_000, 1_100], 5_000), Some(3_900));
-        assert_eq!(off(&[5_000, 5_000, 90_000, 90_000], 5_000), None);
-        let mut granter = leader();
-        for node in 1..=3 {
-            granter.grant(&renew(node, 0, 0), (Revision(0), Revision(0)), Timestamp(0), ms(10_000));
-        }
-        assert_eq!(granter.is_off_by(Timestamp(50_000), ms(12_100)), None, "nobody has told it lately");
+        assert_eq!(clocks(&[], 5), Clocks::Right, "whoever founds is alone");
+        assert_eq!(clocks(&[5_000], 5_000), Clocks::Right);
+        assert_eq!(clocks(&[5_000, 90_000], 5_000), Clocks::Right, "two cannot tell which of them is wrong");
+        assert_eq!(clocks(&[5_000, 90_000, 5_900], 5_000), Clocks::Right, "a third agrees");
+        assert_eq!(clocks(&[5_000, 6_001, 90_000], 5_000), Clocks::Off(-1_001));
+        assert_eq!(clocks(&[5_000, 1_000, 1_100], 5_000), Clocks::Off(3_900));
+        assert_eq!(clocks(&[5_000, 5_000, 90_000, 90_000], 5_000), Clocks::Right);
+        let late = told(&[0, 0, 0], 0).clocks(Timestamp(50_000), &[1, 2, 3], ms(12_100));
+        assert_eq!(late, Clocks::TooFewHeard, "nobody has told it lately");
+    }
+
+    #[test]
+    fn a_new_leaders_clock_says_nothing_before_most_have_been_heard_and_all_if_those_disagree() {
+        let voters = [1, 2, 3];
+        let clocks = |walls: &[i64], now: i64| {
+            told(walls, 9_000).clocks(Timestamp(now - 5_000), &voters, ms(now.unsigned_abs()))
+        };
+        assert_eq!(clocks(&[5_000], 10_000), Clocks::TooFewHeard);
+        assert_eq!(clocks(&[5_000, 5_900], 10_000), Clocks::Right);
+        assert_eq!(clocks(&[5_000, 90_000], 10_000), Clocks::TooFewHeard, "the third may tell which is wrong");
+        assert_eq!(clocks(&[5_000, 90_000], 11_100), Clocks::Right, "it is gone: somebody's clock has to do");
     }
 }

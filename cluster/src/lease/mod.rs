@@ -19,7 +19,7 @@ use proffer_engine::time::Timestamp;
 use crate::ports::propose::Pending;
 
 pub(crate) use cluster_clock::ClusterClock;
-pub(crate) use granter::Granter;
+pub(crate) use granter::{Clocks, Granter};
 pub(crate) use holder::Lease;
 pub(crate) use local::LocalGrantor;
 pub(crate) use tenure::Tenure;

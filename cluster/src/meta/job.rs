@@ -106,7 +106,7 @@ pub(crate) struct Acknowledgement {
     /// Of which generation the shards are that have to be told.
     pub(crate) generations: BTreeMap<ShardId, u64>,
     pub(crate) room: Room,
-    /// Of an exclusion: every shard has to have heard of this.
+    /// Of an exclusion: every shard is to hear of this.
     pub(crate) fence: Option<Revision>,
     /// Of an exclusion: comes when no node can decide without it any more.
     pub(crate) fenced: Option<oneshot::Receiver<()>>,

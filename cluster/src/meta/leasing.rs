@@ -9,7 +9,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::lease::{Grant, Granter, Renew};
+use crate::group::Group;
+use crate::lease::{Clocks, Grant, Granter, Renew};
 use crate::limits::{CLOCK_WARNING_MS, LEASE_LOOK_MS, LEASE_MS};
 use crate::meta::ask::{LeaseAsk, Reply};
 use crate::meta::door::Room;
@@ -32,6 +33,13 @@ impl Sight<'_> {
         let roster = self.state.roster();
         roster.nodes().map(|(node, _)| node).chain(roster.removed().map(|(node, _)| node)).collect()
     }
+
+    /// The nodes that vote in the meta group, as far as that is known.
+    fn voters(&self) -> Vec<u64> {
+        let roster = self.state.roster();
+        let voters = roster.group(Group::Meta).into_iter().flat_map(|group| &group.now.voters);
+        voters.filter_map(|replica| roster.node_of(*replica)).collect()
+    }
 }
 
 /// See the module.
@@ -44,6 +52,8 @@ pub(super) struct Leasing {
     fences: Vec<(Revision, oneshot::Sender<()>)>,
     everywhere: Vec<(Revision, Reply<()>, Room)>,
     warned_at: Option<Instant>,
+    /// Most nodes' clocks have been heard since this began to lead.
+    has_heard: bool,
 }
 
 impl Leasing {
@@ -55,12 +65,14 @@ impl Leasing {
             fences: Vec::new(),
             everywhere: Vec::new(),
             warned_at: None,
+            has_heard: false,
         }
     }
 
     /// This replica leads from now on.
     pub(super) fn lead(&mut self, now: Duration) {
         self.granter.lead(now);
+        self.has_heard = false;
     }
 
     /// It does not lead, and grants nothing any more: nor to those of the round under way.
@@ -99,26 +111,46 @@ impl Leasing {
         true
     }
 
-    /// The round has ended: whether this was the leader after it had begun. Each grant is noted before its answer goes.
-    pub(super) fn confirmed(&mut self, is_leader: bool, sight: &Sight<'_>) {
+    /// The round has ended: whether this was the leader after it had begun. Each grant is noted before its answer goes. What the clocks of
+    /// those who asked say of this node's; `None` if this was not the leader. Nobody is told the time before most have been heard; if this
+    /// clock is wrong, everybody is told what most show, until another leads.
+    pub(super) fn confirmed(&mut self, is_leader: bool, sight: &Sight<'_>) -> Option<Clocks> {
+        let round = self.round.take().unwrap_or_default();
+        if !is_leader {
+            return None;
+        }
         let (told, wall, now) =
             ((sight.state.revision(), sight.state.fence()), sight.clock.wall(), sight.clock.boottime());
-        for (renew, reply) in self.round.take().unwrap_or_default().into_values() {
-            if is_leader && let Some(grant) = self.granter.grant(&renew, told, wall, now) {
+        for (renew, _) in round.values() {
+            self.granter.showed(renew, now);
+        }
+        let clocks = match self.granter.clocks(wall, &sight.voters(), now) {
+            Clocks::TooFewHeard if self.has_heard => Clocks::Right,
+            clocks => clocks,
+        };
+        self.has_heard |= clocks != Clocks::TooFewHeard;
+        let wall = match clocks {
+            Clocks::Right => wall,
+            Clocks::Off(off_ms) => {
+                self.warn(off_ms);
+                wall.plus_ms(-off_ms)
+            }
+            Clocks::TooFewHeard => return Some(clocks),
+        };
+        for (renew, reply) in round.into_values() {
+            if let Some(grant) = self.granter.grant(&renew, told, wall, now) {
                 let _ = reply.send(grant);
             }
         }
+        Some(clocks)
     }
 
-    /// By how many milliseconds the leader's clock is ahead of most others', if that is too much.
-    pub(super) fn clock_off(&mut self, sight: &Sight<'_>) -> Option<i64> {
-        let off_ms = self.granter.is_off_by(sight.clock.wall(), sight.clock.boottime())?;
+    fn warn(&mut self, off_ms: i64) {
         let is_news = self.warned_at.is_none_or(|at| at.elapsed() >= Duration::from_millis(CLOCK_WARNING_MS));
         if is_news {
             self.warned_at = Some(Instant::now());
             tracing::error!(off_ms, "this node's clock is not what most others show, and it leads the catalogue");
         }
-        Some(off_ms)
     }
 
     /// Tells when nobody can decide without a fence any more, which is committed. Nothing comes if this actor ends before.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::world::*;
 use crate::calls::Changed;
 use crate::error::Error;
-use crate::lease::{Grant, Tenure};
+use crate::lease::Tenure;
 use crate::limits::{ENTRY_COMMANDS_MAX, OWN_RETRY_MS};
 use crate::meta::ask::MetaAsk;
 use crate::meta::command::{Founding, MetaCommand, MetaCommandV1, MetaOp, MetaOutcome};
@@ -24,7 +24,6 @@ use crate::meta::keeper::Whereabouts;
 use crate::meta::leader::{Command, MetaLeader, Surroundings};
 use crate::meta::roster::NodeInfo;
 use crate::meta::state::MetaState;
-use crate::ports::clock::Clock;
 use crate::ports::propose::{Committed, Proposed, Reason};
 use crate::shard::door::ShardDoor;
 use crate::view::Views;
@@ -33,7 +32,6 @@ const LED: Leader = Leader { term: 1, replica: 1 };
 
 struct Bench {
     leader: MetaLeader,
-    around: Surroundings,
     door: Arc<MetaDoor>,
     index: u64,
 }
@@ -61,9 +59,9 @@ impl Bench {
             whereabouts: Whereabouts::of(NodeInfo { disk: 1, boots: 1, ..NodeInfo::default() }),
             can: Level::NEWEST,
         };
-        let mut leader = MetaLeader::new(around.clone(), state, founded);
+        let mut leader = MetaLeader::new(around, state, founded);
         leader.follow(Some(LED));
-        let mut bench = Bench { leader, around, door, index: 1 };
+        let mut bench = Bench { leader, door, index: 1 };
         let _kept = bench.change([command(Op::CreateTenant)].into_iter().chain(commands).collect());
         while let Some(entry) = bench.turn() {
             bench.commit(&entry);
@@ -223,19 +221,4 @@ async fn what_waits_in_the_door_when_the_leadership_is_lost_is_turned_away() {
     bench.door.close();
     bench.leader.turn_away();
     assert!(matches!(late.try_recv(), Ok(Err(Error::NotLed { .. }))));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_leader_that_is_restarted_keeps_cluster_time_until_it_leads_again() {
-    let bench = Bench::new(vec![]).await;
-    let clock = Arc::clone(bench.around.tenure.clock());
-    let grant = Grant { fence: Revision(0), revision: Revision(0), wall: Timestamp(5), lease_ms: 2_000 };
-    clock.granted(clock.boottime(), grant);
-    assert_eq!(clock.wall(), Timestamp(NOON), "its own, while it leads");
-    // The actor dies; another one begins with what is committed.
-    let (state, applied) = (bench.leader.share(), Position { leader: LED, index: bench.index });
-    let Bench { leader, around, .. } = bench;
-    drop(leader);
-    let _again = MetaLeader::new(around, state, applied);
-    assert_eq!(clock.wall(), Timestamp(5), "somebody else may lead by now");
 }

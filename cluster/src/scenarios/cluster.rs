@@ -5,7 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proffer_engine::catalog::Op;
+use proffer_engine::keys::ShardId;
 use proffer_engine::level::Level;
+use proffer_engine::profile::cells::Look;
+use proffer_engine::profile::shard::ShardState;
+use proffer_engine::time::Timestamp;
 use proffer_engine::value::Value;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -13,9 +17,11 @@ use super::world::*;
 use crate::calls::{Place, ProfileWrite};
 use crate::config::{Begin, Config, Reads};
 use crate::error::{Error, StartError};
+use crate::group::Group;
 use crate::handle::Handle;
 use crate::identity;
 use crate::log::Durability;
+use crate::meta::state::MetaState;
 use crate::ports::memory_disk::MemoryDisk;
 use crate::ports::memory_network::MemoryNetwork;
 use crate::start::{Ports, launch};
@@ -99,6 +105,36 @@ impl Cluster {
     pub(super) async fn revive(&mut self, number: usize) {
         self.nodes[number - 1] = self.start(number, address(number)).await;
         self.down.remove(&number);
+    }
+
+    /// All crash, and are started again.
+    pub(super) async fn restart_all(&mut self) {
+        for number in 1..=self.nodes.len() {
+            self.crash(number, false).await;
+        }
+        for number in 1..=self.nodes.len() {
+            self.nodes[number - 1] = self.begin(number, address(number)).await.unwrap();
+        }
+        for node in &self.nodes {
+            timeout(Duration::from_secs(60), node.settled()).await.expect("it starts");
+        }
+        self.down.clear();
+    }
+
+    /// The latest log time of any group at any node.
+    pub(super) async fn latest_log_time(&self) -> Timestamp {
+        let mut latest = Timestamp(i64::MIN);
+        for node in &self.nodes {
+            for group in [Group::Meta].into_iter().chain((0..SHARDS).map(|shard| Group::Shard(ShardId(shard)))) {
+                let Some(examined) = node.examine(group).await else { continue };
+                let log_time = match group {
+                    Group::Meta => MetaState::decode_chunks(examined.pieces.into_iter()).unwrap().log_time(),
+                    Group::Shard(_) => ShardState::decode_chunks(&examined.pieces).unwrap().log_time(),
+                };
+                latest = latest.max(log_time);
+            }
+        }
+        latest
     }
 
     /// Starts a node at an address, on what its disk holds.

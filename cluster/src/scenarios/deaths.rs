@@ -5,36 +5,31 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use proffer_engine::catalog::Op;
-use proffer_engine::time::Timestamp;
 use proffer_engine::value::Value;
 
 use super::world::*;
-use crate::calls::ProfileWrite;
+use crate::calls::{Call, ProfileWrite};
 use crate::config::Config;
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::limits::ACTOR_DEATHS_WITHIN_MS;
-use crate::ports::clock::Clock;
+use crate::ports::entropy::{Entropy, SeededEntropy};
 use crate::ports::fatal::RecordedFatal;
 use crate::ports::memory_disk::MemoryDisk;
 use crate::ports::offload::{InlineOffload, Lane, Offload, Running, Step};
 use crate::start::start;
 
-/// Tells the time, but for so many times: who asks then panics.
-struct DeadlyClock {
-    inner: TokioClock,
+/// Gives what is asked for, but for so many times: who asks then panics.
+struct DeadlyEntropy {
+    inner: SeededEntropy,
     deaths: AtomicUsize,
 }
 
-impl Clock for DeadlyClock {
-    fn wall(&self) -> Timestamp {
+impl Entropy for DeadlyEntropy {
+    fn fill(&self, bytes: &mut [u8]) {
         let armed = self.deaths.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
         assert!(!armed, "a fault of the test's making");
-        self.inner.wall()
-    }
-
-    fn boottime(&self) -> Duration {
-        self.inner.boottime()
+        self.inner.fill(bytes);
     }
 }
 
@@ -59,7 +54,7 @@ impl Offload for SlowOffload {
 
 struct Mortal {
     handle: Handle,
-    clock: Arc<DeadlyClock>,
+    entropy: Arc<DeadlyEntropy>,
     offload: Arc<SlowOffload>,
     fatal: Arc<RecordedFatal>,
 }
@@ -68,21 +63,22 @@ impl Mortal {
     /// A node of one shard with an offer that each customer gets once.
     async fn new(name: &str) -> Self {
         let (mut ports, fatal) = ports(Arc::new(MemoryDisk::new()), 7);
-        let clock = Arc::new(DeadlyClock { inner: TokioClock::new(), deaths: AtomicUsize::new(0) });
+        let entropy = Arc::new(DeadlyEntropy { inner: SeededEntropy::new(7), deaths: AtomicUsize::new(0) });
         let offload = Arc::new(SlowOffload::default());
-        (ports.clock, ports.offload) = (Arc::clone(&clock) as _, Arc::clone(&offload) as _);
+        (ports.entropy, ports.offload) = (Arc::clone(&entropy) as _, Arc::clone(&offload) as _);
         let config = Config::founding(name, 1);
         let handle = start(config, ports).await.unwrap();
         change(&handle, command(Op::CreateTenant)).await;
         change(&handle, offer("one", 50, vec![profile_cap(1)])).await;
-        Mortal { handle, clock, offload, fatal }
+        Mortal { handle, entropy, offload, fatal }
     }
 
-    /// The shard's actor dies of the next decision.
+    /// The shard's actor dies of the next simulation.
     async fn die(&self) {
-        self.clock.deaths.store(1, Ordering::SeqCst);
-        assert_eq!(decide(&self.handle, 999).await.unwrap_err(), Error::Unknown);
-        assert_eq!(self.clock.deaths.load(Ordering::SeqCst), 0);
+        self.entropy.deaths.store(1, Ordering::SeqCst);
+        let dry_run = Call { dry_run: true, ..Call::until(soon()) };
+        assert_eq!(self.handle.decide(request(customer(999)), dry_run).await.unwrap_err(), Error::Unknown);
+        assert_eq!(self.entropy.deaths.load(Ordering::SeqCst), 0);
     }
 
     async fn takes(&self, number: usize) -> bool {

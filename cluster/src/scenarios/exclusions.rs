@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::cluster::{Cluster, address};
 use super::world::*;
-use crate::calls::Place;
+use crate::calls::{Call, Place};
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::ports::clock::Clock;
@@ -201,15 +201,44 @@ async fn a_node_without_a_lease_leads_nothing_for_long() {
     assert!(has_lease(cluster.node(sick)));
 }
 
+/// What a clock is put ahead by.
+const MONTH_MS: i64 = 30 * 86_400_000;
+
 #[tokio::test(start_paused = true)]
 async fn a_leader_whose_clock_is_not_what_the_others_show_does_not_set_the_clusters_time() {
     let cluster = with_offer("clock").await;
     let wrong = cluster.catalogue_leader().await;
-    cluster.clocks[wrong - 1].ahead_ms.store(60_000, Ordering::SeqCst);
-    sleep(Duration::from_secs(5)).await;
+    cluster.clocks[wrong - 1].ahead_ms.store(MONTH_MS, Ordering::SeqCst);
+    for _ in 0..50 {
+        sleep(Duration::from_millis(100)).await;
+        let _ = cluster.node(wrong).change(excluded(false), soon()).await;
+    }
     let right = cluster.catalogue_leader().await;
     assert_ne!(right, wrong);
     let walls: Vec<i64> = cluster.nodes.iter().map(|node| node.inner.tenure.clock().wall().0).collect();
-    let own = cluster.clocks[right - 1].wall().0;
-    assert!(walls.iter().all(|wall| (wall - own).abs() < 100), "{walls:?} {own}");
+    let own = cluster.clocks[right - 1].wall();
+    assert!(walls.iter().all(|wall| (wall - own.0).abs() < 100), "{walls:?} {own:?}");
+    assert!(cluster.latest_log_time().await <= own, "nothing was written at another time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_sets_the_clusters_time_before_most_clocks_are_known_whoever_is_elected_first() {
+    let mut cluster = with_offer("clock-at-start").await;
+    let key = keyed(9);
+    change(cluster.node(1), offer("capped", 90, vec![profile_cap(1)])).await;
+    let again = async |cluster: &Cluster| {
+        let call = async |node: &Handle| node.decide(request(customer(3)), Call { deadline: soon(), ..key }).await;
+        cluster.at(1, 3, call).await.unwrap()
+    };
+    let first = again(&cluster).await;
+    for wrong in 1..=3 {
+        cluster.clocks[wrong - 1].ahead_ms.store(MONTH_MS, Ordering::SeqCst);
+        cluster.restart_all().await;
+        sleep(Duration::from_secs(5)).await;
+        let right = cluster.clocks[wrong % 3].wall();
+        assert!(cluster.latest_log_time().await <= right, "node {wrong} was wrong");
+        let again = again(&cluster).await;
+        assert!(again.duplicate && again.id == first.id, "no time has passed, and its key is known");
+        cluster.clocks[wrong - 1].ahead_ms.store(0, Ordering::SeqCst);
+    }
 }

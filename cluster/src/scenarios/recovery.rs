@@ -9,7 +9,8 @@ use proffer_engine::catalog::Op;
 use proffer_engine::keys::{Revision, ShardId};
 use proffer_engine::profile::shard::ShardState;
 use proffer_engine::time::Timestamp;
-use tokio::time::{sleep, timeout};
+use proffer_engine::value::Value;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::cluster::{Cluster, address, age, put};
 use super::disks::{self, Kept};
@@ -229,6 +230,28 @@ async fn a_shard_goes_on_from_what_is_left_of_it_and_its_lost_majority_serves_no
     let shown = cluster.node(leader).report().groups;
     let recovery = shown.into_iter().find(|group| group.shard == Some(loss.shard)).and_then(|group| group.recovery);
     assert_eq!(recovery.map(|recovery| (recovery.generation, recovery.by)), Some((1, "me".to_owned())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn exclusions_and_caps_are_answered_while_a_shard_has_no_majority() {
+    let cluster = Cluster::of("recovery-edits", 5).await;
+    change(cluster.node(1), command(Op::CreateTenant)).await;
+    change(cluster.node(1), offer("one", 50, vec![global_cap(LIMIT)])).await;
+    let loss = cluster.loss().await;
+    cluster.lose(loss.lost);
+    let entry = cluster.node(cluster.others(loss.lost)[0]);
+    sleep(Duration::from_secs(10)).await;
+    let answered = async |command| {
+        let begun = Instant::now();
+        let changed = change(entry, command).await;
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        changed
+    };
+    answered(update("one", object([("emergencyExcluded", Value::Bool(true))]))).await;
+    answered(offer("two", 50, vec![global_cap(LIMIT)])).await;
+    // The lost shard was granted units, and cannot give them back.
+    let lowered = answered(update("one", object([("caps", Value::list([global_cap(1)]))]))).await;
+    assert!(lowered.over_by > 0, "{lowered:?}");
 }
 
 #[tokio::test(start_paused = true)]

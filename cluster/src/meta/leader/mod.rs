@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::group::Group;
-use crate::lease::Tenure;
+use crate::lease::{Clocks, Tenure};
 use crate::limits::LEDGER_ROUND_MS;
 use crate::meta::command::{Founding, MetaCommand, MetaCommandV1, MetaOp, MetaOutcome};
 use crate::meta::compile::{Compile, Compiled};
@@ -44,9 +44,9 @@ pub(crate) struct Surroundings {
     pub(crate) door: Arc<MetaDoor>,
     pub(crate) shards: Vec<Arc<ShardDoor>>,
     pub(crate) views: Arc<Views>,
-    /// The node's own: cluster time, while it leads.
+    /// The node's own.
     pub(crate) clock: Arc<dyn Clock>,
-    /// The node's lease: where the catalogue is led, cluster time is the own clock's.
+    /// The node's lease, and with it cluster time.
     pub(crate) tenure: Arc<Tenure>,
     /// What the cluster is created with, if it is not yet.
     pub(crate) founding: Founding,
@@ -85,7 +85,7 @@ pub(crate) struct MetaLeader {
     /// What was committed before this start is applied, as far as is known.
     caught_up: bool,
     leasing: Leasing,
-    /// Accounts of which a shard may not have heard what it was last granted: told again every round until it reports.
+    /// Accounts of which a shard may not have heard what it was last granted: told again every round until it reports. Empty where another leads.
     unheard: BTreeSet<AccountId>,
     last_round: Instant,
     /// The log took nothing: the cluster's own commands are not proposed again before.
@@ -96,11 +96,10 @@ impl MetaLeader {
     /// Takes over recovered state whose last entry is `applied`.
     pub(crate) fn new(around: Surroundings, state: MetaState, applied: Position) -> Self {
         let stale = state.numbers().map(|(tenant, _)| (tenant.clone(), vec![Touched::Everything])).collect();
-        let unheard = state.ledger().accounts().map(|(id, _)| id).collect();
         let is_behind = state.revision() > Revision(0);
         bar_lost_generations(state.roster(), &around.shards);
         // The actor before this one may have died while it led.
-        around.tenure.clock().lead(false);
+        around.tenure.clock().judge_own(Clocks::TooFewHeard);
         MetaLeader {
             keeper: Keeper::new(around.whereabouts.clone(), state.roster(), applied.index),
             around,
@@ -121,7 +120,7 @@ impl MetaLeader {
             compiling: false,
             caught_up: false,
             leasing: Leasing::new(),
-            unheard,
+            unheard: BTreeSet::new(),
             last_round: Instant::now(),
             quiet_until: Instant::now(),
         }
@@ -133,7 +132,9 @@ impl MetaLeader {
         for command in commands {
             let outcome = self.state.apply(position, command);
             self.note(command, &outcome);
-            self.unheard.extend(told_of(&outcome).iter().map(|(_, message)| message.account));
+            if self.leader.is_some() {
+                self.unheard.extend(told_of(&outcome).iter().map(|(_, message)| message.account));
+            }
             outcomes.push(outcome);
         }
         // Before it counts as applied anywhere: a lease that names this entry is held by nobody who decides for a lost generation.
@@ -160,7 +161,6 @@ impl MetaLeader {
     /// Takes a state from elsewhere in place of its own, which lacks too much to be fed one entry after the other.
     pub(crate) fn install(&mut self, state: MetaState, applied: Position) {
         self.stale = state.numbers().map(|(tenant, _)| (tenant.clone(), vec![Touched::Everything])).collect();
-        self.unheard = state.ledger().accounts().map(|(id, _)| id).collect();
         self.openings = Openings::of(&state);
         self.is_behind = state.revision() > Revision(0);
         bar_lost_generations(state.roster(), &self.around.shards);
@@ -175,7 +175,7 @@ impl MetaLeader {
         if before == leader {
             return;
         }
-        self.around.tenure.clock().lead(leader.is_some());
+        self.around.tenure.clock().judge_own(Clocks::TooFewHeard);
         match leader {
             Some(_) => {
                 // An entry of its own term is applied. Between two terms, another may have led.
@@ -183,6 +183,7 @@ impl MetaLeader {
                 if before.is_none() {
                     // Everything that was committed is applied: that is what changes are tried on.
                     (self.tried, self.tried_for) = (self.state.catalog().clone(), 0);
+                    self.unheard = self.state.ledger().accounts().map(|(id, _)| id).collect();
                     self.keeper.lead();
                 }
             }
@@ -206,9 +207,9 @@ impl MetaLeader {
     /// Whether this was the leader still when it had been asked to be confirmed.
     pub(crate) fn confirmed(&mut self, is_leader: bool) {
         let sight = Sight { state: &self.state, clock: &*self.around.clock };
-        self.leasing.confirmed(is_leader, &sight);
-        let off = self.leasing.clock_off(&sight);
-        self.around.tenure.clock().is_off_by(off);
+        if let Some(clocks) = self.leasing.confirmed(is_leader, &sight) {
+            self.around.tenure.clock().judge_own(clocks);
+        }
     }
 
     /// The door is closed: whoever came through it before is answered.
@@ -280,8 +281,12 @@ impl MetaLeader {
         due.into_iter().chain(round).chain(founding).chain(plan).min()
     }
 
+    /// Cluster time, as log time has it.
     fn now(&self) -> Timestamp {
-        self.around.clock.wall().max(self.state.log_time())
+        // Whoever founds is alone.
+        let is_founded = self.state.founding().is_some();
+        let wall = if is_founded { self.around.tenure.clock().wall() } else { self.around.clock.wall() };
+        wall.max(self.state.log_time())
     }
 
     /// What a committed command makes stale here.
