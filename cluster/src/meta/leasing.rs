@@ -126,7 +126,7 @@ impl Leasing {
         }
         let clocks = match self.granter.clocks(wall, &sight.voters(), now) {
             Clocks::TooFewHeard if self.has_heard => Clocks::Right,
-            clocks => clocks,
+            clocks @ (Clocks::Right | Clocks::TooFewHeard | Clocks::Off(_)) => clocks,
         };
         self.has_heard |= clocks != Clocks::TooFewHeard;
         let wall = match clocks {
