@@ -6,20 +6,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use proffer_engine::catalog::{self, EntityKind, Op, Touched};
+use proffer_engine::decide::decision::EmptyReason;
 use proffer_engine::keys::ShardId;
 use proffer_engine::level::Level;
-use proffer_engine::profile::apply::Outcome;
+use proffer_engine::profile::apply::{Outcome, Refusal};
 use proffer_engine::profile::command::{
-    DecisionId, Leader, Position, PutProfile, ShardCommand, ShardCommandV1, ShardOp,
+    AccountId, DecisionId, EscrowMessage, Leader, Position, PutProfile, Recall, ShardCommand, ShardCommandV1, ShardOp,
 };
 use proffer_engine::profile::shard::ShardState;
-use proffer_engine::time::Timestamp;
+use proffer_engine::time::{Span, Timestamp};
 use proffer_engine::value::Value;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, advance};
 
 use super::world::*;
-use crate::calls::{Call, CallKey, RespondRequest};
+use crate::calls::{Call, CallKey, Degraded, RespondRequest};
 use crate::config::Reads;
 use crate::error::Error;
 use crate::limits::{ENTRY_BYTES_MAX, LEADERLESS_MS, OWN_RETRY_MS, PROPOSE_TRIES, TICK_DUE_MAX, WAITERS_SWEEP_MS};
@@ -29,7 +30,7 @@ use crate::meta::door::MetaDoor;
 use crate::meta::state::MetaState;
 use crate::ports::entropy::{Entropy, SeededEntropy};
 use crate::ports::propose::{Committed, Proposed, Reason};
-use crate::shard::ask::{Ask, DecideAsk, Lane, Reply, RespondAsk, WriteAsk};
+use crate::shard::ask::{Ask, DecideAsk, Lane, Notice, Reply, RespondAsk, WriteAsk};
 use crate::shard::door::ShardDoor;
 use crate::shard::leader::{Command, ShardLeader, Surroundings};
 use crate::shard::trial::Raw;
@@ -515,4 +516,71 @@ async fn what_fell_due_in_a_downtime_lapses_in_parts() {
         bench.settle();
         assert_eq!(again.await.unwrap().unwrap().decided.decision.propositions.len(), 1, "customer {number}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_waits_twenty_milliseconds_for_units_and_no_time_where_there_are_none() {
+    let mut bench = Bench::new(vec![offer("scarce", 90, vec![global_cap(10)]), offer("plain", 50, vec![])]);
+    let view = bench.views.tenant(&tenant()).unwrap();
+    let scarce = view.catalog.offers().key_of("scarce").unwrap();
+    let message = EscrowMessage {
+        account: AccountId { tenant: view.number, cap: view.catalog.caps(scarce)[0].cap, ordinal: 0 },
+        granted: 1,
+        span: Span::ALWAYS,
+        unit: 1,
+        cooling_ms: 0,
+        recall: Recall::Nothing,
+        closed: false,
+        version: 0,
+        soft: None,
+    };
+    let _told = bench.write(vec![ShardOp::escrow(0, vec![message])]);
+    bench.settle();
+    let proposes = |answer: &mut Answer<Raw>| {
+        let decision = answer.try_recv().ok()?.unwrap().decided.decision;
+        Some((decision.propositions.iter().any(|proposition| proposition.offer == scarce), decision.budget_limited))
+    };
+    let mut first = bench.decide(1, Call::until(soon()));
+    bench.settle();
+    assert_eq!(proposes(&mut first), Some((true, false)));
+
+    // The ledger says nothing.
+    let mut second = bench.decide(2, Call::until(soon()));
+    for _ in 0..20 {
+        bench.settle();
+        assert_eq!(proposes(&mut second), None);
+        advance(Duration::from_millis(1)).await;
+        bench.leader.wake();
+    }
+    bench.settle();
+    assert_eq!(proposes(&mut second), Some((false, true)), "it is told what is left");
+
+    // It says that it has nothing.
+    bench.send(Ask::Notice(Notice { messages: vec![message], booked: true, ..Notice::default() }));
+    let mut third = bench.decide(3, Call::until(soon()));
+    bench.settle();
+    assert_eq!(proposes(&mut third), Some((false, true)), "there is nothing to wait for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_that_others_outrun_three_times_takes_nothing_and_says_so() {
+    let mut bench = Bench::new(["a", "b", "c", "d"].map(|id| offer(id, 50, vec![profile_cap(1)])).into());
+    let mut answer = bench.decide(1, Call::until(soon()));
+    let mut masked = Vec::new();
+    for _ in 0..3 {
+        let commands = bench.turn();
+        let ShardOp::Take(take) = op_of(&commands[0]) else { panic!("{commands:?}") };
+        let offers = vec![take.propositions[0].offer];
+        assert!(!masked.contains(&offers[0]), "what was refused is left out");
+        masked.extend(&offers);
+        bench.index += 1;
+        let refused = Outcome::Refused(Refusal::CapRefused { offers, caps: Vec::new() });
+        let position = Position { leader: LED, index: bench.index };
+        bench.leader.proposed(Proposed::Applied(Committed { position, results: vec![refused] }));
+        assert!(answer.try_recv().is_err(), "another is tried");
+    }
+    assert!(bench.turn().is_empty(), "nothing is taken");
+    let decided = answer.try_recv().unwrap().unwrap().decided;
+    assert_eq!((decided.decision.propositions.len(), decided.degraded), (0, Some(Degraded::Contention)));
+    assert_eq!(decided.decision.empty, Some(EmptyReason::NoCandidate));
 }
