@@ -157,3 +157,21 @@ async fn a_write_can_be_waited_for_until_every_node_has_it() {
         assert_eq!(node.call(method, path, body).await.pointers(), ["/query/wait"], "{method} {path}");
     }
 }
+
+#[tokio::test]
+async fn a_limit_below_what_is_held_already_is_accepted_and_says_by_how_much() {
+    let node = Node::start().await;
+    let caps = |limit: u32| json!([{"scope": "global", "limit": limit, "reservationSeconds": 3_600}]);
+    let body = json!({"name": "Rare", "status": "active", "caps": caps(10)});
+    let offer = node.create("offers", &body.to_string()).await;
+    for customer in 0..5 {
+        let taken =
+            node.ok("POST", "/api/v1/recommend", &json!({"customerId": format!("c{customer}")}).to_string()).await;
+        assert_eq!(taken["decisions"][0]["offerName"], "Rare", "{taken}");
+    }
+    let path = format!("/api/v1/offers/{offer}");
+    let lowered = node.call("PUT", &path, &json!({"caps": caps(2)}).to_string()).await;
+    assert_eq!((lowered.status, &lowered.json()["overBy"]), (StatusCode::ACCEPTED, &json!(3)), "{}", lowered.json());
+    let raised = node.call("PUT", &path, &json!({"caps": caps(7)}).to_string()).await;
+    assert_eq!((raised.status, raised.json().get("overBy")), (StatusCode::OK, None));
+}
