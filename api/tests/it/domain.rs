@@ -84,7 +84,9 @@ async fn guardrails_bind_whatever_the_flow_and_are_explained() {
     let node = shop().await;
     let soft = json!({"name": "cheap", "expression": "offer.margin < 75", "mode": "soft", "multiplier": 0.1});
     node.create("guardrails", &soft.to_string()).await;
-    assert_eq!(names(&node, json!({"placements": [], "limit": 5})).await, ["B", "A"], "A scores a tenth");
+    // B shows the creative that weighs 90.
+    let list = json!({"placements": [], "limit": 5, "excludeCreatives": ["B Side"]});
+    assert_eq!(names(&node, list.clone()).await, ["B", "A"], "A scores a tenth");
     let hard = json!({"name": "not B", "expression": "offer.name != 'B'"});
     let id = node.create("guardrails", &hard.to_string()).await;
     publish(&node, "bare", json!([])).await;
@@ -97,7 +99,7 @@ async fn guardrails_bind_whatever_the_flow_and_are_explained() {
     assert_eq!(why["removed"]["stage"], "guardrail");
     assert_eq!((&why["removed"]["ruleId"], &why["removed"]["detail"]), (&json!(id), &json!("not B")));
     node.ok("PUT", &format!("/api/v1/guardrails/{id}"), r#"{"status": "paused"}"#).await;
-    assert_eq!(names(&node, json!({"placements": [], "limit": 5})).await, ["B", "A"]);
+    assert_eq!(names(&node, list).await, ["B", "A"]);
 }
 
 #[tokio::test]
