@@ -89,9 +89,13 @@ impl Granter {
         Some(Grant { fence, revision, wall, lease_ms: self.lease_ms })
     }
 
-    /// A node has said what its clock shows.
+    /// A node has said what its clock shows. What was long under way makes a clock seem slow: of all that came within a lease the one that is
+    /// furthest on holds.
     pub(crate) fn showed(&mut self, renew: &Renew, now: Duration) {
-        if let Some(node) = self.hear(renew.report) {
+        let window = self.window();
+        let Some(node) = self.hear(renew.report) else { return };
+        let earlier = node.showed_lately(window, now).map(|(wall, at)| wall.plus_ms(millis(now.saturating_sub(at))));
+        if earlier.is_none_or(|earlier| earlier <= renew.wall) {
             node.wall = Some((renew.wall, now));
         }
     }
@@ -163,10 +167,8 @@ impl Granter {
     fn ahead(&self, own_wall: Timestamp, now: Duration) -> Vec<i64> {
         let window = self.window();
         let reported = self.nodes.values().filter_map(|node| node.showed_lately(window, now));
-        let ahead = reported.map(|(wall, at)| {
-            let since = i64::try_from(now.saturating_sub(at).as_millis()).unwrap_or(i64::MAX);
-            own_wall.0.saturating_sub(wall.0.saturating_add(since))
-        });
+        let ahead =
+            reported.map(|(wall, at)| own_wall.0.saturating_sub(wall.0.saturating_add(millis(now.saturating_sub(at)))));
         let mut ahead: Vec<i64> = ahead.collect();
         ahead.sort_unstable();
         ahead
@@ -182,6 +184,10 @@ impl Node {
     fn showed_lately(&self, window: Duration, now: Duration) -> Option<(Timestamp, Duration)> {
         self.wall.filter(|(_, at)| *at + window > now)
     }
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// By how much a clock that is so far ahead of each is off from the median of them, if that is too much.
@@ -350,6 +356,23 @@ mod tests {
         assert_eq!(clocks(&[5_000, 5_000, 90_000, 90_000], 5_000), Clocks::Right);
         let late = told(&[0, 0, 0], 0).clocks(Timestamp(50_000), &[1, 2, 3], ms(12_100));
         assert_eq!(late, Clocks::TooFewHeard, "nobody has told it lately");
+    }
+
+    #[test]
+    fn a_clock_of_which_something_is_long_under_way_is_not_taken_for_slow() {
+        let mut granter = told(&[5_000, 5_000, 5_000], 0);
+        for node in 1..=3 {
+            granter.showed(&renew(node, 0, 5_100), ms(12_000));
+        }
+        assert_eq!(granter.clocks(Timestamp(7_000), &[1, 2, 3], ms(12_000)), Clocks::Right);
+        for node in 1..=3 {
+            granter.showed(&renew(node, 0, 5_300), ms(12_200));
+        }
+        assert_eq!(
+            granter.clocks(Timestamp(7_200), &[1, 2, 3], ms(12_200)),
+            Clocks::Off(1_900),
+            "a lease long it says nothing else"
+        );
     }
 
     #[test]
