@@ -9,7 +9,7 @@ use super::ast::{BinaryOperator, UnaryOperator};
 use super::compare;
 use super::compile::{Instruction, Program};
 use super::functions::Function;
-use super::limits::TEXT_BYTES_MAX;
+use super::limits::{LIST_DEPTH_MAX, LIST_VALUES_MAX, TEXT_BYTES_MAX};
 use super::numbers;
 use crate::keys::Slot;
 use crate::time::Timestamp;
@@ -176,8 +176,29 @@ impl Program {
         }
         let result = machine.pop();
         let result = machine.value(result);
-        let too_long = result.as_text().is_some_and(|text| text.len() > TEXT_BYTES_MAX);
-        if too_long { Value::Null } else { result.into_owned() }
+        if may_be_yielded(&result) { result.into_owned() } else { Value::Null }
+    }
+}
+
+/// Whether a value is within what expressions yield. O([`LIST_VALUES_MAX`]).
+pub(super) fn may_be_yielded(value: &Value) -> bool {
+    if let Value::Text(text) = value {
+        return text.len() <= TEXT_BYTES_MAX;
+    }
+    takes_at_most(value, LIST_DEPTH_MAX, &mut { LIST_VALUES_MAX })
+}
+
+/// Whether a list or object holds no more than so many values, no deeper than this; what it holds is counted off.
+fn takes_at_most(value: &Value, depth: usize, left: &mut usize) -> bool {
+    let mut fits = |inner: &Value| {
+        *left = left.checked_sub(1)?;
+        takes_at_most(inner, depth - 1, left).then_some(())
+    };
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => true,
+        Value::List(_) | Value::Map(_) if depth == 0 => false,
+        Value::List(items) => items.iter().try_for_each(&mut fits).is_some(),
+        Value::Map(members) => members.values().try_for_each(fits).is_some(),
     }
 }
 

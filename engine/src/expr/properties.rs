@@ -5,17 +5,25 @@ use proptest::sample::select;
 
 use super::ast::Position;
 use super::compile::{Folding, compile_with};
-use super::limits::{DEPTH_MAX, NODES_MAX, SOURCE_BYTES_MAX, TEXT_BYTES_MAX};
+use super::limits::{DEPTH_MAX, LIST_DEPTH_MAX, LIST_VALUES_MAX, NODES_MAX, SOURCE_BYTES_MAX, TEXT_BYTES_MAX};
 use super::*;
 use crate::keys::Slot;
 use crate::time::Timestamp;
 use crate::value::Value;
 
 /// Every name the generated expressions use, one for each kind of source.
-const NAMES: [&str; 6] = ["customer.a", "context.b.c", "offer.d", "e", "unknown.f", "g"];
+pub(super) const NAMES: [&str; 6] = ["customer.a", "context.b.c", "offer.d", "e", "unknown.f", "g"];
 
-#[derive(Debug)]
-struct Surroundings([Value; NAMES.len()]);
+#[derive(Clone, Debug)]
+pub(super) struct Surroundings(pub(super) [Value; NAMES.len()]);
+
+impl Surroundings {
+    /// What a name stands for; null if it is not known.
+    pub(super) fn value_of(&self, name: &Name) -> Value {
+        let known = NAMES.iter().position(|known| *known == name.to_string());
+        known.map_or(Value::Null, |index| self.0[index].clone())
+    }
+}
 
 impl Resolver for Surroundings {
     fn resolve(&mut self, name: &Name) -> Source {
@@ -172,10 +180,7 @@ proptest! {
     #[test]
     fn values_are_of_the_checked_type(source in sources(), mut surroundings in surroundings()) {
         let ast = parse(&source).expect("generated sources parse");
-        let types = |name: &Name| {
-            let index = NAMES.iter().position(|known| *known == name.to_string());
-            index.map_or(Type::Null, |index| Type::of(&surroundings.0[index]))
-        };
+        let types = |name: &Name| Type::of(&surroundings.value_of(name));
         if let Ok(known) = check(&ast, &types) {
             let value = compile(&ast, &mut surroundings).eval(&surroundings);
             prop_assert!(value.is_null() || known == Type::Any || Type::of(&value) == known, "{:?} is no {}", value, known);
@@ -254,6 +259,30 @@ fn text_beyond_the_limit_is_null() {
     }
     assert_eq!(eval("size(customer.a + customer.a)", given(TEXT_BYTES_MAX)), Value::Null);
     assert!(refusal(&format!("'{}'", "x".repeat(TEXT_BYTES_MAX + 1))).starts_with("the string is longer"));
+}
+
+#[test]
+fn lists_that_hold_too_much_or_are_too_deep_are_null() {
+    let yields = |source: &str, given: &Value| {
+        let mut surroundings = Surroundings(std::array::from_fn(|_| given.clone()));
+        let value = compile(&parse(source).expect("parses"), &mut surroundings).eval(&surroundings);
+        !value.is_null()
+    };
+    let long = |length: usize| Value::list(vec![Value::Bool(true); length]);
+    assert!(yields("customer.a", &long(LIST_VALUES_MAX)) && yields("[1, customer.a]", &long(LIST_VALUES_MAX - 2)));
+    assert!(
+        !yields("customer.a", &long(LIST_VALUES_MAX + 1)) && !yields("[1, customer.a]", &long(LIST_VALUES_MAX - 1))
+    );
+    assert!(!yields("[offer.d, offer.d]", &Value::map([("a", long(LIST_VALUES_MAX / 2))])), "of objects too");
+    let nested = |depth| (0..depth).fold(Value::Null, |inner, _| Value::list([inner]));
+    assert!(yields("e", &nested(LIST_DEPTH_MAX)) && yields("[e]", &nested(LIST_DEPTH_MAX - 1)));
+    assert!(!yields("e", &nested(LIST_DEPTH_MAX + 1)) && !yields("[e]", &nested(LIST_DEPTH_MAX)));
+    // Fields that build on each other, each naming the one before twice: the work is that of the limit, and not doubled each time.
+    let doubled = (0..64).fold(Value::Bool(true), |before, _| {
+        let mut surroundings = Surroundings(std::array::from_fn(|_| before.clone()));
+        compile(&parse("[offer.d, offer.d]").expect("parses"), &mut surroundings).eval(&surroundings)
+    });
+    assert!(doubled.as_list().is_some_and(|items| items.len() == 2));
 }
 
 #[test]
