@@ -1,9 +1,13 @@
 //! The one place that names the binary format of log entries, snapshots and peer messages (bincode 2, docs/adr/0003).
 
+use std::cell::Cell;
+
 use bincode::Decode;
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian, Varint};
 use bincode::enc::write::SizeWriter;
 use bincode::enc::{Encode, EncoderImpl};
+
+use crate::limits::DECODED_LEVELS_MAX;
 
 /// Largest single encoded thing: one peer frame (architecture.md §2). [`decode`] counts what the value takes in memory
 /// ([`claims`], and room for the items of lists before they are read), so a smaller encoding can be too large to read.
@@ -76,9 +80,41 @@ pub fn decode<T: Decode<()>>(what: &'static str, bytes: &[u8]) -> Result<T, Deco
     }
 }
 
+thread_local! {
+    static LEVELS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// One level of what may hold its like, while it is read: reading takes the stack, and bytes can open a level with very few of them.
+/// Decoders cannot be told how deep they are, so the thread keeps count; where nothing is being read it is at zero.
+pub(crate) struct Level(());
+
+impl Level {
+    /// Goes one level deeper, until the result is dropped.
+    ///
+    /// # Errors
+    /// Past [`DECODED_LEVELS_MAX`].
+    pub(crate) fn enter() -> Result<Level, bincode::error::DecodeError> {
+        let levels = LEVELS.get();
+        if levels == DECODED_LEVELS_MAX {
+            return Err(bincode::error::DecodeError::Other("nested too deep"));
+        }
+        LEVELS.set(levels + 1);
+        Ok(Level(()))
+    }
+}
+
+impl Drop for Level {
+    fn drop(&mut self) {
+        LEVELS.set(LEVELS.get() - 1);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::branch::{CallFlow, Conditional};
+    use crate::model::filter::{Combinator, FilterGroup, FilterTerm};
+    use crate::model::flow::{FlowNode, Node};
     use crate::value::Value;
 
     #[test]
@@ -92,6 +128,45 @@ mod tests {
         assert!(decode::<Vec<u8>>("bytes", &encode(&larger)).is_err());
         let numbers = vec![(1_u64, 2_u32, Some(3_u16)); 5];
         assert_eq!(claims(&numbers), length + 5 * (8 + 4 + 1 + 2));
+    }
+
+    #[test]
+    fn values_nested_deeper_than_any_that_is_written_are_refused_before_they_take_the_stack() {
+        let nested = |depth| (0..depth).fold(Value::Null, |inner, _| Value::list([inner]));
+        let deepest = nested(DECODED_LEVELS_MAX);
+        assert_eq!(decode::<Value>("value", &encode(&deepest)).unwrap(), deepest);
+        assert!(decode::<Value>("value", &encode(&nested(DECODED_LEVELS_MAX + 1))).is_err());
+        let list_of_one: &[u8] = &[4, 1];
+        let map_of_one: &[u8] = &[5, 1, 0];
+        for open in [list_of_one, map_of_one] {
+            assert!(decode::<Value>("value", &open.repeat(1_000_000)).is_err());
+        }
+    }
+
+    #[test]
+    fn filters_nested_deeper_than_any_that_is_written_are_refused_before_they_take_the_stack() {
+        let group = |conditions| FilterGroup { combinator: Combinator::Or, conditions };
+        let nested = |depth| (0..depth).fold(group(Vec::new()), |inner, _| group(vec![FilterTerm::Group(inner)]));
+        let deepest = nested(DECODED_LEVELS_MAX);
+        assert_eq!(decode::<FilterGroup>("filter", &encode(&deepest)).unwrap(), deepest);
+        assert!(decode::<FilterGroup>("filter", &encode(&nested(DECODED_LEVELS_MAX + 1))).is_err());
+        let group_of_one: &[u8] = &[1, 1, 1];
+        assert!(decode::<FilterTerm>("filter", &group_of_one.repeat(1_000_000)).is_err());
+    }
+
+    #[test]
+    fn flows_nested_deeper_than_any_that_is_written_are_refused_before_they_take_the_stack() {
+        let node = |node| FlowNode { id: "n".to_owned(), phase: 1, position: 0, node };
+        let call = node(Node::CallFlow(CallFlow { flow_key: "other".to_owned() }));
+        let conditional = |inner| Node::Conditional(Conditional { branches: Vec::new(), otherwise: vec![inner] });
+        let nested = |depth| (1..depth).fold(call.clone(), |inner, _| node(conditional(inner)));
+        let deepest = nested(DECODED_LEVELS_MAX);
+        assert_eq!(decode::<FlowNode>("flow", &encode(&deepest)).unwrap(), deepest);
+        assert!(decode::<FlowNode>("flow", &encode(&nested(DECODED_LEVELS_MAX + 1))).is_err());
+        let node_with_one: &[u8] = &[0, 1, 0, 11, 0, 1];
+        let shallow = [node_with_one, &encode(&call)].concat();
+        assert_eq!(decode::<FlowNode>("flow", &shallow).unwrap().node, conditional(call));
+        assert!(decode::<FlowNode>("flow", &node_with_one.repeat(1_000_000)).is_err());
     }
 
     #[test]

@@ -117,6 +117,9 @@ pub const FLOW_STEPS_MAX: usize = 500;
 pub const FLOW_VERSIONS_MAX: usize = 1_000;
 /// Levels of nesting in a body.
 pub const BODY_DEPTH_MAX: usize = 32;
+/// Levels of nesting in what is read from a log, a snapshot or a peer: more than anything that is written has. Reading takes the stack.
+pub const DECODED_LEVELS_MAX: usize = 64;
+const _: () = assert!(DECODED_LEVELS_MAX > BODY_DEPTH_MAX && DECODED_LEVELS_MAX > crate::expr::limits::LIST_DEPTH_MAX);
 /// Values (scalars, lists and objects) in a body.
 pub const BODY_VALUES_MAX: usize = 50_000;
 /// Bytes of all text in a body: a write must fit one log entry of 256 KiB.

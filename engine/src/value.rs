@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bincode::de::Decoder;
+use bincode::error::{AllowedEnumVariants, DecodeError};
 use bincode::{Decode, Encode};
+
+use crate::codec::Level;
 
 /// A JSON-shaped value. Numbers are finite `f64` (one number type, domain.md §3): whoever constructs a value from
 /// outside refuses NaN and infinities. Cloning is O(1): text, lists and maps are shared.
-#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Encode)]
 pub enum Value {
     /// Missing or unknown; spreads through arithmetic and comparison.
     #[default]
@@ -80,6 +84,32 @@ impl Value {
         }
     }
 }
+
+/// As if derived, but for the levels counted: what a peer sends must not take the whole stack.
+impl<Context> Decode<Context> for Value {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        Ok(match u32::decode(decoder)? {
+            0 => Value::Null,
+            1 => Value::Bool(Decode::decode(decoder)?),
+            2 => Value::Number(Decode::decode(decoder)?),
+            3 => Value::Text(Decode::decode(decoder)?),
+            4 => {
+                let _level = Level::enter()?;
+                Value::List(Decode::decode(decoder)?)
+            }
+            5 => {
+                let _level = Level::enter()?;
+                Value::Map(Decode::decode(decoder)?)
+            }
+            found => {
+                let allowed = &AllowedEnumVariants::Range { min: 0, max: 5 };
+                return Err(DecodeError::UnexpectedVariant { type_name: "Value", allowed, found });
+            }
+        })
+    }
+}
+
+bincode::impl_borrow_decode!(Value);
 
 impl From<bool> for Value {
     fn from(value: bool) -> Self {

@@ -1,5 +1,10 @@
 //! Filters of flows: conditions on offer, customer and request, joined by and/or to any depth (domain.md §4).
 
+use bincode::Decode;
+use bincode::de::Decoder;
+use bincode::error::{AllowedEnumVariants, DecodeError};
+
+use crate::codec::Level;
 use crate::expr::{Name, Namespace};
 use crate::model::fault::Faults;
 use crate::model::record::{Field, choice, record};
@@ -27,7 +32,7 @@ choice! {
 }
 
 /// One of the conditions that a filter joins, or a group of them.
-#[derive(Clone, Debug, PartialEq, bincode::Encode, bincode::Decode)]
+#[derive(Clone, Debug, PartialEq, bincode::Encode)]
 pub enum FilterTerm {
     /// `{field, operator, value}`.
     Condition(FilterCondition),
@@ -107,6 +112,25 @@ impl FilterCondition {
         if name.namespace == Namespace::Bare { Name { namespace: Namespace::Offer, ..name } } else { name }
     }
 }
+
+/// As if derived, but for the levels counted: what a peer sends must not take the whole stack.
+impl<Context> Decode<Context> for FilterTerm {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        match u32::decode(decoder)? {
+            0 => Decode::decode(decoder).map(FilterTerm::Condition),
+            1 => {
+                let _level = Level::enter()?;
+                Decode::decode(decoder).map(FilterTerm::Group)
+            }
+            found => {
+                let allowed = &AllowedEnumVariants::Range { min: 0, max: 1 };
+                Err(DecodeError::UnexpectedVariant { type_name: "FilterTerm", allowed, found })
+            }
+        }
+    }
+}
+
+bincode::impl_borrow_decode!(FilterTerm);
 
 impl Field for FilterTerm {
     fn read(value: &Value, faults: &mut Faults) -> Option<Self> {

@@ -1,7 +1,10 @@
 //! Decision flows: versioned pipelines of nodes (domain.md §4).
 
+use bincode::de::Decoder;
+use bincode::error::DecodeError;
 use bincode::{Decode, Encode};
 
+use crate::codec::Level;
 use crate::model::branch::{CallFlow, Conditional};
 use crate::model::fault::Faults;
 use crate::model::filter::FilterGroup;
@@ -89,7 +92,7 @@ choice! {
 }
 
 /// A node of a pipeline: `{id, type, phase, position, config}` with the config its type calls for.
-#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Encode)]
 pub struct FlowNode {
     /// Unique in the flow.
     pub id: String,
@@ -100,6 +103,21 @@ pub struct FlowNode {
     /// What it does.
     pub node: Node,
 }
+
+/// As if derived, but for the levels counted: nodes hold nodes, and what a peer sends must not take the whole stack.
+impl<Context> Decode<Context> for FlowNode {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let _level = Level::enter()?;
+        Ok(FlowNode {
+            id: Decode::decode(decoder)?,
+            phase: Decode::decode(decoder)?,
+            position: Decode::decode(decoder)?,
+            node: Decode::decode(decoder)?,
+        })
+    }
+}
+
+bincode::impl_borrow_decode!(FlowNode);
 
 /// What a node does, with its typed config.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
