@@ -5,6 +5,7 @@ use proffer_engine::level::Level;
 use crate::error::StartError;
 use crate::limits::SHARDS_MAX;
 use crate::log::Durability;
+use crate::timing::Timing;
 
 /// A node's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct Config {
     pub durability: Durability,
     /// What a read at a leader rests on.
     pub reads: Reads,
+    /// How fast the cluster notices that a node is gone: the same on all nodes.
+    pub timing: Timing,
     /// The highest feature level that this node can.
     pub level: Level,
     /// Name of the node, in the names of its actors: unique in the process.
@@ -57,6 +60,7 @@ impl Default for Config {
             begin: Begin::Bootstrap { shards: 16 },
             durability: Durability::Fsync,
             reads: Reads::Lease,
+            timing: Timing::Fast,
             level: Level::NEWEST,
             node: "n1".to_owned(),
             peer_address: "127.0.0.1:7170".to_owned(),

@@ -162,9 +162,6 @@ pub const TICK_DUE_MAX: usize = 2_048;
 pub const EXCLUDED_TRIES: u8 = 3;
 /// Commands formed and not yet proposed: beyond, callers wait in the door.
 pub const FORMING_BYTES_MAX: usize = 2 * ENTRY_BYTES_MAX;
-/// How long calls whose entry is under way wait at a replica that does not lead any more, in milliseconds: the longest election timeout,
-/// after which another may lead.
-pub const LEADERLESS_MS: u64 = 300;
 /// How soon a call that needs a newer catalogue looks again, in milliseconds.
 pub const BEHIND_MS: u64 = 5;
 /// Bytes of a replica's newest entries that stay decoded in memory beside those that are not durable yet.
@@ -178,6 +175,8 @@ pub const COMMIT_NEWS_MS: u64 = 20;
 pub const APPENDS_WAITING_MAX: usize = 256;
 /// Bytes of a snapshot in one message (architecture.md §2).
 pub const SNAPSHOT_PART_BYTES_MAX: usize = 256 * 1024;
+/// How fast snapshots leave a node, all together: half of what a gigabit carries.
+pub const SNAPSHOT_SEND_BYTES_PER_S: usize = 64 * 1024 * 1024;
 /// Longest wait for the answer to a part of a snapshot, the last of which installs it, in milliseconds.
 pub const SNAPSHOT_INSTALL_MS: u64 = 10_000;
 /// Log bytes of a group since its newest snapshot below which another is not worth writing: a start replays them in no time.

@@ -16,9 +16,10 @@ use crate::log::{Log, LogOptions, LogPorts};
 use crate::meta::roster::Remnant;
 use crate::ports::offload::{self, Lane};
 use crate::post::{PeerCarrier, Ways};
-use crate::raft::{ReplicaPorts, Timing};
+use crate::raft::ReplicaPorts;
 use crate::snapshots::Snapshots;
 use crate::start::Ports;
+use crate::timing::Timing;
 
 /// Makes a disk all there is of its cluster: its node is the only one, with the only replica of everything. The other nodes' disks are
 /// barred; whoever had them must see to it that they never run again, for they do not know. What only they knew is lost: without
@@ -89,9 +90,10 @@ impl Offline {
             offload: Arc::clone(&ports.offload),
             entropy: Arc::clone(&ports.entropy),
             carrier: Arc::new(PeerCarrier(Ways::default())),
-            timing: Timing::FAST,
+            timing: Timing::Fast,
             was_unsynced: identity.notes.unsynced,
             building: Arc::default(),
+            pace: Arc::default(),
         };
         let home = Home::new(identity, Arc::clone(&ports.disk), Arc::clone(&ports.offload));
         Ok(Offline { home, replicas, ports })

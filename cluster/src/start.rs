@@ -37,8 +37,8 @@ use crate::ports::entropy::Entropy;
 use crate::ports::fatal::Fatal;
 use crate::ports::network::Network;
 use crate::ports::offload::{self, Lane, Offload};
-use crate::post::{self, Admission, Local, NearestGrantor, PeerCarrier, PeerService, Porter, Post, Ways};
-use crate::raft::{self, ReplicaPorts, Timing};
+use crate::post::{self, Admission, Local, NearestGrantor, Newcomer, PeerCarrier, PeerService, Porter, Post, Ways};
+use crate::raft::{self, ReplicaPorts};
 use crate::reconcile::{OwnStart, Reconcile};
 use crate::routing::Router;
 use crate::salvage;
@@ -46,6 +46,7 @@ use crate::shard::door::ShardDoor;
 use crate::shard::leader::Surroundings as ShardSurroundings;
 use crate::snapshots::Snapshots;
 use crate::surrender::Surrender;
+use crate::timing::Timing;
 use crate::view::Views;
 use crate::witness::{Witness, testify};
 
@@ -139,9 +140,10 @@ pub async fn launch(config: Config, ports: Ports) -> Result<Handle, StartError> 
         offload: Arc::clone(&ports.offload),
         entropy: Arc::clone(&ports.entropy),
         carrier: Arc::new(PeerCarrier(Arc::clone(&ways))),
-        timing: Timing::FAST,
+        timing: config.timing,
         was_unsynced: identity.notes.unsynced,
         building: Arc::default(),
+        pace: Arc::default(),
     };
     given_up.extend(salvage::give_up_unsynced(&home, &replica_ports).await?);
     // Whoever starts next has to know before anything is acknowledged.
@@ -161,7 +163,11 @@ pub async fn launch(config: Config, ports: Ports) -> Result<Handle, StartError> 
     let hearing = Arc::clone(&whereabouts.hearing);
     let place = Place { founding: belonging.founding, node: belonging.node, whereabouts, ways };
     let mut node = build(&config, &ports, Arc::clone(&groups) as _, place).await?;
-    meet(&mut node, &ports, Standing { groups, home, belonging, info, hearing, witness, can: config.level });
+    meet(
+        &mut node,
+        &ports,
+        Standing { groups, home, belonging, info, hearing, witness, can: config.level, timing: config.timing },
+    );
     Ok(Handle::new(node.inner))
 }
 
@@ -174,8 +180,8 @@ async fn begin(config: &Config, info: &NodeInfo, ports: &Ports) -> Result<Belong
             Ok(Belonging::founder(Founding { secret, shards: *shards }))
         }
         Begin::Join(addresses) => {
-            post::join(addresses, (info.clone(), config.level), Arc::clone(&ports.network), Arc::clone(&ports.entropy))
-                .await
+            let newcomer = Newcomer { info: info.clone(), can: config.level, timing: config.timing };
+            post::join(addresses, newcomer, Arc::clone(&ports.network), Arc::clone(&ports.entropy)).await
         }
         Begin::Neither => Err(StartError::Config(
             "the data directory is empty, and nothing says what to begin with: found a cluster, or join one".to_owned(),
@@ -238,6 +244,7 @@ async fn build(config: &Config, ports: &Ports, groups: Arc<dyn Groups>, place: P
         clock: if is(Bug::TimeFromLocalClock) { Arc::clone(&ports.clock) } else { Arc::clone(tenure.clock()) as _ },
         entropy: Arc::clone(&ports.entropy),
         reads: config.reads,
+        timing: config.timing,
         can: config.level,
     });
     let around: Vec<_> = around.collect();
@@ -329,19 +336,26 @@ struct Standing {
     hearing: Arc<Hearing>,
     witness: Arc<Witness>,
     can: Level,
+    timing: Timing,
 }
 
 /// Takes the node's place among the others.
 fn meet(node: &mut Built, ports: &Ports, standing: Standing) {
-    let Standing { groups, home, belonging, info, hearing, witness, can } = standing;
+    let Standing { groups, home, belonging, info, hearing, witness, can, timing } = standing;
     let own = belonging.node;
     let post = &node.inner.post;
     let cluster = belonging.founding.cluster_id();
-    let config = PeersConfig::new(Some(cluster), own, info.disk, info.boots, &info.peer_address);
+    let config = PeersConfig::new(Some(cluster), own, info.disk, info.boots, &info.peer_address).with(timing);
     let roster = node.inner.roster.clone();
-    let gatekeeper = Porter { roster: roster.clone(), groups: Arc::clone(&groups), witness: Arc::clone(&witness), can };
-    let gatekeeper = Arc::new(gatekeeper);
-    let admission = Arc::new(Admission { post: post.clone(), founding: belonging.founding, roster: roster.clone() });
+    let gatekeeper = Arc::new(Porter {
+        roster: roster.clone(),
+        groups: Arc::clone(&groups),
+        witness: Arc::clone(&witness),
+        can,
+        timing,
+    });
+    let admission =
+        Arc::new(Admission { post: post.clone(), founding: belonging.founding, roster: roster.clone(), timing });
     let service = Arc::new(PeerService {
         post: post.clone(),
         groups: Arc::clone(&groups),

@@ -12,6 +12,7 @@ use proffer_api::recommendation::{TokenKey, TokenKeys};
 use proffer_api::starting::Starting;
 use proffer_cluster as cluster;
 use proffer_cluster::Handle;
+use proffer_cluster::Timing;
 use proffer_cluster::calls::Changed;
 use proffer_cluster::config::{Begin, Reads};
 use proffer_cluster::log::Durability;
@@ -63,6 +64,8 @@ pub struct Composition {
     pub durability: Durability,
     /// What a read at a shard's leader rests on.
     pub reads: Reads,
+    /// How fast the cluster notices that a node is gone.
+    pub timing: Timing,
     /// Who is let in at first.
     pub access: Access,
 }
@@ -80,6 +83,7 @@ impl Composition {
             storage: Storage::Ephemeral,
             durability: Durability::Fsync,
             reads: Reads::Lease,
+            timing: Timing::Fast,
             access: Access::Dev,
         }
     }
@@ -220,8 +224,9 @@ async fn recover(
     clock: Arc<SystemClock>,
     entropy: Arc<SystemEntropy>,
 ) -> anyhow::Result<(Handle, Router)> {
-    let Composition { peer, advertise, advertise_peer, begin, zone, storage, durability, reads, access, .. } =
-        composition;
+    let Composition {
+        peer, advertise, advertise_peer, begin, zone, storage, durability, reads, timing, access, ..
+    } = composition;
     let disk: Arc<dyn Disk> = match storage {
         Storage::Directory(path) => {
             Arc::new(FileDisk::open(&path).with_context(|| format!("cannot use {}", path.display()))?)
@@ -245,6 +250,7 @@ async fn recover(
         begin,
         durability,
         reads,
+        timing,
         peer_address: advertise_peer.unwrap_or_else(|| advertised(peer, advertise.as_deref())),
         http_address: advertised(address, advertise.as_deref()),
         zone,

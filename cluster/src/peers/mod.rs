@@ -40,10 +40,13 @@ use crate::limits::{
 use crate::ports::entropy::Entropy;
 use crate::ports::network::Network;
 use crate::ports::propose::Pending;
+use crate::timing::Timing;
 use link::Node;
 use registry::Registry;
 use requests::deadline;
 use server::Nodes;
+#[cfg(test)]
+pub(crate) use wire::PROTOCOLS;
 
 /// What a request is for: what goes first when not everything can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
@@ -153,11 +156,16 @@ impl PeersConfig {
             disk,
             boots,
             address: address.to_owned(),
-            silence: Duration::from_millis(600),
+            silence: 2 * Timing::Fast.longest_election(),
             dial_within: Duration::from_millis(500),
             back_off_min: Duration::from_millis(10),
             back_off_max: Duration::from_secs(1),
         }
+    }
+
+    /// With the patience of another one.
+    pub fn with(self, timing: Timing) -> Self {
+        PeersConfig { silence: 2 * timing.longest_election(), ..self }
     }
 }
 

@@ -14,7 +14,7 @@ pub(super) const MAGIC: [u8; 8] = *b"proffer\n";
 /// Bytes of a frame's length.
 pub(super) const LENGTH_BYTES: usize = 4;
 /// The protocol versions that this build speaks.
-pub(super) const PROTOCOLS: (u16, u16) = (1, 1);
+pub(crate) const PROTOCOLS: (u16, u16) = (1, 1);
 
 /// Heads of the frames with which two nodes make themselves known: the same in all versions of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

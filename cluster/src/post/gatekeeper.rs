@@ -12,6 +12,7 @@ use crate::identity::Reach;
 use crate::meta::roster::Roster;
 use crate::meta::roster::change::too_old;
 use crate::peers::{Gatekeeper, Hello};
+use crate::timing::Timing;
 use crate::witness::Witness;
 
 /// What a node's hello says of it.
@@ -24,6 +25,8 @@ enum About {
         can: Level,
         /// The one that its cluster is at, as far as it knows.
         at: Level,
+        /// How long it waits for a leader.
+        timing: Timing,
     },
 }
 
@@ -34,6 +37,8 @@ pub(crate) struct Porter {
     pub(crate) witness: Arc<Witness>,
     /// The highest feature level that this node can.
     pub(crate) can: Level,
+    /// What this node runs with.
+    pub(crate) timing: Timing,
 }
 
 impl Porter {
@@ -62,7 +67,7 @@ impl Porter {
 impl Gatekeeper for Porter {
     fn about(&self) -> Vec<u8> {
         let at = self.roster.borrow().level();
-        codec::encode(&About::V1 { reaches: self.groups.reaches(), can: self.can, at })
+        codec::encode(&About::V1 { reaches: self.groups.reaches(), can: self.can, at, timing: self.timing })
     }
 
     fn judge(&self, hello: &Hello, is_met: bool) -> Result<(), String> {
@@ -70,7 +75,7 @@ impl Gatekeeper for Porter {
             return Ok(());
         }
         self.judge_disk(hello)?;
-        let About::V1 { reaches, can, at } = codec::decode("what a node says of itself", &hello.about)
+        let About::V1 { reaches, can, at, timing } = codec::decode("what a node says of itself", &hello.about)
             .map_err(|error| format!("node n{} cannot be understood: {error}", hello.node))?;
         let level = self.roster.borrow().level();
         if can < level {
@@ -78,6 +83,9 @@ impl Gatekeeper for Porter {
         }
         if at > self.can {
             return Err(format!("node n{} is ahead of this one: {}", hello.node, too_old(self.can, at)));
+        }
+        if timing != self.timing {
+            return Err(format!("node n{}: {}", hello.node, self.timing.unlike(timing)));
         }
         if !is_met {
             // One that is connected already may have gone on since it said this.
@@ -97,8 +105,13 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let last = Some(Position { leader: Leader { term: 2, replica: 3 }, index: 4 });
-        let about = About::V1 { reaches: vec![(1, Reach { term: 5, last })], can: Level(7), at: Level(6) };
-        let bytes = [0, 1, 1, 5, 1, 2, 3, 4, 7, 6];
+        let about = About::V1 {
+            reaches: vec![(1, Reach { term: 5, last })],
+            can: Level(7),
+            at: Level(6),
+            timing: Timing::Slow,
+        };
+        let bytes = [0, 1, 1, 5, 1, 2, 3, 4, 7, 6, 1];
         assert_eq!(codec::encode(&about), bytes);
         assert_eq!(codec::decode::<About>("about", &bytes).unwrap(), about);
     }

@@ -21,17 +21,26 @@ use crate::meta::roster::{NodeInfo, Roster};
 use crate::peers::{Gatekeeper, Hello, PeersConfig, ask_address};
 use crate::ports::entropy::Entropy;
 use crate::ports::network::Network;
+use crate::timing::Timing;
 
 /// What a newcomer asks.
-#[derive(Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
 enum Request {
-    V1(NodeInfo),
-    /// With the highest feature level that it can.
-    V2(NodeInfo, Level),
+    V1(Newcomer),
+}
+
+/// A node that is of no cluster yet.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub(crate) struct Newcomer {
+    pub(crate) info: NodeInfo,
+    /// The highest feature level that it can.
+    pub(crate) can: Level,
+    /// How long it waits for a leader.
+    pub(crate) timing: Timing,
 }
 
 /// What it is answered.
-#[derive(Encode, Decode)]
+#[derive(Debug, PartialEq, Encode, Decode)]
 enum Reply {
     Admitted(Admitted),
     /// For good.
@@ -40,7 +49,7 @@ enum Reply {
     Later(String),
 }
 
-#[derive(Encode, Decode)]
+#[derive(Debug, PartialEq, Encode, Decode)]
 struct Admitted {
     founding: Founding,
     node: u64,
@@ -55,23 +64,27 @@ pub(crate) struct Admission {
     pub(crate) post: Post,
     pub(crate) founding: Founding,
     pub(crate) roster: watch::Receiver<Arc<Roster>>,
+    /// What the nodes of the cluster run with.
+    pub(crate) timing: Timing,
 }
 
 impl Admission {
     /// Answers a newcomer.
     pub(super) async fn answer(&self, body: &[u8], deadline: Instant) -> Vec<u8> {
         let reply = match codec::decode::<Request>("a request to join", body) {
-            Ok(Request::V1(info)) => self.admit(info, Level::FIRST, deadline).await,
-            Ok(Request::V2(info, can)) => self.admit(info, can, deadline).await,
+            Ok(Request::V1(newcomer)) => self.admit(newcomer, deadline).await,
             Err(error) => Reply::Barred(error.to_string()),
         };
         codec::encode(&reply)
     }
 
-    async fn admit(&self, info: NodeInfo, can: Level, deadline: Instant) -> Reply {
+    async fn admit(&self, Newcomer { info, can, timing }: Newcomer, deadline: Instant) -> Reply {
         let level = self.roster.borrow().level();
         if can < level {
             return Reply::Barred(too_old(can, level));
+        }
+        if timing != self.timing {
+            return Reply::Barred(self.timing.unlike(timing));
         }
         match self.post.meta(ToMeta::Enroll(info), deadline).await {
             Ok(Answer::Enrolled { node, replica }) => {
@@ -106,17 +119,18 @@ impl Gatekeeper for Stranger {
 /// If the cluster says no, or nobody says yes for a minute.
 pub(crate) async fn join(
     addresses: &[String],
-    (info, can): (NodeInfo, Level),
+    newcomer: Newcomer,
     network: Arc<dyn Network>,
     entropy: Arc<dyn Entropy>,
 ) -> Result<Belonging, StartError> {
     let until = Instant::now() + Duration::from_millis(JOIN_MS_MAX);
     let failed = |reason: String| StartError::Join { reason };
-    let body = codec::encode(&Request::V2(info.clone(), can));
+    let (info, timing) = (newcomer.info.clone(), newcomer.timing);
+    let body = codec::encode(&Request::V1(newcomer));
     let mut last = String::new();
     while Instant::now() < until {
         for address in addresses {
-            let config = PeersConfig::new(None, 0, info.disk, info.boots, &info.peer_address);
+            let config = PeersConfig::new(None, 0, info.disk, info.boots, &info.peer_address).with(timing);
             let (network, entropy) = (Arc::clone(&network), Arc::clone(&entropy));
             let within = Duration::from_millis(COURIER_MS);
             let asked = ask_address(config, network, entropy, Arc::new(Stranger), address, body.clone(), within).await;
@@ -160,5 +174,34 @@ pub(crate) async fn enroll(post: Post, info: NodeInfo) {
             Err(error) => tracing::debug!(%error, "the cluster has not taken note of this start yet"),
         }
         tokio::time::sleep(Duration::from_millis(JOIN_RETRY_MS)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::PROTOCOLS;
+
+    #[test]
+    fn bytes_of_protocol_1() {
+        assert_eq!(PROTOCOLS, (1, 1), "a new protocol has golden bytes of its own beside these");
+        let text = |text: &str| text.to_owned();
+        let info = NodeInfo { disk: 1, boots: 2, peer_address: text("p"), http_address: text("h"), zone: text("z") };
+        let request = Request::V1(Newcomer { info, can: Level(3), timing: Timing::Slow });
+        let bytes = [0, 1, 2, 1, b'p', 1, b'h', 1, b'z', 3, 1];
+        assert_eq!(codec::encode(&request), bytes);
+        assert_eq!(codec::decode::<Request>("request", &bytes).unwrap(), request);
+        let founding = Founding { secret: [9; 16], shards: 16 };
+        let admitted = Admitted { founding, node: 3, replica: 11, peers: [(1, text("p"))].into() };
+        let welcome = [&[0][..], &[9; 16], &[16, 3, 11, 1, 1, 1, b'p']].concat();
+        let replies: [(Reply, &[u8]); 3] = [
+            (Reply::Admitted(admitted), &welcome),
+            (Reply::Barred(text("no")), &[1, 2, b'n', b'o']),
+            (Reply::Later(text("no")), &[2, 2, b'n', b'o']),
+        ];
+        for (reply, bytes) in replies {
+            assert_eq!(codec::encode(&reply), bytes, "{reply:?}");
+            assert_eq!(codec::decode::<Reply>("reply", bytes).unwrap(), reply);
+        }
     }
 }

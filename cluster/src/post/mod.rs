@@ -38,7 +38,7 @@ pub(crate) use claims::tell_claims;
 pub(crate) use courier::run_courier;
 pub(crate) use gatekeeper::Porter;
 pub(crate) use grantor::NearestGrantor;
-pub(crate) use joining::{Admission, enroll, join};
+pub(crate) use joining::{Admission, Newcomer, enroll, join};
 pub(crate) use local::Local;
 pub(crate) use message::{Answer, Message, ToMeta, ToRecover, ToShard};
 pub(crate) use service::PeerService;

@@ -55,7 +55,7 @@ impl Replica {
         }
         self.leader.send_replace(None);
         // Nothing is proposed any more: what is under way still gets to the other, unless that has fallen silent.
-        let until = Instant::now() + Duration::from_millis(self.ports.timing.election_min_ms);
+        let until = Instant::now() + Duration::from_millis(self.ports.timing.election_min_ms());
         while lacks(&metrics.borrow_watched(), to) != Some(0) {
             if !matches!(tokio::time::timeout_at(until, metrics.changed()).await, Ok(Ok(()))) {
                 // Nothing was begun: this replica leads on.
@@ -64,7 +64,7 @@ impl Replica {
             }
         }
         raft.trigger().transfer_leader(to).await.map_err(|_| HandOver::Stuck)?;
-        let until = Instant::now() + Duration::from_millis(2 * self.ports.timing.election_max_ms);
+        let until = Instant::now() + Duration::from_millis(2 * self.ports.timing.election_max_ms());
         while metrics.borrow_watched().current_term == term {
             match tokio::time::timeout_at(until, metrics.changed()).await {
                 Ok(Ok(())) => {}

@@ -288,3 +288,57 @@ impl RaftStateMachine<Types> for RaftMachine {
         Ok(self.current.lock().expect("no holder panics").as_ref().map(|meta| self.shelf.kept(meta)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ports::fatal::RecordedFatal;
+    use crate::ports::memory_disk::MemoryDisk;
+    use crate::ports::offload::{InlineOffload, Running, Step};
+
+    /// Takes a while, and counts how many jobs do at the same time.
+    #[derive(Default)]
+    struct Counted {
+        now: Arc<AtomicUsize>,
+        most: Arc<AtomicUsize>,
+    }
+
+    impl Offload for Counted {
+        fn run(&self, lane: Lane, steps: Vec<Step>) -> Running {
+            let (now, most) = (Arc::clone(&self.now), Arc::clone(&self.most));
+            Box::pin(async move {
+                most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                InlineOffload.run(lane, steps).await;
+                now.fetch_sub(1, Ordering::Relaxed);
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_snapshot_is_built_at_a_time() {
+        let (disk, fatal) = (Arc::new(MemoryDisk::new()), Arc::new(RecordedFatal::default()));
+        let (snapshots, counted) = (Snapshots::open(disk, fatal).unwrap(), Arc::new(Counted::default()));
+        let building = Arc::default();
+        let shelf = |id| Shelf {
+            group: GroupId(id),
+            snapshots: snapshots.clone(),
+            offload: Arc::<Counted>::clone(&counted),
+            building: Arc::clone(&building),
+            failed: Arc::default(),
+        };
+        let shelves: Vec<Shelf> = (1..=3).map(shelf).collect();
+        let meta = SnapshotMeta::default();
+        let writes = shelves.iter().map(|shelf| shelf.write(&meta, Box::new(|| vec![b"piece".to_vec()])));
+        for written in futures_util::future::join_all(writes).await {
+            written.unwrap();
+        }
+        assert_eq!(counted.most.load(Ordering::Relaxed), 1);
+        for shelf in &shelves {
+            assert_eq!(shelf.load().await.unwrap().unwrap().1, [b"piece".to_vec()], "each is whole");
+        }
+    }
+}

@@ -1,7 +1,6 @@
 //! One step of a group's membership at a time, guarded by the configuration it was decided on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
@@ -65,7 +64,7 @@ impl Replica {
         let stored = &metrics.membership_config;
         let (replication, answered) = (metrics.replication.as_ref()?, metrics.heartbeat.as_ref()?);
         let last = metrics.last_log_index.unwrap_or(0);
-        let within = Duration::from_millis(self.ports.timing.election_max_ms);
+        let within = self.ports.timing.longest_election();
         let is_there = |replica: &u64| {
             let sent = answered.get(replica).and_then(Option::as_ref);
             *replica == self.id || sent.is_some_and(|sent| sent.elapsed() < within)

@@ -4,7 +4,8 @@
 //! and vote in the node's write-ahead log, `machine` stands between openraft and the actor that is the state machine, `replica`
 //! runs one member of a group, and `port` is its propose port. `network` turns openraft's messages into `wire` messages for the
 //! other members, `receiving` answers theirs; `members` changes who they are, `hand_over` who leads; `survey` tells what a replica left,
-//! `legacy` hands it on to the one that begins its group anew.
+//! `legacy` hands it on to the one that begins its group anew; `pace` is how fast snapshots
+//! leave a node.
 
 mod appender;
 mod hand_over;
@@ -12,6 +13,7 @@ mod legacy;
 mod machine;
 mod members;
 mod network;
+mod pace;
 mod port;
 mod receiving;
 mod recent;
@@ -30,7 +32,7 @@ pub(crate) use machine::Erased;
 pub(crate) use members::{Members, Step, StepError};
 pub(crate) use network::{Carrier, Unreached};
 pub(crate) use port::Port;
-pub(crate) use replica::{Found, Replica, ReplicaPorts, Timing};
+pub(crate) use replica::{Found, Replica, ReplicaPorts};
 pub(crate) use survey::{is_indispensable, reach};
 pub(crate) use types::{Commands, Kind, Results, Seat};
 pub(crate) use wire::{RaftAnswer, RaftMessage};

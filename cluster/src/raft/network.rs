@@ -17,6 +17,7 @@ use openraft::type_config::alias::SnapshotOf;
 use tokio::time::{Instant, timeout_at};
 
 use super::machine::Kept;
+use super::pace::Pace;
 use super::stored::{encode_meta, log_id_of};
 use super::types::{Seat, Types, Vote, position_of};
 use super::wire::{Append, Ballot, Part, RaftAnswer, RaftMessage};
@@ -58,6 +59,7 @@ pub(super) struct Network {
     pub(super) own: u64,
     pub(super) carrier: Arc<dyn Carrier>,
     pub(super) offload: Arc<dyn Offload>,
+    pub(super) pace: Arc<Pace>,
     /// How long entries may take to be durable on the other side.
     pub(super) append_within: Duration,
     /// How long the bare news of a commit may wait for entries to go with.
@@ -71,6 +73,7 @@ pub(super) struct Way {
     seat: Seat,
     carrier: Arc<dyn Carrier>,
     offload: Arc<dyn Offload>,
+    pace: Arc<Pace>,
     append_within: Duration,
     news_within: Duration,
 }
@@ -79,9 +82,16 @@ impl RaftNetworkFactory<Types> for Network {
     type Network = Way;
 
     async fn new_client(&mut self, target: u64, node: &Seat) -> Way {
-        let (carrier, offload) = (Arc::clone(&self.carrier), Arc::clone(&self.offload));
-        let (append_within, news_within) = (self.append_within, self.news_within);
-        Way { own: self.own, to: target, seat: *node, carrier, offload, append_within, news_within }
+        Way {
+            own: self.own,
+            to: target,
+            seat: *node,
+            carrier: Arc::clone(&self.carrier),
+            offload: Arc::clone(&self.offload),
+            pace: Arc::clone(&self.pace),
+            append_within: self.append_within,
+            news_within: self.news_within,
+        }
     }
 }
 
@@ -218,7 +228,7 @@ impl Way {
         Ok(VoteResponse::new(Vote::from(vote), last.map(log_id_of), granted))
     }
 
-    /// Sends a snapshot part by part, each when the one before is kept.
+    /// Sends a snapshot part by part, each when the one before is kept and the node's pace allows it.
     async fn send_snapshot(
         &self,
         vote: Vote,
@@ -258,6 +268,7 @@ impl Way {
                     is_last: ends_piece && is_end,
                 };
                 number += 1;
+                self.pace.take(bytes.len()).await;
                 let answer =
                     self.ask(RaftMessage::Snapshot(part), RPCTypes::InstallSnapshot, option.soft_ttl()).await?;
                 if let RaftAnswer::Installed(vote) = answer {

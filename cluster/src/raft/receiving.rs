@@ -36,8 +36,10 @@ impl Replica {
                     .map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),
             },
-            RaftMessage::Vote(_) | RaftMessage::PreVote(_) if Instant::now() < self.silent_until => {
-                Err("it has just started and does not vote yet".to_owned())
+            RaftMessage::Vote(_) | RaftMessage::PreVote(_) | RaftMessage::Transfer { .. }
+                if Instant::now() < self.silent_until =>
+            {
+                Err("it has just started: it neither votes nor leads yet".to_owned())
             }
             RaftMessage::Vote(ballot) => {
                 raft.vote(ballot.read()).await.map(|vote| RaftAnswer::of_vote(&vote)).map_err(|error| error.to_string())

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::legacy::Remains;
 use super::machine::{Erased, RaftMachine, Shelf};
 use super::network::{Carrier, Network};
+use super::pace::Pace;
 use super::receiving::Receiving;
 use super::store::{Applied, Store};
 use super::types::{
@@ -34,21 +35,9 @@ use crate::ports::entropy::Entropy;
 use crate::ports::offload::{self, Lane, Offload};
 use crate::ports::propose::{Committed, Pieces, Proposed, Reason};
 use crate::snapshots::Snapshots;
+use crate::timing::Timing;
 
 pub(super) type Running = Raft<Types, RaftMachine>;
-
-/// How fast a group notices that its leader is gone (architecture.md §3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Timing {
-    pub(crate) heartbeat_ms: u64,
-    pub(crate) election_min_ms: u64,
-    pub(crate) election_max_ms: u64,
-}
-
-impl Timing {
-    /// For nodes on one network.
-    pub(crate) const FAST: Timing = Timing { heartbeat_ms: 50, election_min_ms: 150, election_max_ms: 300 };
-}
 
 /// What a replica needs of its node.
 #[derive(Clone)]
@@ -63,6 +52,8 @@ pub(crate) struct ReplicaPorts {
     pub(crate) was_unsynced: bool,
     /// One snapshot at a time is written on a node.
     pub(crate) building: Arc<AsyncMutex<()>>,
+    /// How fast they leave it.
+    pub(crate) pace: Arc<Pace>,
 }
 
 /// What a replica finds of its own on the disk.
@@ -221,9 +212,9 @@ impl Replica {
         // It is built once.
         let _ = self.store.set(store.clone());
         let machine = RaftMachine::new(machine, self.shelf.clone(), snapshot, Arc::clone(&self.applied));
-        let (carrier, offload) = (Arc::clone(&self.ports.carrier), Arc::clone(&self.ports.offload));
-        let append_within = Duration::from_millis(self.ports.timing.election_max_ms);
-        let network = Network { own: self.id, carrier, offload, append_within, news_within };
+        let ReplicaPorts { carrier, offload, pace, .. } = self.ports.clone();
+        let append_within = self.ports.timing.longest_election();
+        let network = Network { own: self.id, carrier, offload, pace, append_within, news_within };
         let config = config(self.ports.timing).map_err(|error| error.to_string())?;
         // Everything that openraft draws, in this task and those it spawns, comes from this seed.
         let seed = self.ports.entropy.u64();
@@ -248,7 +239,8 @@ impl Replica {
                     && data.last_applied.is_some_and(|last| last.leader_id == own)
                     && !self.is_leaving.load(Ordering::SeqCst);
                 let acknowledged = data.last_quorum_acked.as_ref().map(|at| at.elapsed());
-                let lease = self.lease_left(&server.membership_config, acknowledged, self.ports.timing.election_max_ms);
+                let lease =
+                    self.lease_left(&server.membership_config, acknowledged, self.ports.timing.election_max_ms());
                 (is_leader, (leads && lease.is_some()).then(|| leader_of(own)), lease.flatten())
             };
             self.leader.send_if_modified(|now| {
@@ -299,7 +291,7 @@ impl Replica {
         let Some(raft) = self.raft.get() else { return false };
         let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();
-        let lease_ms = self.ports.timing.election_min_ms * 9 / 10;
+        let lease_ms = self.ports.timing.election_min_ms() * 9 / 10;
         let acknowledged = metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
         self.lease_left(&metrics.membership_config, acknowledged, lease_ms).is_some()
             && !self.is_leaving.load(Ordering::SeqCst)
@@ -413,7 +405,7 @@ impl Replica {
                 // not for the moment: the proposer is told when there is something new to tell.
                 let mut leader = self.leader.subscribe();
                 let news = leader.wait_for(|leader| *leader != Some(expected));
-                let _ = tokio::time::timeout(Duration::from_millis(self.ports.timing.heartbeat_ms), news).await;
+                let _ = tokio::time::timeout(Duration::from_millis(self.ports.timing.heartbeat_ms()), news).await;
                 Proposed::Refused(Reason::NotLeader(*self.leader.borrow()))
             }
             Ok(Err(
@@ -468,7 +460,7 @@ impl Replica {
             }
             // Asked for again and again: openraft ignores who asks while another is being built.
             raft.trigger().snapshot().await.map_err(|error| error.to_string())?;
-            let patience = Duration::from_millis(self.ports.timing.heartbeat_ms);
+            let patience = Duration::from_millis(self.ports.timing.heartbeat_ms());
             if let Ok(Err(_)) = tokio::time::timeout(patience, metrics.changed()).await {
                 return Err("the replica has ended".to_owned());
             }
@@ -485,7 +477,7 @@ impl Replica {
     async fn purge(&self, raft: &Running, through: u64) -> Result<(), String> {
         raft.trigger().purge_log(through).await.map_err(|error| error.to_string())?;
         let mut metrics = raft.metrics();
-        let patience = Duration::from_millis(self.ports.timing.heartbeat_ms);
+        let patience = Duration::from_millis(self.ports.timing.heartbeat_ms());
         let purged = async {
             while metrics.borrow_watched().purged.is_none_or(|purged| purged.index < through) {
                 if metrics.changed().await.is_err() {
@@ -500,7 +492,7 @@ impl Replica {
 
 /// For how long a replica neither votes nor campaigns after its start.
 fn silence(timing: Timing) -> Duration {
-    Duration::from_millis(if is(Bug::VotesAfterRestart) { 0 } else { timing.election_max_ms })
+    Duration::from_millis(if is(Bug::VotesAfterRestart) { 0 } else { timing.election_max_ms() })
 }
 
 pub(super) fn shelf(id: u64, ports: &ReplicaPorts) -> Shelf {
@@ -516,9 +508,9 @@ pub(super) fn shelf(id: u64, ports: &ReplicaPorts) -> Shelf {
 fn config(timing: Timing) -> Result<Config, openraft::ConfigError> {
     Config {
         cluster_name: "proffer".to_owned(),
-        heartbeat_interval: timing.heartbeat_ms,
-        election_timeout_min: timing.election_min_ms,
-        election_timeout_max: timing.election_max_ms,
+        heartbeat_interval: timing.heartbeat_ms(),
+        election_timeout_min: timing.election_min_ms(),
+        election_timeout_max: timing.election_max_ms(),
         install_snapshot_timeout: SNAPSHOT_INSTALL_MS,
         // Snapshots are made and logs purged when we say so.
         snapshot_policy: SnapshotPolicy::Never,

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use proffer_engine::catalog::Op;
 use proffer_engine::keys::ShardId;
-use proffer_engine::level::Level;
 use proffer_engine::profile::cells::Look;
 use proffer_engine::profile::shard::ShardState;
 use proffer_engine::time::Timestamp;
@@ -35,10 +34,8 @@ pub(super) struct Cluster {
     pub(super) clocks: Vec<Arc<OddClock>>,
     pub(super) disks: Vec<Arc<MemoryDisk>>,
     starts: usize,
-    pub(super) durability: Durability,
-    pub(super) reads: Reads,
-    /// What nodes that are started can.
-    pub(super) level: Level,
+    /// What nodes are started with, but for who they are.
+    pub(super) config: Config,
     /// Nodes that have crashed.
     down: BTreeSet<usize>,
 }
@@ -55,11 +52,11 @@ impl Cluster {
 
     /// As [`Cluster::of`], under another promise.
     pub(super) async fn with(name: &'static str, nodes: usize, durability: Durability) -> Self {
-        Self::reading(name, nodes, durability, Reads::Lease).await
+        Self::configured(name, nodes, Config { durability, ..Config::default() }).await
     }
 
-    /// As [`Cluster::with`], with reads that rest on something else.
-    pub(super) async fn reading(name: &'static str, nodes: usize, durability: Durability, reads: Reads) -> Self {
+    /// As [`Cluster::of`], with nodes that are started otherwise.
+    pub(super) async fn configured(name: &'static str, nodes: usize, config: Config) -> Self {
         let mut cluster = Cluster {
             name,
             network: MemoryNetwork::new(),
@@ -67,9 +64,7 @@ impl Cluster {
             clocks: Vec::new(),
             disks: Vec::new(),
             starts: 0,
-            durability,
-            reads,
-            level: Level::NEWEST,
+            config,
             down: BTreeSet::new(),
         };
         for _ in 0..nodes {
@@ -158,9 +153,8 @@ impl Cluster {
             _ => Begin::Join(vec![address(1)]),
         };
         self.starts += 1;
-        let (node, durability) = (format!("{}-{number}-{}", self.name, self.starts), self.durability);
-        let (reads, level) = (self.reads, self.level);
-        let config = Config { begin, node, durability, reads, level, peer_address: at.clone(), ..Config::default() };
+        let node = format!("{}-{number}-{}", self.name, self.starts);
+        let config = Config { begin, node, peer_address: at.clone(), ..self.config.clone() };
         let (ports, _) = ports(Arc::clone(&self.disks[number - 1]) as _, self.starts as u64);
         let clock = Arc::clone(&self.clocks[number - 1]);
         let ports = Ports { network: Arc::new(self.network.host(&at)), clock, ..ports };
@@ -322,7 +316,7 @@ async fn a_node_that_is_cut_off_leads_nothing_and_the_others_go_on() {
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_was_just_cut_off_reads_under_its_lease_and_not_where_a_quorum_is_asked() {
     for (name, reads) in [("lease-reads", Reads::Lease), ("quorum-reads", Reads::Quorum)] {
-        let cluster = Cluster::reading(name, 3, Durability::Fsync, reads).await;
+        let cluster = Cluster::configured(name, 3, Config { reads, ..Config::default() }).await;
         change(cluster.node(1), command(Op::CreateTenant)).await;
         for number in 0..6 {
             cluster.at(1, number, async |node| put(node, number, 30.0).await).await.unwrap();

@@ -25,10 +25,11 @@ use crate::ports::memory_disk::MemoryDisk;
 use crate::ports::offload::{InlineOffload, Lane, Offload, Running, Step};
 use crate::ports::propose::{Gone, InstallError, Machine, Pending, Pieces, Proposed, Replicated};
 use crate::post::{PeerCarrier, Ways};
-use crate::raft::{ReplicaPorts, Timing};
+use crate::raft::ReplicaPorts;
 use crate::shard::leader::Command as ShardEntry;
 use crate::snapshots::Snapshots;
 use crate::start::start;
+use crate::timing::Timing;
 
 async fn try_node(disk: &Arc<MemoryDisk>, name: &str) -> Result<Handle, StartError> {
     let (ports, _) = ports(Arc::clone(disk) as _, 7);
@@ -238,9 +239,10 @@ impl Kept {
                 offload: ports.offload,
                 entropy: ports.entropy,
                 carrier: Arc::new(PeerCarrier(Ways::default())),
-                timing: Timing::FAST,
+                timing: Timing::Fast,
                 was_unsynced: false,
                 building: Arc::default(),
+                pace: Arc::default(),
             },
         );
         Kept { groups, log }

@@ -29,7 +29,7 @@ async fn the_level_is_raised_when_the_last_node_is_upgraded_and_no_older_one_is_
     let mut cluster = Cluster::of("levels", 3).await;
     change(cluster.node(1), command(Op::CreateTenant)).await;
     let newer = Level(Level::NEWEST.0 + 1);
-    cluster.level = newer;
+    cluster.config.level = newer;
     for number in 1..=3 {
         assert!(cluster.nodes.iter().all(|node| node.roster().level() == Level::NEWEST));
         cluster.crash(number, true).await;
@@ -38,7 +38,7 @@ async fn the_level_is_raised_when_the_last_node_is_upgraded_and_no_older_one_is_
         sleep(Duration::from_secs(3)).await;
     }
     cluster.at_level(newer).await;
-    cluster.level = Level::NEWEST;
+    cluster.config.level = Level::NEWEST;
     cluster.crash(3, true).await;
     let older = cluster.begin(3, address(3)).await.unwrap();
     sleep(Duration::from_secs(10)).await;
@@ -47,7 +47,7 @@ async fn the_level_is_raised_when_the_last_node_is_upgraded_and_no_older_one_is_
     let is_out = |number: usize| cluster.node(number).report().nodes.iter().any(|node| node.node == own && !node.is_up);
     assert!(is_out(1) && is_out(2));
     older.shutdown().await;
-    cluster.level = newer;
+    cluster.config.level = newer;
     cluster.revive(3).await;
     cluster.settle(3).await;
     let seen = cluster.at(3, 1, async |node| age(node, 1).await).await.unwrap();

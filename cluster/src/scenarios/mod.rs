@@ -15,5 +15,6 @@ mod recovery;
 mod renewal;
 mod roster;
 mod soft;
+mod timing;
 mod turns;
 mod world;

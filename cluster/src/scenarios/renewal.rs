@@ -123,7 +123,7 @@ async fn after_a_run_in_memory_the_replicas_are_new_whatever_the_next_run_promis
     let mut cluster = Cluster::with("mixed", 3, Durability::Memory).await;
     change(cluster.node(1), command(Op::CreateTenant)).await;
     cluster.write(1, 1.0).await;
-    cluster.durability = Durability::Fsync;
+    cluster.config.durability = Durability::Fsync;
     let old = shards(&cluster.disks[1]);
     cluster.crash(2, false).await;
     cluster.revive(2).await;

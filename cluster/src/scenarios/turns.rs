@@ -23,7 +23,7 @@ use super::world::*;
 use crate::calls::{Call, CallKey, Degraded, RespondRequest};
 use crate::config::Reads;
 use crate::error::Error;
-use crate::limits::{ENTRY_BYTES_MAX, LEADERLESS_MS, OWN_RETRY_MS, PROPOSE_TRIES, TICK_DUE_MAX, WAITERS_SWEEP_MS};
+use crate::limits::{ENTRY_BYTES_MAX, OWN_RETRY_MS, PROPOSE_TRIES, TICK_DUE_MAX, WAITERS_SWEEP_MS};
 use crate::meta::command::{Founding, MetaCommand, MetaCommandV1, MetaOp, MetaOutcome};
 use crate::meta::compile::Compile;
 use crate::meta::door::MetaDoor;
@@ -34,6 +34,7 @@ use crate::shard::ask::{Ask, DecideAsk, Lane, Notice, Reply, RespondAsk, WriteAs
 use crate::shard::door::ShardDoor;
 use crate::shard::leader::{Command, ShardLeader, Surroundings};
 use crate::shard::trial::Raw;
+use crate::timing::Timing;
 use crate::view::Views;
 
 const LED: Leader = Leader { term: 1, replica: 1 };
@@ -83,6 +84,7 @@ impl Bench {
             clock: Arc::new(TokioClock::new()),
             entropy: Arc::clone(&entropy) as _,
             reads: Reads::Lease,
+            timing: Timing::Fast,
             can: Level::NEWEST,
         };
         let mut leader = ShardLeader::new(around, ShardState::new(), Position::default());
@@ -331,7 +333,7 @@ async fn calls_in_flight_at_a_leader_that_is_cut_off_are_answered_and_may_have_b
         let commands = bench.turn();
         assert_eq!(commands.len(), 3);
         bench.leader.follow(None);
-        let timeout = Duration::from_millis(LEADERLESS_MS);
+        let timeout = Timing::Fast.longest_election();
         assert_eq!(bench.leader.next_timer(), Some(Instant::now() + timeout));
         tokio::time::advance(timeout - Duration::from_millis(1)).await;
         bench.leader.wake();
@@ -369,9 +371,9 @@ async fn an_entry_in_flight_is_waited_for_by_a_replica_that_soon_leads_again() {
     let write = bench.write(vec![put(3, [("tier", Value::text("gold"))])]);
     let commands = bench.turn();
     bench.leader.follow(None);
-    tokio::time::advance(Duration::from_millis(LEADERLESS_MS / 2)).await;
+    tokio::time::advance(Timing::Fast.longest_election() / 2).await;
     bench.leader.follow(Some(LED));
-    tokio::time::advance(Duration::from_millis(LEADERLESS_MS)).await;
+    tokio::time::advance(Timing::Fast.longest_election()).await;
     bench.leader.wake();
     bench.commit(&commands);
     assert_eq!(write.await.unwrap(), Ok(1));

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 
+use proffer_cluster::Timing;
 use proffer_cluster::config::{Begin, Reads};
 use proffer_cluster::limits::SHARDS_MAX;
 use proffer_cluster::log::Durability;
@@ -49,6 +50,10 @@ pub struct ServeArgs {
     /// What a read at a shard's leader rests on: a lease that it got from a quorum lately, or a quorum asked for each turn of reads.
     #[arg(long, value_enum, default_value = "lease")]
     pub reads: ReadsArg,
+    /// How fast the cluster notices that a node is gone: `fast` for one network, `slow` for nodes tens of milliseconds apart or on machines
+    /// that stall. All nodes of a cluster have the same.
+    #[arg(long, value_enum, default_value = "fast")]
+    pub timing: TimingArg,
     /// Keep everything in memory only: a restart begins empty.
     #[arg(long)]
     pub ephemeral: bool,
@@ -92,6 +97,24 @@ impl From<ReadsArg> for Reads {
         match arg {
             ReadsArg::Lease => Reads::Lease,
             ReadsArg::Quorum => Reads::Quorum,
+        }
+    }
+}
+
+/// See [`ServeArgs::timing`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum TimingArg {
+    /// Heartbeats of 50 ms, elections after 150 to 300.
+    Fast,
+    /// Heartbeats of 150 ms, elections after 500 to 1,000.
+    Slow,
+}
+
+impl From<TimingArg> for Timing {
+    fn from(arg: TimingArg) -> Self {
+        match arg {
+            TimingArg::Fast => Timing::Fast,
+            TimingArg::Slow => Timing::Slow,
         }
     }
 }
@@ -179,6 +202,7 @@ impl ServeArgs {
             storage: self.storage(),
             durability: self.durability.into(),
             reads: self.reads.into(),
+            timing: self.timing.into(),
         })
     }
 

@@ -8,10 +8,11 @@ use super::super::members::StepError;
 use super::super::stored::{VoteBytes, encode_meta};
 use super::super::types::{LogId, SnapshotMeta, Vote, leader_id};
 use super::super::wire::Part;
-use super::super::{RaftAnswer, RaftMessage, Seat, Step, Timing};
+use super::super::{RaftAnswer, RaftMessage, Seat, Step};
 use super::world::{Group, Host};
 use crate::ports::entropy::{Entropy, SeededEntropy};
 use crate::ports::propose::{Proposed, Reason};
+use crate::timing::Timing;
 
 /// Proposes marks one after the other; gives those that were applied.
 async fn propose_all(group: &Group, marks: impl IntoIterator<Item = i64>) -> Vec<i64> {
@@ -206,8 +207,28 @@ async fn a_voter_that_has_just_started_neither_votes_nor_campaigns() {
     group.wires.cut(leader.replica, other);
     let begun = tokio::time::Instant::now();
     let new = group.led_by(|now| now.replica != leader.replica).await;
-    assert!(begun.elapsed() >= Duration::from_millis(Timing::FAST.election_max_ms), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= Timing::Fast.longest_election(), "{:?}", begun.elapsed());
     assert!(new.term > leader.term);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_voter_that_has_just_started_does_not_lead_because_it_is_asked_to() {
+    let mut group = Group::of(3, 19).await;
+    let leader = group.led_by(|_| true).await;
+    propose_all(&group, 0..3).await;
+    group.agreed(3).await;
+    let one = leader.replica % 3 + 1;
+    group.stop(one, false).await;
+    group.start(one).await;
+    let from = VoteBytes::from(&Vote { leader_id: leader_id(leader), committed: true });
+    let answer = loop {
+        let answer = group.replica(one).answer(RaftMessage::Transfer { from, to: one, last: None }).await;
+        if !matches!(&answer, RaftAnswer::Failed(reason) if reason.contains("starting")) {
+            break answer;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    };
+    assert!(matches!(&answer, RaftAnswer::Failed(reason) if reason.contains("just started")), "{answer:?}");
 }
 
 #[tokio::test(start_paused = true)]

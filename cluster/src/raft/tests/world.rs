@@ -10,9 +10,7 @@ use proffer_engine::profile::command::{Leader, Position, ShardCommand, ShardComm
 use proffer_engine::time::Timestamp;
 
 use super::super::members::StepError;
-use super::super::{
-    Carrier, Commands, Erased, RaftAnswer, RaftMessage, Replica, ReplicaPorts, Seat, Step, Timing, Unreached,
-};
+use super::super::{Carrier, Commands, Erased, RaftAnswer, RaftMessage, Replica, ReplicaPorts, Seat, Step, Unreached};
 use crate::log::{Log, LogOptions, LogPorts};
 use crate::ports::entropy::{Entropy, SeededEntropy};
 use crate::ports::fatal::RecordedFatal;
@@ -22,6 +20,7 @@ use crate::ports::propose::{Gone, InstallError, Machine, Pending, Pieces, Propos
 use crate::raft::Results;
 use crate::shard::leader::Command;
 use crate::snapshots::Snapshots;
+use crate::timing::Timing;
 
 /// A state machine that keeps the marks of the commands it was given.
 #[derive(Clone, Default)]
@@ -193,9 +192,10 @@ impl Group {
             offload,
             entropy,
             carrier,
-            timing: Timing::FAST,
+            timing: Timing::Fast,
             was_unsynced: false,
             building: Arc::default(),
+            pace: Arc::default(),
         }
     }
 

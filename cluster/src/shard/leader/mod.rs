@@ -32,6 +32,7 @@ use crate::shard::deciding::Frames;
 use crate::shard::door::ShardDoor;
 use crate::shard::tally::Tally;
 use crate::shard::work::{Deed, Origin, Waiter, Work};
+use crate::timing::Timing;
 use crate::transfer::taker::Taker;
 use crate::view::Views;
 
@@ -49,6 +50,8 @@ pub(crate) struct Surroundings {
     pub(crate) entropy: Arc<dyn Entropy>,
     /// What reads rest on.
     pub(crate) reads: Reads,
+    /// How long replicas wait for a leader.
+    pub(crate) timing: Timing,
     /// The highest feature level that this node can.
     pub(crate) can: Level,
 }

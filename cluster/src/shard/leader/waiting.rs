@@ -1,11 +1,10 @@
 //! Whoever waits: for an entry to commit, for units, for another leader.
 
 use proffer_engine::profile::pending::Sequence;
-use tokio::time::{Duration, Instant};
+use tokio::time::Instant;
 
 use super::ShardLeader;
 use crate::error::Error;
-use crate::limits::LEADERLESS_MS;
 use crate::planted::{Bug, is};
 use crate::shard::ask::{Ask, DecideAsk, ReadAsk};
 use crate::shard::trial::Raw;
@@ -17,7 +16,7 @@ impl ShardLeader {
     pub(super) fn doubted_at(&self) -> Option<Instant> {
         let is_awaited = self.in_flight.iter().any(|deed| deed.origin.is_awaited());
         let lost_at = self.lost_at.filter(|_| is_awaited);
-        lost_at.map(|lost_at| lost_at + Duration::from_millis(LEADERLESS_MS))
+        lost_at.map(|lost_at| lost_at + self.around.timing.longest_election())
     }
 
     /// Tells everybody whose entry is under way that it is not known what becomes of it: who may repeat it does so where another leads.
