@@ -11,6 +11,8 @@ mod claims;
 mod courier;
 mod failure;
 mod gatekeeper;
+#[cfg(test)]
+mod golden;
 mod grantor;
 mod joining;
 mod local;

@@ -176,3 +176,56 @@ impl RaftAnswer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proffer_engine::codec::{decode, encode};
+    use proffer_engine::profile::command::Leader;
+
+    use super::super::types::leader_id;
+    use super::*;
+    use crate::peers::PROTOCOLS;
+
+    const LEADER: Leader = Leader { term: 7, replica: 300 };
+    const AT: Position = Position { leader: LEADER, index: 9 };
+
+    #[test]
+    fn bytes_of_protocol_1() {
+        assert_eq!(PROTOCOLS, (1, 1), "a new protocol has golden bytes of its own beside these");
+        let vote = VoteBytes::from(&Vote { leader_id: leader_id(LEADER), committed: true });
+        let last = Some(AT);
+        let append = Append { vote, previous: last, first: 10, entries: vec![vec![1, 2]], committed: None };
+        let ballot = Ballot { vote, last, transfer: true };
+        let part = Part { vote, meta: vec![3], number: 4, bytes: vec![5, 6], ends_piece: true, is_last: false };
+        let messages: [(RaftMessage, &[u8]); 5] = [
+            (RaftMessage::Append(append), &[0, 7, 251, 44, 1, 1, 1, 7, 251, 44, 1, 9, 10, 1, 2, 1, 2, 0]),
+            (RaftMessage::Vote(ballot.clone()), &[1, 7, 251, 44, 1, 1, 1, 7, 251, 44, 1, 9, 1]),
+            (RaftMessage::PreVote(ballot), &[2, 7, 251, 44, 1, 1, 1, 7, 251, 44, 1, 9, 1]),
+            (
+                RaftMessage::Transfer { from: vote, to: 300, last },
+                &[3, 7, 251, 44, 1, 1, 251, 44, 1, 1, 7, 251, 44, 1, 9],
+            ),
+            (RaftMessage::Snapshot(part), &[4, 7, 251, 44, 1, 1, 1, 3, 4, 2, 5, 6, 1, 0]),
+        ];
+        for (message, bytes) in messages {
+            assert_eq!(encode(&message), bytes, "{message:?}");
+            assert_eq!(decode::<RaftMessage>("message", bytes).unwrap(), message);
+        }
+        let answers: [(RaftAnswer, &[u8]); 10] = [
+            (RaftAnswer::Append(Appended::All), &[0, 0]),
+            (RaftAnswer::Append(Appended::Through(last)), &[0, 1, 1, 7, 251, 44, 1, 9]),
+            (RaftAnswer::Append(Appended::Conflict), &[0, 2]),
+            (RaftAnswer::Append(Appended::HigherVote(vote)), &[0, 3, 7, 251, 44, 1, 1]),
+            (RaftAnswer::Vote { vote, granted: true, last }, &[1, 7, 251, 44, 1, 1, 1, 1, 7, 251, 44, 1, 9]),
+            (RaftAnswer::Transfer(Ok(())), &[2, 0]),
+            (RaftAnswer::Transfer(Err("no".to_owned())), &[2, 1, 2, b'n', b'o']),
+            (RaftAnswer::Part, &[3]),
+            (RaftAnswer::Installed(vote), &[4, 7, 251, 44, 1, 1]),
+            (RaftAnswer::Failed("no".to_owned()), &[5, 2, b'n', b'o']),
+        ];
+        for (answer, bytes) in answers {
+            assert_eq!(encode(&answer), bytes, "{answer:?}");
+            assert_eq!(decode::<RaftAnswer>("answer", bytes).unwrap(), answer);
+        }
+    }
+}
