@@ -320,7 +320,7 @@ impl MetaState {
             let for_all = !terms.soft && terms.limit / terms.unit.max(1) >= 4 * u64::from(shards);
             for shard in (0..shards).map(ShardId) {
                 let message = if for_all && !self.roster.is_unborn(Group::Shard(shard)) {
-                    self.ledger.grant(*id, shard, 0, u64::from(shards), self.log_time.max(terms.span.from)).ok()
+                    self.ledger.grant(*id, shard, 0, self.active_shards(), self.log_time.max(terms.span.from)).ok()
                 } else {
                     self.message(*id, shard)
                 };
@@ -348,7 +348,7 @@ impl MetaState {
     }
 
     fn settle(&mut self, shard: ShardId, report: &EscrowReport, told: &mut Vec<(ShardId, EscrowMessage)>) {
-        let (id, now, shards) = (report.account, self.log_time, u64::from(self.shards()));
+        let (id, now, active) = (report.account, self.log_time, self.active_shards());
         let is_closed = |state: &Self| state.ledger.account(id).is_some_and(|of| of.state() == AccountState::Closed);
         let was_closed = is_closed(self);
         let is_used_up = |state: &Self| state.ledger.account(id).is_some_and(|of| of.is_soft() && of.is_used_up());
@@ -368,7 +368,7 @@ impl MetaState {
         }
         if report.wish > 0 {
             // A refusal leaves the answer below: the totals as they are.
-            let _ = self.ledger.grant(id, shard, report.granted_seen, shards, now);
+            let _ = self.ledger.grant(id, shard, report.granted_seen, active, now);
         }
         told.extend(self.message(id, shard).map(|message| (shard, message)));
         self.feed(id, told);
@@ -382,17 +382,17 @@ impl MetaState {
 
     /// Grants to those who starve what the pool has.
     fn feed(&mut self, id: AccountId, told: &mut Vec<(ShardId, EscrowMessage)>) {
-        let (now, shards) = (self.log_time, u64::from(self.shards()));
+        let (now, active) = (self.log_time, self.active_shards());
         let starving: Vec<ShardId> = self.ledger.starving(id, now).collect();
         for hungry in starving {
             let Some(account) = self.ledger.account(id) else { return };
-            if account.grant_size(shards) == 0 {
+            if account.grant_size(active) == 0 {
                 return;
             }
             let seen =
                 account.reports().find(|(shard, _)| *shard == hungry).map_or(0, |(_, report)| report.granted_seen);
             let before = self.message(id, hungry).map(|message| message.granted);
-            if let Ok(message) = self.ledger.grant(id, hungry, seen, shards, now)
+            if let Ok(message) = self.ledger.grant(id, hungry, seen, active, now)
                 && Some(message.granted) != before
             {
                 told.push((hungry, message));
@@ -415,6 +415,12 @@ impl MetaState {
         for old in closed {
             self.ledger.forget_closed(old);
         }
+    }
+
+    /// How many shards share a pool: one that was begun anew takes nothing before it is led again.
+    fn active_shards(&self) -> u64 {
+        let is_active = |shard: &u16| !self.roster.is_unborn(Group::Shard(ShardId(*shard)));
+        (0..self.shards()).filter(is_active).count() as u64
     }
 
     fn shards(&self) -> u16 {
