@@ -48,8 +48,7 @@ impl Answering {
     /// With this router. Answers that are kept are numbered after `start`, which should be another at each start of the node: what an
     /// earlier start kept, somebody may ask this one for.
     pub fn new(router: Router, start: u64) -> Self {
-        let kept = KeptAnswers { count: start, ..KeptAnswers::default() };
-        Answering { router, kept: Arc::new(Mutex::new(kept)) }
+        Answering { router, kept: Arc::new(Mutex::new(KeptAnswers::after(start))) }
     }
 }
 
@@ -90,6 +89,10 @@ struct KeptAnswers {
 }
 
 impl KeptAnswers {
+    fn after(start: u64) -> Self {
+        KeptAnswers { count: start, ..KeptAnswers::default() }
+    }
+
     fn keep(&mut self, answer: Vec<u8>) -> ForwardedAnswer {
         self.count = self.count.wrapping_add(1);
         self.bytes += answer.len();
@@ -145,5 +148,14 @@ mod tests {
         assert_eq!(kept.take(3), Some(answer));
         assert_eq!(kept.take(3), None);
         assert_eq!(kept.bytes, 2 * (KEPT_ANSWERS_BYTES_MAX / 3));
+    }
+
+    #[test]
+    fn what_an_earlier_start_kept_is_not_taken_for_what_this_one_keeps() {
+        let (mut before, mut now) = (KeptAnswers::after(7), KeptAnswers::after(u64::MAX));
+        assert_eq!(before.keep(b"old".to_vec()), ForwardedAnswer::Kept(8));
+        assert_eq!(now.keep(b"new".to_vec()), ForwardedAnswer::Kept(0), "any start is as good as another");
+        assert_eq!(now.take(8), None);
+        assert_eq!(now.take(0), Some(b"new".to_vec()));
     }
 }
