@@ -372,6 +372,17 @@ impl World {
     }
 }
 
+#[test]
+fn a_shard_that_nobody_leads_yet_has_no_share_of_a_pool() {
+    let mut world = World::new([0, 1_200]);
+    world.recover(0);
+    world.open(1);
+    let account = world.meta.ledger().account(ACCOUNTS[1]).unwrap();
+    let granted: Vec<u64> = account.totals().map(|(_, totals)| totals.granted).filter(|granted| *granted > 0).collect();
+    assert_eq!(granted.len(), SHARDS - 1);
+    assert_eq!(granted[0], 1_200 / (4 * (SHARDS as u64 - 1)), "the others share it");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
