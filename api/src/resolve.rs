@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proffer_cluster::view::TenantView;
 use proffer_engine::catalog::TenantCatalog;
 use proffer_engine::catalog::table::{Resolved, Table, TableKey};
-use proffer_engine::decide::request::{Explain, Request, SlotRequest, SlotTarget};
+use proffer_engine::decide::request::{Duplicates, Explain, Request, SlotRequest, SlotTarget};
 use proffer_engine::keys::{ActivityKey, ChannelKey, CreativeKey, CustomerId, OfferKey, PlacementKey};
 use proffer_engine::model::Ref;
 use proffer_engine::model::fault::Faults;
@@ -67,7 +67,7 @@ impl Resolver<'_> {
             segments: body.segments.0.clone(),
             exclude_offers: self.offers("excludeOffers", &body.exclude_offers),
             exclude_creatives: self.creatives("excludeCreatives", &body.exclude_creatives),
-            allow_duplicates: body.allow_duplicates,
+            duplicates: if body.allow_duplicates { Duplicates::Anywhere } else { Duplicates::Never },
             arbitration: body.arbitration,
             explain: if body.explain { Explain::Full { limit: explain_limit } } else { Explain::Off },
             counters: true,

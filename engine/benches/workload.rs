@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use proffer_engine::catalog::{Actor, Catalog, Command, CommandV1, EntityKind, Op, TenantCatalog, Touched};
-use proffer_engine::decide::request::{Explain, Request, SlotRequest, SlotTarget};
+use proffer_engine::decide::request::{Duplicates, Explain, Request, SlotRequest, SlotTarget};
 use proffer_engine::decide::view::{EscrowView, Free, Instant};
 use proffer_engine::keys::{CapKey, CustomerId, Revision, TenantId};
 use proffer_engine::profile::command::Window;
@@ -364,7 +364,7 @@ impl Workload {
             segments: Vec::new(),
             exclude_offers: Vec::new(),
             exclude_creatives: Vec::new(),
-            allow_duplicates: false,
+            duplicates: Duplicates::Never,
             arbitration: None,
             explain: Explain::Off,
             counters: true,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use proffer_engine::catalog::{Actor, Command, CommandV1, EntityKind, Op};
-use proffer_engine::decide::request::{Explain, Request};
+use proffer_engine::decide::request::{Duplicates, Explain, Request};
 use proffer_engine::keys::{CustomerId, OfferKey, TenantId};
 use proffer_engine::profile::command::DecisionId;
 use proffer_engine::time::Timestamp;
@@ -159,7 +159,7 @@ pub(super) fn request(customer: CustomerId) -> Request {
         segments: Vec::new(),
         exclude_offers: Vec::new(),
         exclude_creatives: Vec::new(),
-        allow_duplicates: false,
+        duplicates: Duplicates::Never,
         arbitration: None,
         explain: Explain::Off,
         counters: true,

@@ -13,7 +13,7 @@ use crate::decide::mandatory;
 use crate::decide::pools::Pools;
 use crate::decide::qualify::Track;
 use crate::decide::rank::{Ranked, Scorer};
-use crate::decide::request::Explain;
+use crate::decide::request::{Duplicates, Explain};
 use crate::decide::score;
 use crate::decide::slots::Lane;
 use crate::decide::suppress;
@@ -199,14 +199,17 @@ impl<'a, 'b> Filling<'a, 'b> {
         let room = |filling: &Self, filled: &Filled| {
             (lane.limit.saturating_sub(filled.picks.len())).min(filling.most.saturating_sub(filling.filled))
         };
-        if !case.request.allow_duplicates && !explained {
-            self.chosen.iter().for_each(|chosen| bitset::clear(left, chosen.global));
+        if !explained {
+            self.clear_barred(lane, left);
         }
         let mut want = if explained { usize::MAX } else { room(self, filled) };
         let mut examined = 0;
         while want > 0 {
             // An offer that may be chosen again can also run out of a global cap, which the answer must say.
-            if !explained && !case.request.allow_duplicates && contact::is_exhausted(case, self.track, &self.chosen) {
+            if !explained
+                && case.request.duplicates == Duplicates::Never
+                && contact::is_exhausted(case, self.track, &self.chosen)
+            {
                 return;
             }
             let ranked = self.scorer(spotting).best(left, want);
@@ -228,13 +231,24 @@ impl<'a, 'b> Filling<'a, 'b> {
         }
     }
 
+    /// Whether an offer that was chosen may not be chosen for this slot as well.
+    fn bars(&self, chosen: &Chosen, lane: &Lane) -> bool {
+        self.case.request.duplicates.bar(chosen.spot.placement, lane.spot.placement)
+    }
+
+    /// Leaves of the offers for a slot those that may be chosen beside earlier choices, caps and policies aside.
+    pub(super) fn clear_barred(&self, lane: &Lane, left: &mut [u64]) {
+        let barred = self.chosen.iter().filter(|chosen| self.bars(chosen, lane));
+        barred.for_each(|chosen| bitset::clear(left, chosen.global));
+    }
+
     /// Chooses a candidate unless earlier choices bar it.
     pub(super) fn consider(&mut self, lane: &Lane, spotting: &Spotting<'a, 'b>, ranked: Ranked, filled: &mut Filled) {
         let (case, global) = (self.case, ranked.global);
-        let again = self.chosen.iter().any(|chosen| chosen.global == global);
-        if again && !case.request.allow_duplicates {
+        if self.chosen.iter().any(|chosen| chosen.global == global && self.bars(chosen, lane)) {
             return;
         }
+        let again = self.chosen.iter().any(|chosen| chosen.global == global);
         if again && let Some(reason) = suppress::cap_reached(case, global, lane.spot, &self.chosen) {
             return self.note(global, reason);
         }

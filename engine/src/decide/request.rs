@@ -33,14 +33,37 @@ pub struct Request {
     pub exclude_offers: Vec<OfferKey>,
     /// Creatives not to show.
     pub exclude_creatives: Vec<CreativeKey>,
-    /// One offer may fill several slots.
-    pub allow_duplicates: bool,
+    /// Whether one offer may fill several slots.
+    pub duplicates: Duplicates,
     /// How slots share offers; `None`: as the flow says.
     pub arbitration: Option<Arbitration>,
     /// How much of an explanation to make.
     pub explain: Explain,
     /// Whether the funnel's counters must be exact (they may be left at zero otherwise).
     pub counters: bool,
+}
+
+/// Where one offer may stand more than once in an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub enum Duplicates {
+    /// Nowhere.
+    #[default]
+    Never,
+    /// In slots of one placement: Adobe's `acrossActivities` without `acrossPlacements`.
+    WithinPlacement,
+    /// In any two slots.
+    Anywhere,
+}
+
+impl Duplicates {
+    /// Whether an offer that stands in one placement may not stand in another (or the same) once more.
+    pub(crate) fn bar(self, chosen: PlacementKey, here: PlacementKey) -> bool {
+        match self {
+            Duplicates::Never => true,
+            Duplicates::WithinPlacement => chosen != here,
+            Duplicates::Anywhere => false,
+        }
+    }
 }
 
 /// One slot.

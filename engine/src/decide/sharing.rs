@@ -6,6 +6,7 @@ use crate::decide::case::Scratch;
 use crate::decide::decision::EmptyReason;
 use crate::decide::explain;
 use crate::decide::filling::{Filled, Filling};
+use crate::decide::request::Duplicates;
 use crate::decide::score;
 use crate::decide::slots::Lane;
 use crate::snapshot::bitset;
@@ -23,9 +24,7 @@ impl Filling<'_, '_> {
                     explain::explain_slot(&spotting, &self.pools.available, &self.mandatory, left, &mut reasons);
                     self.reasons = Some(reasons);
                 }
-                if !case.request.allow_duplicates {
-                    self.chosen.iter().for_each(|chosen| bitset::clear(left, chosen.global));
-                }
+                self.clear_barred(lane, left);
             }
             lefts.push(left);
         }
@@ -37,7 +36,7 @@ impl Filling<'_, '_> {
         let (mut ranked, mut places) = (Vec::with_capacity(lanes.len()), Vec::with_capacity(lanes.len()));
         for ((lane, left), (filled, slot)) in lanes.iter().zip(&lefts).zip(outcomes.iter().zip(0u16..)) {
             let best = left.as_ref().map(|left| self.scorer(&self.spotting(lane)).best(left, most)).unwrap_or_default();
-            let copy = if case.request.allow_duplicates { slot } else { 0 };
+            let copy = if case.request.duplicates == Duplicates::Never { 0 } else { slot };
             let candidates = best.iter().map(|ranked| Candidate {
                 thing: (case.offer(ranked.global), copy),
                 score: score::score(ranked.log_score),

@@ -17,9 +17,10 @@ use std::ops::RangeInclusive;
 
 use proffer_engine::catalog::TenantCatalog;
 use proffer_engine::decide::decision::{Decision, PropositionKind};
-use proffer_engine::decide::request::{Explain, Request};
+use proffer_engine::decide::request::{Duplicates, Explain, Request, SlotTarget};
 use proffer_engine::decide::view::Subject;
 use proffer_engine::decide::{Scratch, Taking, decide, oracle, take_of};
+use proffer_engine::keys::PlacementKey;
 use proffer_engine::profile::command::{DecisionId, Take};
 use proffer_engine::profile::symbols::Symbols;
 use proffer_engine::snapshot::{Binding, Snapshot};
@@ -125,22 +126,41 @@ fn check_taken(
     check_equal(kernel, snapshot, catalog, &next, request)
 }
 
+/// Where a slot is.
+fn placement_of(catalog: &TenantCatalog, slot: SlotTarget) -> Option<PlacementKey> {
+    match slot {
+        SlotTarget::Placement(placement) => Some(placement),
+        SlotTarget::Activity(activity) => {
+            let activity = catalog.activities().get(activity)?;
+            catalog.placements().key_of(&activity.body.placement_id.0)
+        }
+    }
+}
+
 /// What must hold of any decision, whoever made it.
-fn check_shape(request: &Request, decision: &Decision) -> Result<(), TestCaseError> {
+fn check_shape(catalog: &TenantCatalog, request: &Request, decision: &Decision) -> Result<(), TestCaseError> {
     let mut per_slot = BTreeMap::new();
     let mut seen = BTreeMap::new();
     for proposition in &decision.propositions {
         *per_slot.entry(proposition.slot).or_insert(0u32) += 1;
         if proposition.kind != PropositionKind::Fallback {
-            *seen.entry(proposition.offer).or_insert(0u32) += 1;
+            let slot = proposition.slot.map(|slot| request.slots[usize::from(slot)].target);
+            seen.entry(proposition.offer)
+                .or_insert_with(Vec::new)
+                .push(slot.and_then(|slot| placement_of(catalog, slot)));
         }
         prop_assert!(proposition.score.is_finite() && proposition.score >= 0.0);
         prop_assert!(!request.exclude_offers.contains(&proposition.offer));
         prop_assert!(!request.exclude_creatives.contains(&proposition.creative));
         prop_assert!(proposition.kind != PropositionKind::Fallback || proposition.takes.is_empty());
     }
-    if !request.allow_duplicates {
-        prop_assert!(seen.values().all(|times| *times == 1), "an offer twice: {seen:?}");
+    match request.duplicates {
+        Duplicates::Never => prop_assert!(seen.values().all(|places| places.len() == 1), "an offer twice: {seen:?}"),
+        Duplicates::WithinPlacement => {
+            let is_one = |places: &Vec<_>| places.iter().all(|place| *place == places[0]);
+            prop_assert!(seen.values().all(is_one), "an offer in two placements: {seen:?}");
+        }
+        Duplicates::Anywhere => {}
     }
     if let Some(limit) = request.limit {
         prop_assert!(decision.propositions.len() <= limit as usize);
@@ -173,7 +193,7 @@ fn check_equal(
     let expected = naive(catalog, world, request);
     let found = kernel.decide(snapshot, world, request);
     prop_assert_eq!(&found, &expected, "kernel left, naive right, for {:?}", request);
-    check_shape(request, &found)?;
+    check_shape(catalog, request, &found)?;
     let silent = Request { explain: Explain::Off, ..request.clone() };
     let unexplained = Decision { explanation: None, ..found };
     prop_assert_eq!(&kernel.decide(snapshot, world, &silent), &unexplained, "explaining changes {:?}", request);

@@ -44,7 +44,7 @@ fn plain_request(made: &Made) -> Request {
         segments: Vec::new(),
         exclude_offers: Vec::new(),
         exclude_creatives: Vec::new(),
-        allow_duplicates: false,
+        duplicates: Duplicates::Never,
         arbitration: None,
         explain: Explain::Off,
         counters: true,

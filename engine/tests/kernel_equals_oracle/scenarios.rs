@@ -136,7 +136,7 @@ fn the_last_unit_of_a_profile_cap_fills_one_of_two_slots() {
     let mut scene = Scene::new();
     let cap = Value::map([("scope", text("profile")), ("limit", number(1.0)), ("countOn", text("decision"))]);
     scene.offer("a", &[("caps", Value::list([cap]))]).creative("c", "a", None);
-    let request = Request { allow_duplicates: true, ..scene.placed(&[0, 1]) };
+    let request = Request { duplicates: Duplicates::Anywhere, ..scene.placed(&[0, 1]) };
     let decision = scene.decide(&request);
     assert_eq!(decision.propositions.len(), 1);
     assert_eq!(decision.propositions[0].takes.len(), 1);

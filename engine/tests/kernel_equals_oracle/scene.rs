@@ -2,7 +2,7 @@
 
 use proffer_engine::catalog::{EntityKind, Op};
 use proffer_engine::decide::decision::RemovalReason;
-use proffer_engine::decide::request::{SlotRequest, SlotTarget};
+use proffer_engine::decide::request::{Duplicates, SlotRequest, SlotTarget};
 use proffer_engine::decide::view::Instant;
 use proffer_engine::keys::{ChannelKey, CreativeKey, CustomerId, OfferKey, PlacementKey};
 use proffer_engine::profile::state::{Exposure, Profile};
@@ -134,7 +134,7 @@ impl Scene {
             segments: Vec::new(),
             exclude_offers: Vec::new(),
             exclude_creatives: Vec::new(),
-            allow_duplicates: false,
+            duplicates: Duplicates::Never,
             arbitration: None,
             explain: Explain::Full { limit: 100 },
             counters: true,

@@ -68,8 +68,21 @@ fn what_a_policy_bars_among_the_chosen_is_given_up_and_the_place_filled_with_the
 #[test]
 fn duplicates_leave_each_slot_its_best_within_the_common_limit() {
     let scene = scene(&[("a", 80.0, [Some(100.0), Some(50.0)]), ("b", 60.0, [Some(10.0), Some(100.0)])]);
-    let twice = Request { allow_duplicates: true, ..optimal(&scene, &[0, 1]) };
+    let twice = Request { duplicates: Duplicates::Anywhere, ..optimal(&scene, &[0, 1]) };
     assert_eq!(scene.proposed(&twice), ["a", "b"]);
     let once = Request { limit: Some(1), ..twice };
     assert_eq!(scene.proposed(&once), ["a"]);
+}
+
+#[test]
+fn duplicates_within_a_placement_stay_out_of_others() {
+    let scene = scene(&[("a", 80.0, [Some(100.0), Some(100.0)]), ("b", 60.0, [Some(100.0), Some(100.0)])]);
+    for arbitration in [Arbitration::Greedy, Arbitration::Optimal] {
+        let within = Request {
+            duplicates: Duplicates::WithinPlacement,
+            arbitration: Some(arbitration),
+            ..scene.placed(&[0, 0, 1])
+        };
+        assert_eq!(scene.proposed(&within), ["a", "a", "b"], "{arbitration:?}");
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proffer_engine::budget::escrow::EscrowAccount;
 use proffer_engine::catalog::TenantCatalog;
-use proffer_engine::decide::request::{Explain, Request, SlotRequest, SlotTarget};
+use proffer_engine::decide::request::{Duplicates, Explain, Request, SlotRequest, SlotTarget};
 use proffer_engine::decide::view::{EscrowView, Free, Instant};
 use proffer_engine::keys::{
     CapKey, CategoryKey, ChannelKey, CreativeKey, CustomerId, OfferKey, OutcomeKey, PlacementKey, Revision, Symbol,
@@ -375,7 +375,11 @@ pub fn request(catalog: &TenantCatalog, tenant: &TenantId, seed: u64) -> Request
         segments: dice.some_of(25, &SEGMENTS).into_iter().map(Arc::from).collect(),
         exclude_offers: if dice.chance(25) { dice.some_of(25, &offers(catalog)) } else { Vec::new() },
         exclude_creatives: if dice.chance(25) { dice.some_of(30, &creatives) } else { Vec::new() },
-        allow_duplicates: dice.chance(25),
+        duplicates: match dice.below(8) {
+            0 => Duplicates::WithinPlacement,
+            1 | 2 => Duplicates::Anywhere,
+            _ => Duplicates::Never,
+        },
         arbitration: dice.pick(&[None, None, Some(Arbitration::Greedy), Some(Arbitration::Optimal)]),
         explain: Explain::Full { limit: dice.pick(&[100, 100, 100, 3, 0]) },
         counters: true,

@@ -14,7 +14,7 @@ use crate::decide::decision::{
     RemovalReason, Removed, SlotOutcome,
 };
 use crate::decide::holdout::is_held_out;
-use crate::decide::request::Explain;
+use crate::decide::request::{Duplicates, Explain};
 use crate::decide::score;
 use crate::keys::{CreativeKey, OfferKey};
 use crate::model::flow::{Arbitration, ControlGroupAction};
@@ -227,7 +227,7 @@ fn share(choosing: &mut Choosing<'_, '_>, fillings: &mut [Filling]) {
     let case = choosing.case;
     let competing = |filling: &Filling| -> Vec<Competing> {
         let mut ranked = if filling.slot.is_active { ranked(choosing.offers, &filling.standings) } else { Vec::new() };
-        let is_open = |offer: usize| case.request.allow_duplicates || !choosing.chosen.has(&choosing.offers[offer]);
+        let is_open = |offer: usize| !choosing.bars(filling, &choosing.offers[offer]);
         ranked.retain(|competing| is_open(competing.offer));
         ranked
     };
@@ -241,7 +241,10 @@ fn share(choosing: &mut Choosing<'_, '_>, fillings: &mut [Filling]) {
         candidates: ranking
             .iter()
             .map(|competing| Candidate {
-                thing: (choosing.offers[competing.offer].key, if case.request.allow_duplicates { slot } else { 0 }),
+                thing: (
+                    choosing.offers[competing.offer].key,
+                    if case.request.duplicates == Duplicates::Never { 0 } else { slot },
+                ),
                 score: score::score(competing.scored.log_score),
             })
             .collect(),
@@ -288,6 +291,17 @@ struct Choosing<'a, 'c> {
 }
 
 impl Choosing<'_, '_> {
+    /// Whether the offer was chosen where it may not be beside this slot.
+    fn bars(&self, filling: &Filling, offer: &OfferRow) -> bool {
+        let duplicates = self.case.request.duplicates;
+        let mut choices = self.chosen.0.iter().filter(|choice| choice.offer == offer.key);
+        choices.any(|choice| match duplicates {
+            Duplicates::Never => true,
+            Duplicates::WithinPlacement => choice.placement != filling.slot.placement,
+            Duplicates::Anywhere => false,
+        })
+    }
+
     /// Chooses an offer for a slot unless there is no room or earlier choices bar it.
     fn consider(&mut self, filling: &mut Filling, competing: Competing) {
         let Competing { offer, creative, scored } = competing;
@@ -295,7 +309,7 @@ impl Choosing<'_, '_> {
         if self.filled == self.most || filling.picks.len() == filling.slot.limit {
             return (self.note)(offer, RemovalReason::Outscored);
         }
-        if self.chosen.has(row) && !case.request.allow_duplicates {
+        if self.bars(filling, row) {
             return;
         }
         if let Err(reason) = case.contact(row, creative.as_ref(), &filling.slot, &self.chosen) {

@@ -1,6 +1,5 @@
 //! What has been chosen so far for one answer: each choice counts as one impression for the choices after it.
 
-use super::case::OfferRow;
 use crate::keys::{CategoryKey, ChannelKey, CreativeKey, OfferKey, PlacementKey, SubCategoryKey};
 
 /// One chosen proposition, by what may count it.
@@ -21,9 +20,5 @@ pub(super) struct Choices(pub(super) Vec<Choice>);
 impl Choices {
     pub(super) fn count(&self, counts: impl Fn(&Choice) -> bool) -> u64 {
         self.0.iter().filter(|choice| counts(choice)).count() as u64
-    }
-
-    pub(super) fn has(&self, offer: &OfferRow) -> bool {
-        self.0.iter().any(|choice| choice.offer == offer.key)
     }
 }
