@@ -137,6 +137,7 @@ table! {
     route("GET", "/api/v1/tags", READ),
     customer("POST", "/api/v1/recommend", CHANNEL, Repeat::Keyed),
     customer("POST", "/api/v1/decisions", CHANNEL, Repeat::Keyed),
+    customer("POST", "/api/v1/adobe/decisions", CHANNEL, Repeat::Keyed),
     customer("POST", "/api/v1/respond", CHANNEL, Repeat::Harmless),
     customer("POST", "/api/v1/release", CHANNEL, Repeat::Harmless),
     customer("POST", "/api/v1/simulate", READ, Repeat::Read),

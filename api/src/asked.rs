@@ -55,6 +55,8 @@ pub struct Asked {
     pub came: Option<Came>,
     /// The customer it is about, once that is known, and where calls about them were answered then.
     pub about: OnceLock<(CustomerId, Place)>,
+    /// The body has an idempotency key.
+    pub keyed: OnceLock<()>,
     /// The place of a bulk request, left when the last of it is dropped.
     pub _room: Option<Arc<OwnedSemaphorePermit>>,
 }
@@ -152,6 +154,11 @@ impl Asked {
             Place::At(node) => Err(Unanswered::Elsewhere(node)),
             Place::Nowhere => Err(Unanswered::NotLed("nobody is known to lead the customer's shard".to_owned())),
         }
+    }
+
+    /// Says that the body has an idempotency key: twice is as good as once.
+    pub fn note_key(&self) {
+        let _ = self.keyed.set(());
     }
 
     /// The same request, of the same caller, under the catalogue of now.

@@ -52,6 +52,10 @@ pub const CUSTOMER_ID_BYTES_MAX: usize = 256;
 pub const PROPOSITIONS_LIMIT_MAX: u32 = 50;
 /// Most propositions that one answer can hold over all its slots: so many fit into a `recommendationId`.
 pub const PROPOSITIONS_MAX: u32 = 150;
+/// Most slots that one request in Adobe's shape may name.
+pub const PROPOSITION_REQUESTS_MAX: usize = 30;
+/// Largest `xdm:itemCount` of one.
+pub const ADOBE_ITEMS_MAX: u32 = 30;
 /// Longest `recommendationId`, in characters.
 pub const RECOMMENDATION_ID_BYTES_MAX: usize = 4 * 1024;
 /// Longest idempotency key, in bytes.

@@ -218,6 +218,7 @@ async fn pass(
         least_revision,
         came,
         about,
+        keyed: OnceLock::new(),
         _room: room,
     })
 }

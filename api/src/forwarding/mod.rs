@@ -14,7 +14,7 @@ pub mod wire;
 use std::future::Future;
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use proffer_cluster::peers::Lane;
 use proffer_cluster::{Error, Outcome};
@@ -84,9 +84,12 @@ where
     F: Future<Output = Result<Response, Unanswered>>,
 {
     let mut asked = Arc::new(asked);
-    let mut doubt = Doubt { repeat: may_repeat(route.home, &asked.headers), in_doubt: false };
+    let mut doubt = Doubt { repeat: None, in_doubt: false };
     loop {
-        let sent = match handler(Arc::clone(&asked)).await {
+        let answered = handler(Arc::clone(&asked)).await;
+        // Only who has read the body knows whether it has a key.
+        doubt.repeat = may_repeat(route.home, &asked);
+        let sent = match answered {
             Ok(response) => Sent::Answered(response),
             Err(Unanswered::Problem(problem)) if is_lost(&problem) => Sent::Lost,
             Err(Unanswered::Problem(problem)) => return Err(doubt.judge(problem)),
@@ -211,10 +214,11 @@ impl Doubt {
     }
 }
 
-fn may_repeat(home: Home, headers: &HeaderMap) -> Option<Repeat> {
+fn may_repeat(home: Home, asked: &Asked) -> Option<Repeat> {
+    let is_keyed = asked.headers.contains_key("idempotency-key") || asked.keyed.get().is_some();
     match home {
         Home::Anywhere => None,
-        Home::Customer(Repeat::Keyed) if !headers.contains_key("idempotency-key") => None,
+        Home::Customer(Repeat::Keyed) if !is_keyed => None,
         Home::Customer(repeat) => Some(repeat),
     }
 }

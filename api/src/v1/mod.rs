@@ -13,6 +13,7 @@ use crate::App;
 use crate::layers::CATALOG_REVISION;
 use crate::routes::Routes;
 
+mod adobe;
 mod budget;
 mod cluster;
 mod entities;
@@ -72,6 +73,7 @@ pub fn routes() -> Router<Arc<App>> {
         .on(Method::GET, "/api/v1/tags", settings::tags)
         .on(Method::POST, "/api/v1/recommend", recommend::recommend)
         .on(Method::POST, "/api/v1/decisions", recommend::decisions)
+        .on(Method::POST, "/api/v1/adobe/decisions", adobe::decisions)
         .on(Method::POST, "/api/v1/simulate", recommend::simulate)
         .on(Method::GET, "/api/v1/why-not", why_not::why_not)
         .on(Method::POST, "/api/v1/respond", respond::respond)

@@ -65,7 +65,7 @@ async fn answer(asked: Arc<Asked>, slots: Slots, dry_run: bool) -> Answered {
     let slots = request.slots.clone();
     let channel = request.channel;
     let decided = asked.handle().decide(request, call).await?;
-    let id = if dry_run { None } else { Some(seal(&asked, &decided, &body)) };
+    let id = if dry_run { None } else { Some(seal(&asked, &decided, &CustomerId(body.customer_id.0.clone()))) };
     let mut answer = write(&decided, &body, channel, &slots, &funnels, id.as_deref());
     if decided.duplicate {
         answer.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
@@ -116,7 +116,8 @@ async fn slot_funnels(asked: &Asked, request: &Request) -> Result<Vec<Funnel>, U
     Ok(funnels)
 }
 
-fn seal(asked: &Asked, decided: &Decided, body: &Recommend) -> String {
+/// The `recommendationId` of a decision for `customer`.
+pub(super) fn seal(asked: &Asked, decided: &Decided, customer: &CustomerId) -> String {
     let decision = &decided.decision;
     let window = i64::from(decided.view.catalog.settings().outcome_window_days) * DAY_MS;
     let arm = match &decision.arm {
@@ -133,7 +134,7 @@ fn seal(asked: &Asked, decided: &Decided, body: &Recommend) -> String {
     });
     asked.app.config.token_keys.seal(Token {
         tenant: asked.tenant().clone(),
-        customer: customer_hash(&CustomerId(body.customer_id.0.clone())),
+        customer: customer_hash(customer),
         decision: decided.id,
         at: decided.at,
         expires_at: decided.at.plus_ms(window),

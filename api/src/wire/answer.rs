@@ -107,10 +107,12 @@ struct CreativeEntry<'a> {
     content: Content<'a>,
 }
 
-/// Content as it was authored, or filled.
+/// Content of a creative.
 #[derive(Debug)]
-enum Content<'a> {
+pub enum Content<'a> {
+    /// As it was authored.
     Authored(&'a Value),
+    /// With what it names filled in.
     Filled(Value),
 }
 
@@ -337,7 +339,7 @@ impl<'a> Words<'a> {
     }
 
     /// A creative's content, filled with what it lists: computed fields of the offer, or stored ones.
-    fn content(self, chosen: &'a Proposition, offer: &Offer, creative: &'a Creative) -> Content<'a> {
+    pub fn content(self, chosen: &'a Proposition, offer: &Offer, creative: &'a Creative) -> Content<'a> {
         if creative.personalization.is_empty() {
             return Content::Authored(&creative.content);
         }

@@ -1,5 +1,6 @@
 //! What goes over the wire: readers of requests, writers of answers.
 
+pub mod adobe;
 pub mod answer;
 pub mod field;
 pub mod lines;

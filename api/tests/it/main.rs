@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod access;
+mod adobe;
 mod arbitrary;
 mod cluster;
 mod crud;
