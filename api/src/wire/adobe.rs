@@ -79,6 +79,7 @@ record! {
 
 record! {
     /// Where an offer may stand twice.
+    #[derive(Default)]
     pub struct AllowDuplicates {
         /// In slots of different activities.
         pub across_activities: bool => "xdm:acrossActivities" = false,
@@ -99,6 +100,7 @@ record! {
 
 record! {
     /// What more is said of which thing.
+    #[derive(Default)]
     pub struct Metadata {
         /// Of activities.
         pub activity: Vec<ActivityDetail> => "xdm:activity" = Vec::new(),
@@ -152,18 +154,6 @@ impl Field for ItemCount {
 
     fn write(&self) -> Value {
         Value::Number(f64::from(self.0))
-    }
-}
-
-impl Default for AllowDuplicates {
-    fn default() -> Self {
-        AllowDuplicates { across_activities: false, across_placements: false }
-    }
-}
-
-impl Default for Metadata {
-    fn default() -> Self {
-        Metadata { activity: Vec::new(), option: Vec::new(), placement: Vec::new() }
     }
 }
 
