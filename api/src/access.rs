@@ -115,7 +115,7 @@ macro_rules! table {
 
 table! {
     "categories", "offers", "creatives", "channels", "placements", "collections", "activities", "qualification-rules",
-    "contact-policies", "schemas", "decision-flows", "guardrails";
+    "contact-policies", "schemas", "decision-flows", "guardrails", "behavioral-metrics";
     route("GET", "/livez", Access::Open),
     route("GET", "/readyz", Access::Open),
     route("GET", "/api/v1/categories/{id}/sub-categories", READ),
@@ -140,6 +140,7 @@ table! {
     customer("POST", "/api/v1/adobe/decisions", CHANNEL, Repeat::Keyed),
     customer("POST", "/api/v1/respond", CHANNEL, Repeat::Harmless),
     customer("POST", "/api/v1/release", CHANNEL, Repeat::Harmless),
+    customer("POST", "/api/v1/events", CHANNEL, Repeat::Harmless),
     customer("POST", "/api/v1/simulate", READ, Repeat::Read),
     customer("GET", "/api/v1/why-not", READ, Repeat::Read),
     customer("GET", "/api/v1/profiles/{customerId}", CHANNEL, Repeat::Read),
@@ -206,7 +207,7 @@ mod tests {
             count += 1;
             waited += usize::from(route.authors);
         }
-        assert_eq!((count, waited), (5 * 12 + 5 + 3, count));
+        assert_eq!((count, waited), (5 * 13 + 5 + 3, count));
         assert!(ROUTES.iter().all(|route| !(route.authors && route.method == "GET")));
     }
 

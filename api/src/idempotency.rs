@@ -7,6 +7,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use crate::problem::Problem;
+use crate::wire::field::Name;
 use crate::wire::value::Json;
 
 /// Member of a body that may carry the key; not part of what the key stands for.
@@ -24,6 +25,22 @@ pub fn header(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
             "/headers/Idempotency-Key",
             format!("must be 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible characters"),
         )),
+    }
+}
+
+/// The key of a call that needs one: in the header, or in the body.
+///
+/// # Errors
+/// None, a bad one, or two that differ.
+pub fn required(headers: &HeaderMap, member: Option<&Name>) -> Result<String, Problem> {
+    let pointer = "/idempotencyKey";
+    match (header(headers)?, member) {
+        (None, None) => Err(Problem::invalid(pointer, "is required, here or in the header Idempotency-Key")),
+        (Some(header), Some(member)) if *header != *member.0 => {
+            Err(Problem::invalid(pointer, "differs from the header Idempotency-Key"))
+        }
+        (Some(key), _) => Ok(key.to_owned()),
+        (None, Some(key)) => Ok(key.0.to_string()),
     }
 }
 

@@ -12,6 +12,7 @@ use proffer_engine::codec;
 use proffer_engine::decide::request::Request;
 use proffer_engine::keys::{CustomerId, OfferKey, Revision, ShardId, TenantId};
 use proffer_engine::profile::command::{PutProfile, Release, ShardOp};
+use proffer_engine::profile::measuring::EventRequest;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -33,7 +34,7 @@ use crate::meta::roster::Roster;
 use crate::peers;
 use crate::post::{Answer, Post, ToMeta, ToShard};
 use crate::routing::Router;
-use crate::shard::ask::{Ask, DecideAsk, Lane, ReadAsk, Reply, RespondAsk, WriteAsk};
+use crate::shard::ask::{Ask, DecideAsk, Lane, ReadAsk, Reply, RespondAsk, Told, WriteAsk};
 use crate::shard::door::ShardDoor;
 use crate::shard::trial::Inputs;
 use crate::surrender::Surrender;
@@ -231,9 +232,29 @@ impl Handle {
         }
         let shard = self.shard_of(&request.tenant, &request.customer);
         self.ask(shard, call.deadline, Lane::Request(request.tenant.clone()), |reply| {
-            Ask::Respond(Box::new(RespondAsk { request, call, reply, proposed: 0 }))
+            Ask::Respond(Box::new(RespondAsk { told: Told::Outcome(request), call, reply, proposed: 0 }))
         })
         .await
+    }
+
+    /// Records an event: what the tenant's metrics make of it. Whether it was recorded before under the same key is answered.
+    /// `call.idempotency` is required.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn event(&self, request: EventRequest, call: Call) -> Result<bool, Error> {
+        self.leased(call.deadline).await?;
+        self.known(&request.tenant)?;
+        if call.idempotency.is_none() {
+            return Err(Error::Invalid("an event needs an idempotency key".to_owned()));
+        }
+        let shard = self.shard_of(&request.tenant, &request.customer);
+        let responded: Result<Responded, Error> = self
+            .ask(shard, call.deadline, Lane::Request(request.tenant.clone()), |reply| {
+                Ask::Respond(Box::new(RespondAsk { told: Told::Event(request), call, reply, proposed: 0 }))
+            })
+            .await;
+        responded.map(|responded| responded.duplicate)
     }
 
     /// Gives unshown units of a decision back. Harmless when repeated.

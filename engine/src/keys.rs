@@ -46,6 +46,8 @@ key! {
     FlowKey(u32);
     /// A guardrail.
     GuardrailKey(u32);
+    /// A behavioural metric.
+    MetricKey(u32);
     /// One cap of one offer (its `capId`): survives edits of the limit; a new one is given when `per`, `window`, `countOn`,
     /// `scope` or the placement changes.
     CapKey(u32);

@@ -39,6 +39,14 @@ pub const NAMES_PER_TENANT: usize = 100_000;
 pub const KEYED_BYTES_PER_SHARD: u64 = 256 * 1_024 * 1_024;
 /// Bytes of an answer kept for retries: above, it is kept without its computed fields, which are of any size.
 pub const KEPT_ANSWER_BYTES: usize = 128 * 1_024;
+/// Series of behavioural metrics in one profile: one for each metric that does not count apart, and as many groups as there
+/// is room for. Of more groups, the one that was fed least recently goes.
+pub const METRIC_SERIES_PER_PROFILE: usize = 256;
+/// Stretches of time that one series of a rolling window keeps apart. Of more, those in one 64th of the window are counted
+/// together, at the time of the last.
+pub const METRIC_BUCKETS_PER_SERIES: usize = 128;
+/// Bytes of the property that a group of a metric is named by; of longer ones nothing is counted.
+pub const METRIC_GROUP_BYTES: usize = 255;
 /// Propositions, ghosts, policy holds and units of soft caps, each, in one command.
 pub const PROPOSITIONS_PER_TAKE: usize = 10_000;
 /// Size in memory at which a piece of an encoded shard is closed; one profile may exceed it.
@@ -130,6 +138,10 @@ pub const CAP_LIMIT_MAX: u64 = 1_000_000_000_000;
 pub const RESERVATION_SECONDS_MAX: u32 = 86_400;
 /// Longest look back of a rule or policy, in days: shorter than [`RETENTION_MS`].
 pub const LOOKBACK_DAYS_MAX: f64 = 365.0;
+/// Behavioural metrics of one tenant.
+pub const METRICS_MAX: usize = 100;
+/// Conditions in the filters of one metric.
+pub const METRIC_CONDITIONS_MAX: usize = 50;
 /// Slots in one request that a tenant may allow.
 pub const SLOTS_MAX: u32 = 100;
 /// Removed offers in one explanation.

@@ -30,9 +30,10 @@ use crate::wire::value;
 const AUTHORS: Access = Access::Roles(&[Role::Editor, Role::Admin]);
 
 /// Every kind of entity, after those that it may refer to.
-const REFERRED_FIRST: [EntityKind; 13] = [
+const REFERRED_FIRST: [EntityKind; 14] = [
     EntityKind::Channel,
     EntityKind::Placement,
+    EntityKind::Metric,
     EntityKind::Category,
     EntityKind::SubCategory,
     EntityKind::Schema,
@@ -467,6 +468,7 @@ fn existing(
         EntityKind::Policy => named(catalog.policies(), id, name),
         EntityKind::Schema => named(catalog.schemas(), id, name),
         EntityKind::Guardrail => named(catalog.guardrails(), id, name),
+        EntityKind::Metric => named(catalog.metrics(), id, name),
         EntityKind::Flow => {
             let by_id = id.and_then(|id| catalog.flows().by_id(id));
             let found = by_id.or_else(|| catalog.flow_by_key(name?));

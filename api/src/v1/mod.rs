@@ -17,6 +17,7 @@ mod adobe;
 mod budget;
 mod cluster;
 mod entities;
+mod events;
 mod flow_diff;
 mod flows;
 mod import;
@@ -30,7 +31,7 @@ mod sub_categories;
 mod why_not;
 
 /// Kinds with plain routes of their own.
-pub const KINDS: [EntityKind; 12] = [
+pub const KINDS: [EntityKind; 13] = [
     EntityKind::Category,
     EntityKind::Offer,
     EntityKind::Creative,
@@ -43,6 +44,7 @@ pub const KINDS: [EntityKind; 12] = [
     EntityKind::Schema,
     EntityKind::Flow,
     EntityKind::Guardrail,
+    EntityKind::Metric,
 ];
 
 /// All routes.
@@ -78,6 +80,7 @@ pub fn routes() -> Router<Arc<App>> {
         .on(Method::GET, "/api/v1/why-not", why_not::why_not)
         .on(Method::POST, "/api/v1/respond", respond::respond)
         .on(Method::POST, "/api/v1/release", respond::release)
+        .on(Method::POST, "/api/v1/events", events::event)
         .on(Method::GET, "/api/v1/profiles/{customerId}", profiles::get)
         .on(Method::PUT, "/api/v1/profiles/{customerId}", profiles::put)
         .on(Method::DELETE, "/api/v1/profiles/{customerId}", profiles::delete)

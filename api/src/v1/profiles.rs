@@ -9,6 +9,9 @@ use proffer_engine::limits::ATTRIBUTE_BYTES;
 use proffer_engine::model::fault::Faults;
 use proffer_engine::profile::apply::{are_segments_storable, are_values_storable};
 use proffer_engine::profile::command::OptOut;
+use proffer_engine::profile::measuring::values;
+use proffer_engine::profile::metrics;
+use proffer_engine::time::Timestamp;
 use proffer_engine::value::Value;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use std::collections::BTreeMap;
@@ -48,9 +51,9 @@ pub async fn put(asked: Arc<Asked>) -> Answered {
     let patience = Instant::now() + READ_BACK_TIMEOUT.min(asked.deadline.saturating_duration_since(Instant::now()) / 2);
     let read = asked.handle().get_profile(asked.tenant(), &write.customer, patience).await;
     Ok(match read {
-        Ok(Some(profile)) => json(StatusCode::OK, &describe(&write.customer, &profile, &asked.view.catalog)),
+        Ok(Some(profile)) => json(StatusCode::OK, &describe(&asked, &write.customer, &profile)),
         // Nothing is stored of a customer of whom nothing is known, or it has been deleted since.
-        Ok(None) => json(StatusCode::OK, &describe(&write.customer, &alone(&write), &asked.view.catalog)),
+        Ok(None) => json(StatusCode::OK, &describe(&asked, &write.customer, &alone(&write))),
         Err(_) => json(StatusCode::OK, &Given::of(&write)),
     })
 }
@@ -132,7 +135,7 @@ async fn read(asked: &Asked) -> Answered {
     let customer = customer(asked)?;
     let profile = asked.handle().get_profile(asked.tenant(), &customer, asked.deadline).await?;
     let profile = profile.ok_or_else(|| Problem::not_found(format!("profile {:?}", customer.0)))?;
-    Ok(json(StatusCode::OK, &describe(&customer, &profile, &asked.view.catalog)))
+    Ok(json(StatusCode::OK, &describe(asked, &customer, &profile)))
 }
 
 /// `DELETE`: the profile with everything it owns. Harmless when repeated.
@@ -160,6 +163,54 @@ struct Profile<'a> {
     rows: Rows<'a>,
     opt_outs: Vec<OptOutEntry<'a>>,
     exposures: Exposures,
+    metrics: Metrics<'a>,
+}
+
+/// What behavioural metrics are worth now, by name: a value, or a list of groups with theirs.
+struct Metrics<'a> {
+    catalog: &'a TenantCatalog,
+    counted: Option<&'a metrics::Metrics>,
+    now: Timestamp,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MetricGroup<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offer_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    category_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    property: Option<&'a str>,
+    value: Json<'a>,
+}
+
+impl Serialize for Metrics<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        let catalog = self.catalog;
+        for (metric, groups) in values(catalog, self.counted, self.now) {
+            if metric.group_by.is_empty() {
+                let whole = groups.first().map(|(_, value)| Json(value));
+                map.serialize_entry(&metric.name, &whole)?;
+                continue;
+            }
+            let groups: Vec<MetricGroup<'_>> = groups
+                .iter()
+                .map(|(group, value)| MetricGroup {
+                    offer_id: group.offer.and_then(|key| catalog.offers().get(key)).map(|row| row.id.as_str()),
+                    category_id: group.category.and_then(|key| catalog.categories().get(key)).map(|row| row.id.as_str()),
+                    channel_id: group.channel.and_then(|key| catalog.channels().get(key)).map(|row| row.id.as_str()),
+                    property: group.property.as_deref(),
+                    value: Json(value),
+                })
+                .collect();
+            map.serialize_entry(&metric.name, &groups)?;
+        }
+        map.end()
+    }
 }
 
 #[derive(serde::Serialize)]
@@ -200,7 +251,8 @@ impl Serialize for Rows<'_> {
     }
 }
 
-fn describe<'a>(customer: &'a CustomerId, profile: &'a ProfileView, catalog: &'a TenantCatalog) -> Profile<'a> {
+fn describe<'a>(asked: &'a Asked, customer: &'a CustomerId, profile: &'a ProfileView) -> Profile<'a> {
+    let catalog = &*asked.view.catalog;
     let rows = profile
         .rows
         .iter()
@@ -215,6 +267,11 @@ fn describe<'a>(customer: &'a CustomerId, profile: &'a ProfileView, catalog: &'a
         exposures: Exposures {
             count: profile.exposures.len(),
             last_at: profile.exposures.last().map(|seen| iso(seen.at())),
+        },
+        metrics: Metrics {
+            catalog,
+            counted: profile.dealings.as_ref().map(|dealings| &dealings.metrics),
+            now: asked.now(),
         },
     }
 }

@@ -41,7 +41,7 @@ pub async fn respond(asked: Arc<Asked>) -> Answered {
     let value = asked.json()?;
     let body: Respond = typed(&value)?;
     asked.at_home(&CustomerId(body.customer_id.0.clone()))?;
-    let key = idempotency_key(&asked, &body)?;
+    let key = idempotency::required(&asked.headers, body.idempotency_key.as_ref())?;
     let request = outcome(&asked, &body)?;
     let call =
         Call { idempotency: Some(idempotency::call_key("respond", &key, &value)), ..Call::until(asked.deadline) };
@@ -54,18 +54,6 @@ pub async fn respond(asked: Arc<Asked>) -> Answered {
         over_cap: responded.over_cap,
     };
     Ok(json(StatusCode::OK, &answer))
-}
-
-fn idempotency_key(asked: &Asked, body: &Respond) -> Result<String, Problem> {
-    let pointer = "/idempotencyKey";
-    match (idempotency::header(&asked.headers)?, body.idempotency_key.as_ref()) {
-        (None, None) => Err(Problem::invalid(pointer, "is required, here or in the header Idempotency-Key")),
-        (Some(header), Some(member)) if *header != *member.0 => {
-            Err(Problem::invalid(pointer, "differs from the header Idempotency-Key"))
-        }
-        (Some(key), _) => Ok(key.to_owned()),
-        (None, Some(key)) => Ok(key.0.to_string()),
-    }
 }
 
 /// What was shown.
@@ -250,7 +238,7 @@ fn unproposed(catalog: &TenantCatalog, body: &Respond, named: Named, faults: &mu
     })
 }
 
-fn check_timestamp(text: Option<&str>, decided_at: Option<Timestamp>, now: Timestamp, faults: &mut Faults) {
+pub(super) fn check_timestamp(text: Option<&str>, decided_at: Option<Timestamp>, now: Timestamp, faults: &mut Faults) {
     let Some(text) = text else { return };
     let Ok(at) = text.parse::<jiff::Timestamp>() else {
         faults.add_at("timestamp", "must be an ISO 8601 date-time with an offset");

@@ -300,6 +300,25 @@ const TEMPLATES: &[(&str, &str, &str)] = &[
         "limit": 2}], "decisionFlowKey": "flow", "limit": 3, "attributes": {"x": 1, "y": [true]}, "context": {"y": "abc"},
         "segments": ["vip"], "excludeOffers": ["T"], "allowDuplicates": true, "explain": true, "debug": true, "trace": true}"#,
     ),
+    (
+        "POST",
+        "/api/v1/behavioral-metrics",
+        r#"{"name": "bought", "aggregation": "avg", "outcomes": ["conversion"], "events": ["buy"], "field": "properties.price",
+        "per": "week", "window": "rolling", "groupBy": ["category", "properties.brand"], "filters": {"combinator": "or",
+        "conditions": [{"field": "value", "operator": "gt", "value": 1}, {"field": "channel", "operator": "is_null"}]}}"#,
+    ),
+    (
+        "POST",
+        "/api/v1/qualification-rules",
+        r#"{"name": "V", "ruleType": "metric_condition", "scope": "global", "stage": "ranking",
+        "config": {"metric": "bought", "group": "acme", "operator": "gte", "value": 2, "boost": 2}}"#,
+    ),
+    (
+        "POST",
+        "/api/v1/events",
+        r#"{"customerId": "c1", "type": "buy", "value": 2.5, "offerId": "A", "channel": "web", "idempotencyKey": "e",
+        "properties": {"brand": "acme", "price": 12.5}, "timestamp": "2026-06-01T11:59:00Z"}"#,
+    ),
     ("POST", "/api/v1/simulate", r#"{"customerId": "c2", "channel": "web", "segments": ["vip"], "explain": true}"#),
     (
         "POST",

@@ -11,6 +11,7 @@ mod decide;
 mod domain;
 mod forwarding;
 mod imports;
+mod metrics;
 mod node;
 mod problems;
 mod retries;

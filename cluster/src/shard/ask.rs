@@ -4,6 +4,7 @@ use bincode::{Decode, Encode};
 use proffer_engine::decide::request::Request;
 use proffer_engine::keys::{CustomerId, OfferKey, TenantId};
 use proffer_engine::profile::command::{AccountId, EscrowMessage, Position, ShardOp};
+use proffer_engine::profile::measuring::EventRequest;
 use proffer_engine::profile::shard::ShardState;
 use proffer_engine::time::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -143,13 +144,39 @@ impl DecideAsk {
     }
 }
 
-/// An outcome to record.
+/// Something that happened, to record.
 pub(crate) struct RespondAsk {
-    pub(crate) request: RespondRequest,
+    pub(crate) told: Told,
     pub(crate) call: Call,
     pub(crate) reply: Reply<Responded>,
     /// How often the log refused it.
     pub(crate) proposed: u8,
+}
+
+/// What happened.
+pub(crate) enum Told {
+    /// An outcome.
+    Outcome(RespondRequest),
+    /// Anything else that metrics may look at.
+    Event(EventRequest),
+}
+
+impl Told {
+    /// Whose catalogue says what it counts for.
+    pub(crate) fn tenant(&self) -> &TenantId {
+        match self {
+            Told::Outcome(request) => &request.tenant,
+            Told::Event(request) => &request.tenant,
+        }
+    }
+
+    /// Whom it happened to.
+    pub(crate) fn customer(&self) -> &CustomerId {
+        match self {
+            Told::Outcome(request) => &request.customer,
+            Told::Event(request) => &request.customer,
+        }
+    }
 }
 
 /// Deeds that need no catalogue: applied in order.

@@ -17,6 +17,7 @@ use proffer_engine::profile::command::{
     AccountId, DecisionId, FirstAnswer, Idempotency, Leader, Release, ShardOp, Take,
 };
 use proffer_engine::profile::keyed::{Keyed, KeyedAnswer};
+use proffer_engine::profile::measuring::{self, measure_event, measure_respond};
 use proffer_engine::profile::planning::{self, plan_respond};
 use proffer_engine::snapshot::Binding;
 use proffer_engine::time::{CalendarFrame, Timestamp};
@@ -27,7 +28,7 @@ use crate::calls::{CallKey, Decided, Degraded, ProfileView, Responded};
 use crate::error::Error;
 use crate::limits::{CONTENTION_TRIES, DECISION_KEY_MS, ESCROW_WAIT_MS, MISSES_MAX, RESPONSE_KEY_MS};
 use crate::planted::{Bug, is};
-use crate::shard::ask::{Ask, DecideAsk, Held, ReadAsk, RespondAsk};
+use crate::shard::ask::{Ask, DecideAsk, Held, ReadAsk, RespondAsk, Told};
 use crate::shard::leader::ShardLeader;
 use crate::shard::trial::{Inputs, Raw};
 use crate::shard::work::{Origin, Work};
@@ -157,7 +158,8 @@ impl ShardLeader {
             return;
         };
         let supersedes = ask.call.supersedes.is_some();
-        let command = self.command(ShardOp::Take(take), in_force.revision, leader);
+        let op = self.measure_take(take, &id, &view, now);
+        let command = self.command(op, in_force.revision, leader);
         match self.foresee(&command, leader) {
             Ok((_, Outcome::Refused(refusal))) => self.reconsider(Origin::Decide(ask, raw), &command, refusal),
             Ok((sequence, outcome)) => {
@@ -260,7 +262,7 @@ impl ShardLeader {
                 let seed = xxh3_64(&key.key.to_le_bytes());
                 Ok(Box::new(replayed(view, decision, at, &answer, seed)))
             }
-            KeyedAnswer::Took { .. } | KeyedAnswer::Responded { .. } => Err(Error::KeyReused),
+            KeyedAnswer::Took { .. } | KeyedAnswer::Responded { .. } | KeyedAnswer::Noted => Err(Error::KeyReused),
         })
     }
 
@@ -291,25 +293,55 @@ impl ShardLeader {
             ask.reply.send(Err(Error::Expired));
             return;
         }
-        let request = &ask.request;
         let in_force = self.around.views.load();
-        let Some(view) = in_force.tenants.get(&request.tenant).cloned() else {
-            let error = Error::UnknownTenant(request.tenant.to_string());
+        let Some(view) = in_force.tenants.get(ask.told.tenant()).cloned() else {
+            let error = Error::UnknownTenant(ask.told.tenant().to_string());
             ask.reply.send(Err(error));
             return;
         };
         let Some(key) = ask.call.idempotency else {
-            ask.reply.send(Err(Error::Invalid("an outcome needs an idempotency key".to_owned())));
+            ask.reply.send(Err(Error::Invalid("what happened needs an idempotency key".to_owned())));
             return;
+        };
+        // What makes this program panic costs its own answer, and not the shard.
+        let op = match catch_unwind(AssertUnwindSafe(|| self.plan_told(&ask.told, key, &view))) {
+            Ok(Ok(op)) => op,
+            Ok(Err(error)) => {
+                ask.reply.send(Err(error));
+                return;
+            }
+            Err(_) => {
+                self.panicked("planning what happened");
+                ask.reply.send(Err(Error::Poisonous));
+                return;
+            }
+        };
+        let command = self.command(op, in_force.revision, leader);
+        match self.foresee(&command, leader) {
+            Ok((_, Outcome::Refused(refusal))) => self.reconsider(Origin::Respond(ask), &command, refusal),
+            Ok((sequence, outcome)) => self.form(sequence, command, outcome, Origin::Respond(ask)),
+            Err(error) => self.fail(Origin::Respond(ask), &error),
+        }
+    }
+
+    /// The command that records what happened, and what metrics make of it.
+    fn plan_told(&mut self, told: &Told, key: CallKey, view: &TenantView) -> Result<ShardOp, Error> {
+        let now = self.now();
+        let (_, _, frame) = self.frames.workbench(view, now);
+        let at = Moment { now, frame };
+        let look = self.pending.view(&self.state);
+        let id = ProfileId { tenant: told.tenant().clone(), customer: told.customer().clone() };
+        let idempotency = idempotency(key, now.plus_ms(RESPONSE_KEY_MS));
+        let request = match told {
+            Told::Event(request) => {
+                return Ok(measure_event(&view.catalog, look.profile(&id), request, idempotency, &at));
+            }
+            Told::Outcome(request) => request,
         };
         let word = view.catalog.outcomes().word(request.outcome);
         let Some(outcome) = word.and_then(|word| view.catalog.outcomes().get(word)) else {
-            ask.reply.send(Err(Error::NotFound(format!("outcome {}", request.outcome))));
-            return;
+            return Err(Error::NotFound(format!("outcome {}", request.outcome)));
         };
-        let now = self.now();
-        let (_, _, frame) = self.frames.workbench(&view, now);
-        let look = self.pending.view(&self.state);
         let window_ms = i64::from(view.catalog.settings().outcome_window_days) * proffer_engine::time::DAY_MS;
         let proposition = request.proposition.zip(request.decided_at).map(|((decision, rank), decided_at)| {
             let answerable_until = decided_at.plus_ms(window_ms);
@@ -318,7 +350,7 @@ impl ShardLeader {
         let planned = planning::RespondRequest {
             tenant: request.tenant.clone(),
             customer: request.customer.clone(),
-            idempotency: idempotency(key, now.plus_ms(RESPONSE_KEY_MS)),
+            idempotency,
             proposition,
             offer: request.offer,
             creative: request.creative,
@@ -330,18 +362,18 @@ impl ShardLeader {
             opt_out: request.opt_out,
             withheld: request.withheld,
         };
-        let (escrow, at) = (look.escrow(view.number), Moment { now, frame });
-        let Ok(respond) = catch_unwind(AssertUnwindSafe(|| plan_respond(&view.catalog, &escrow, planned, &at))) else {
-            self.panicked("planning an outcome");
-            ask.reply.send(Err(Error::Poisonous));
-            return;
-        };
-        let command = self.command(ShardOp::Respond(Box::new(respond)), in_force.revision, leader);
-        match self.foresee(&command, leader) {
-            Ok((_, Outcome::Refused(refusal))) => self.reconsider(Origin::Respond(ask), &command, refusal),
-            Ok((sequence, outcome)) => self.form(sequence, command, outcome, Origin::Respond(ask)),
-            Err(error) => self.fail(Origin::Respond(ask), &error),
+        let respond = plan_respond(&view.catalog, &look.escrow(view.number), planned, &at);
+        Ok(measure_respond(&view.catalog, look.profile(&id), respond, &at))
+    }
+
+    /// The command that takes, with what metrics make of what it shows at once.
+    fn measure_take(&mut self, take: Box<Take>, id: &ProfileId, view: &TenantView, now: Timestamp) -> ShardOp {
+        if view.catalog.metrics().is_empty() {
+            return ShardOp::Take(take);
         }
+        let (_, _, frame) = self.frames.workbench(view, now);
+        let look = self.pending.view(&self.state);
+        measuring::measure_take(&view.catalog, look.profile(id), take, &Moment { now, frame })
     }
 
     pub(super) fn settle_outcome(&mut self, ask: Box<RespondAsk>, outcome: Outcome) {

@@ -10,8 +10,9 @@ use proffer_engine::budget::escrow::EscrowAccount;
 use proffer_engine::keys::{CustomerId, ShardId, TenantId};
 use proffer_engine::profile::cells::{Look, ProfileId};
 use proffer_engine::profile::command::{
-    AccountId, EscrowMessage, Recall, ShardCommand, ShardCommandV1, ShardOp, TakeAccount,
+    AccountId, EscrowMessage, Recall, Respond, ShardCommand, ShardCommandV1, ShardOp, Take, TakeAccount,
 };
+use proffer_engine::profile::measured::MeasuredOp;
 use proffer_engine::profile::shard::ShardState;
 use proffer_engine::time::Timestamp;
 use tokio::time::Instant;
@@ -72,15 +73,13 @@ impl Taker {
     pub(crate) fn note(&mut self, state: &ShardState, command: &ShardCommand) {
         let ShardCommand::V1(ShardCommandV1 { op, now, .. }) = command;
         match op {
-            ShardOp::Take(take) => {
-                self.note_held(state, &take.tenant, &take.customer);
-                let takes = take.propositions.iter().flat_map(|proposition| &proposition.takes);
-                self.used.extend(takes.chain(&take.counts).filter_map(|take| global(&take.account)));
-            }
-            ShardOp::Respond(respond) => {
-                self.note_held(state, &respond.tenant, &respond.customer);
-                self.used.extend(respond.counts.iter().filter_map(|take| global(&take.account)));
-            }
+            ShardOp::Take(take) => self.note_take(state, take),
+            ShardOp::Respond(respond) => self.note_respond(state, respond),
+            ShardOp::Measured(measured) => match &measured.op {
+                MeasuredOp::Take(take) => self.note_take(state, take),
+                MeasuredOp::Respond(respond) => self.note_respond(state, respond),
+                MeasuredOp::Event(event) => self.note_held(state, &event.tenant, &event.customer),
+            },
             ShardOp::Release(release) => self.note_held(state, &release.tenant, &release.customer),
             ShardOp::PutProfile(put) => self.note_held(state, &put.tenant, &put.customer),
             ShardOp::PutRow(put) => self.note_held(state, &put.tenant, &put.customer),
@@ -98,6 +97,17 @@ impl Taker {
             }
             ShardOp::Fence(_) | ShardOp::Level(_) => {}
         }
+    }
+
+    fn note_take(&mut self, state: &ShardState, take: &Take) {
+        self.note_held(state, &take.tenant, &take.customer);
+        let takes = take.propositions.iter().flat_map(|proposition| &proposition.takes);
+        self.used.extend(takes.chain(&take.counts).filter_map(|take| global(&take.account)));
+    }
+
+    fn note_respond(&mut self, state: &ShardState, respond: &Respond) {
+        self.note_held(state, &respond.tenant, &respond.customer);
+        self.used.extend(respond.counts.iter().filter_map(|take| global(&take.account)));
     }
 
     /// Decisions found nothing free in these accounts.

@@ -136,6 +136,8 @@ choice! {
         Flow => "decision-flows",
         /// A guardrail.
         Guardrail => "guardrails",
+        /// A behavioural metric.
+        Metric => "behavioral-metrics",
     }
 }
 
@@ -156,6 +158,7 @@ impl EntityKind {
             EntityKind::Schema => "schema",
             EntityKind::Flow => "decision flow",
             EntityKind::Guardrail => "guardrail",
+            EntityKind::Metric => "behavioural metric",
         }
     }
 
@@ -175,6 +178,7 @@ impl EntityKind {
             EntityKind::Schema => "sch_",
             EntityKind::Flow => "flow_",
             EntityKind::Guardrail => "grd_",
+            EntityKind::Metric => "met_",
         }
     }
 }

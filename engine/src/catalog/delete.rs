@@ -9,7 +9,7 @@ use crate::catalog::entity::{Authored, for_kind};
 use crate::catalog::index::Thing;
 use crate::catalog::refusal::{Changed, Refusal, Touched};
 use crate::catalog::tenant::TenantCatalog;
-use crate::catalog::validate::{fallback, scope};
+use crate::catalog::validate::{fallback, metric, scope};
 use crate::model::category::{Category, SubCategory};
 use crate::model::collection::Collection;
 use crate::model::fault::Faults;
@@ -191,6 +191,12 @@ fn check_target(
         | EntityKind::Policy
         | EntityKind::Schema
         | EntityKind::Guardrail => {}
+        EntityKind::Metric => {
+            let read = tenant.metrics.get(target.key()).is_some_and(|row| metric::is_read(tenant, &row.body));
+            if read {
+                conflicts.add("a rule, policy, guardrail, formula or flow in force reads it");
+            }
+        }
     }
     Ok(())
 }
@@ -239,7 +245,8 @@ fn is_only_about(tenant: &TenantCatalog, user: Thing, targets: &BTreeSet<Thing>)
         | EntityKind::Activity
         | EntityKind::Schema
         | EntityKind::Flow
-        | EntityKind::Guardrail => false,
+        | EntityKind::Guardrail
+        | EntityKind::Metric => false,
     }
 }
 
@@ -295,7 +302,8 @@ fn unlink(tenant: &mut TenantCatalog, user: Thing, targets: &BTreeSet<Thing>, st
         | EntityKind::Activity
         | EntityKind::Schema
         | EntityKind::Flow
-        | EntityKind::Guardrail => {}
+        | EntityKind::Guardrail
+        | EntityKind::Metric => {}
     }
 }
 

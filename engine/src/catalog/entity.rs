@@ -158,6 +158,10 @@ macro_rules! for_kind {
                 type $body_type = $crate::model::guardrail::Guardrail;
                 $body
             }
+            EntityKind::Metric => {
+                type $body_type = $crate::model::metric::BehavioralMetric;
+                $body
+            }
         }
     }};
 }

@@ -184,6 +184,11 @@ impl Index {
         add(&mut self.reads, after);
     }
 
+    /// Whether rules or formulas read a name that is wanted. O(names).
+    pub(crate) fn is_any_read(&self, wanted: impl Fn(&str) -> bool) -> bool {
+        self.reads.keys().any(|name| wanted(name))
+    }
+
     /// How many different names would be read if these were too.
     pub(crate) fn reads_with(&self, names: &BTreeSet<String>) -> usize {
         self.reads.len() + names.iter().filter(|name| !self.reads.contains_key(*name)).count()

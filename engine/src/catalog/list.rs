@@ -63,7 +63,8 @@ impl TenantCatalog {
             | EntityKind::Rule
             | EntityKind::Policy
             | EntityKind::Schema
-            | EntityKind::Guardrail => None,
+            | EntityKind::Guardrail
+            | EntityKind::Metric => None,
         };
         by_key.or_else(|| {
             for_kind!(kind, Body => {
@@ -177,7 +178,8 @@ impl TenantCatalog {
             | EntityKind::Rule
             | EntityKind::Policy
             | EntityKind::Schema
-            | EntityKind::Guardrail => {}
+            | EntityKind::Guardrail
+            | EntityKind::Metric => {}
         }
         Value::Map(Arc::new(members))
     }

@@ -113,9 +113,27 @@ fn check_sum(tenant: &TenantCatalog, flow: FlowKey, config: &FlowConfig, faults:
     let others = tenant.flows.iter().filter(|row| row.key != flow);
     let others = others.filter_map(|row| tenant.current_version(row.key)).map(|version| &version.config);
     let (mut prefixes, mut names) = (BTreeSet::new(), BTreeSet::new());
-    for node in others.chain([config]).flat_map(FlowConfig::all_nodes) {
+    for config in others.chain([config]) {
+        for node in config.all_nodes() {
+            if let Node::Enrich(enrich) = &node.node {
+                prefixes.extend(enrich.sources.iter().map(|source| source.prefix.as_str()));
+            }
+        }
+        names.extend(names_read(config));
+    }
+    if prefixes.len() > limits::PREFIXES_MAX {
+        faults.add(format!("the flows in force would load rows under more than {} prefixes", limits::PREFIXES_MAX));
+    }
+    if names.len() > limits::FLOW_NAMES_READ_MAX {
+        faults.add(format!("the flows in force would read more than {} names", limits::FLOW_NAMES_READ_MAX));
+    }
+}
+
+/// The names that filters, conditions, properties and formulas of a flow read.
+pub(crate) fn names_read(config: &FlowConfig) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for node in config.all_nodes() {
         match &node.node {
-            Node::Enrich(enrich) => prefixes.extend(enrich.sources.iter().map(|source| source.prefix.as_str())),
             Node::Filter(filter) => names.extend(filter::names_read(filter)),
             Node::Conditional(conditional) => {
                 names.extend(conditional.branches.iter().flat_map(|branch| formula::names_read(&branch.when)));
@@ -124,7 +142,8 @@ fn check_sum(tenant: &TenantCatalog, flow: FlowKey, config: &FlowConfig, faults:
                 names.extend(config.set.values().flat_map(|expression| formula::names_read(expression)));
             }
             Node::ScoreByExpression(config) => names.extend(formula::names_read(&config.formula)),
-            Node::Inventory(_)
+            Node::Enrich(_)
+            | Node::Inventory(_)
             | Node::MatchCreatives(_)
             | Node::Qualify(_)
             | Node::ContactPolicy(_)
@@ -137,12 +156,7 @@ fn check_sum(tenant: &TenantCatalog, flow: FlowKey, config: &FlowConfig, faults:
             | Node::Response(_) => {}
         }
     }
-    if prefixes.len() > limits::PREFIXES_MAX {
-        faults.add(format!("the flows in force would load rows under more than {} prefixes", limits::PREFIXES_MAX));
-    }
-    if names.len() > limits::FLOW_NAMES_READ_MAX {
-        faults.add(format!("the flows in force would read more than {} names", limits::FLOW_NAMES_READ_MAX));
-    }
+    names
 }
 
 /// What a way through a flow scores by.

@@ -14,8 +14,8 @@ use crate::catalog::table::Table;
 use crate::catalog::tenant::{TenantCatalog, TenantState};
 use crate::codec::{self, DecodeError};
 use crate::keys::{
-    ActivityKey, CategoryKey, ChannelKey, CollectionKey, CreativeKey, FlowKey, GuardrailKey, OfferKey, PlacementKey,
-    PolicyKey, RuleKey, SchemaKey, SubCategoryKey, TenantId,
+    ActivityKey, CategoryKey, ChannelKey, CollectionKey, CreativeKey, FlowKey, GuardrailKey, MetricKey, OfferKey,
+    PlacementKey, PolicyKey, RuleKey, SchemaKey, SubCategoryKey, TenantId,
 };
 use crate::limits::IDS_PER_RECORD;
 use crate::model::Entity;
@@ -26,6 +26,7 @@ use crate::model::collection::Collection;
 use crate::model::creative::Creative;
 use crate::model::flow::{DecisionFlow, FlowVersion};
 use crate::model::guardrail::Guardrail;
+use crate::model::metric::BehavioralMetric;
 use crate::model::offer::Offer;
 use crate::model::placement::Placement;
 use crate::model::policy::ContactPolicy;
@@ -65,6 +66,8 @@ enum Record {
     Version(FlowKey, Arc<FlowVersion>),
     /// Of a tenant that has any.
     Guardrail(Arc<Entity<GuardrailKey, Guardrail>>),
+    /// Of a tenant that has any.
+    Metric(Arc<Entity<MetricKey, BehavioralMetric>>),
 }
 
 impl Catalog {
@@ -116,7 +119,8 @@ fn records_of<'a>(id: &TenantId, tenant: &'a TenantCatalog) -> impl Iterator<Ite
         let retired: Vec<Record> =
             retired.chunks(IDS_PER_RECORD).map(|ids| Record::Retired(*kind, ids.to_vec())).collect();
         // A kind that came later is not mentioned before there ever was one: what was stored without it reads on.
-        let table = (next > 0 || *kind != EntityKind::Guardrail).then_some(Record::Table(*kind, next));
+        let is_later = matches!(kind, EntityKind::Guardrail | EntityKind::Metric);
+        let table = (next > 0 || !is_later).then_some(Record::Table(*kind, next));
         table.into_iter().chain(retired)
     });
     let none: Arc<[CapDefinition]> = Arc::from([]);
@@ -143,6 +147,7 @@ fn records_of<'a>(id: &TenantId, tenant: &'a TenantCatalog) -> impl Iterator<Ite
         .chain(tenant.flows.iter().cloned().map(Record::Flow))
         .chain(versions)
         .chain(tenant.guardrails.iter().cloned().map(Record::Guardrail))
+        .chain(tenant.metrics.iter().cloned().map(Record::Metric))
 }
 
 /// Rows of one tenant as they come in.
@@ -163,6 +168,7 @@ struct Pending {
     schemas: Vec<Entity<SchemaKey, Schema>>,
     flows: Vec<Entity<FlowKey, DecisionFlow>>,
     guardrails: Vec<Entity<GuardrailKey, Guardrail>>,
+    metrics: Vec<Entity<MetricKey, BehavioralMetric>>,
 }
 
 #[derive(Default)]
@@ -206,6 +212,7 @@ impl Builder {
             Record::Schema(row) => pending.schemas.push(Arc::unwrap_or_clone(row)),
             Record::Flow(row) => pending.flows.push(Arc::unwrap_or_clone(row)),
             Record::Guardrail(row) => pending.guardrails.push(Arc::unwrap_or_clone(row)),
+            Record::Metric(row) => pending.metrics.push(Arc::unwrap_or_clone(row)),
             Record::Version(key, version) => {
                 pending.tenant.flow_versions.entry(key).or_default().push(version);
             }
@@ -248,6 +255,8 @@ impl Pending {
         tenant.flows = rebuild(&mut self.memory, self.flows)?;
         self.memory.entry(EntityKind::Guardrail).or_default();
         tenant.guardrails = rebuild(&mut self.memory, self.guardrails)?;
+        self.memory.entry(EntityKind::Metric).or_default();
+        tenant.metrics = rebuild(&mut self.memory, self.metrics)?;
         for rule in tenant.rules.iter() {
             let config = rule.body.config().ok_or_else(|| format!("the config of rule {} is unreadable", rule.id))?;
             tenant.rule_configs.insert(rule.key, Arc::new(config));

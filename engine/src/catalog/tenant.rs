@@ -13,8 +13,8 @@ use crate::catalog::outcomes::Outcomes;
 use crate::catalog::table::Table;
 use crate::decide::score::LargestValues;
 use crate::keys::{
-    ActivityKey, CategoryKey, ChannelKey, CollectionKey, CreativeKey, FlowKey, GuardrailKey, OfferKey, PlacementKey,
-    PolicyKey, Revision, RuleKey, SchemaKey, SubCategoryKey,
+    ActivityKey, CategoryKey, ChannelKey, CollectionKey, CreativeKey, FlowKey, GuardrailKey, MetricKey, OfferKey,
+    PlacementKey, PolicyKey, Revision, RuleKey, SchemaKey, SubCategoryKey,
 };
 use crate::model::Entity;
 use crate::model::activity::Activity;
@@ -24,6 +24,7 @@ use crate::model::collection::Collection;
 use crate::model::creative::Creative;
 use crate::model::flow::{DecisionFlow, FlowVersion};
 use crate::model::guardrail::Guardrail;
+use crate::model::metric::BehavioralMetric;
 use crate::model::offer::Offer;
 use crate::model::placement::Placement;
 use crate::model::policy::{ContactPolicy, PolicyConfig};
@@ -72,6 +73,7 @@ pub struct TenantCatalog {
     pub(crate) schemas: Table<SchemaKey, Schema>,
     pub(crate) flows: Table<FlowKey, DecisionFlow>,
     pub(crate) guardrails: Table<GuardrailKey, Guardrail>,
+    pub(crate) metrics: Table<MetricKey, BehavioralMetric>,
     pub(crate) rule_configs: ByKey<RuleKey, Arc<RuleConfig>>,
     pub(crate) policy_configs: BTreeMap<PolicyKey, Arc<PolicyConfig>>,
     pub(crate) flow_versions: BTreeMap<FlowKey, Vec<Arc<FlowVersion>>>,
@@ -129,6 +131,8 @@ tables! {
     flows: FlowKey => DecisionFlow;
     /// Guardrails.
     guardrails: GuardrailKey => Guardrail;
+    /// Behavioural metrics.
+    metrics: MetricKey => BehavioralMetric;
 }
 
 impl TenantCatalog {
@@ -246,7 +250,8 @@ impl TenantCatalog {
             | EntityKind::Policy
             | EntityKind::Schema
             | EntityKind::Flow
-            | EntityKind::Guardrail => {}
+            | EntityKind::Guardrail
+            | EntityKind::Metric => {}
         });
     }
 

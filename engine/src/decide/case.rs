@@ -4,14 +4,16 @@ use smallvec::SmallVec;
 
 use crate::decide::request::Request;
 use crate::decide::view::{EscrowView, Instant};
-use crate::keys::{CategoryKey, ChannelKey, CreativeKey, OfferKey, PlacementKey, SubCategoryKey};
+use crate::keys::{CategoryKey, ChannelKey, CreativeKey, OfferKey, PlacementKey, Slot, SubCategoryKey};
 use crate::profile::command::{Counted, Window};
 use crate::profile::state::Profile;
 use crate::snapshot::bitset;
+use crate::snapshot::metrics::Measures;
 use crate::snapshot::policies::Limit;
 use crate::snapshot::shared::Shared;
 use crate::snapshot::{Part, Snapshot};
 use crate::time::Timestamp;
+use crate::value::Value;
 
 /// Impressions that a history holds without an allocation.
 const HISTORY: usize = 16;
@@ -123,6 +125,8 @@ pub(crate) struct Case<'a> {
     pub(crate) request: &'a Request,
     pub(crate) at: &'a Instant,
     pub(crate) history: History,
+    /// Metrics that are the same for all offers, as far as anything reads them.
+    pub(crate) measured: &'a [(Slot, Value)],
 }
 
 /// A profile's impressions as a decision looks at them.
@@ -146,6 +150,23 @@ impl History {
     pub(crate) fn may_hold_of(&self, seen: &Seen, least: u64) -> bool {
         !self.complete || u64::from(seen.times) >= least
     }
+}
+
+impl<'a> Case<'a> {
+    /// What the customer's metrics are worth.
+    pub(crate) fn measures(&self) -> Measures<'a> {
+        measures(self.snapshot, self.profile, self.request, self.at)
+    }
+}
+
+/// What the metrics of a request's customer are worth.
+pub(crate) fn measures<'a>(
+    snapshot: &'a Snapshot,
+    profile: Option<&'a Profile>,
+    request: &Request,
+    at: &Instant,
+) -> Measures<'a> {
+    Measures { metrics: &snapshot.shared.metrics, profile, channel: request.channel, now: at.now }
 }
 
 impl Case<'_> {

@@ -84,6 +84,8 @@ pub fn take_of(
         request,
         at,
         history: History::default(),
+        // Nothing that takes units looks at metrics.
+        measured: &[],
     };
     let policies = policy_takes(&case, subject, binding, decision);
     let implied = |channel: ChannelKey| snapshot.shared.channels.get(&channel).is_some_and(|channel| channel.implicit);

@@ -5,7 +5,7 @@
 
 use smallvec::SmallVec;
 
-use crate::decide::case::{Case, Scratch, look_back};
+use crate::decide::case::{Case, Scratch, look_back, measures};
 use crate::decide::compute::compute;
 use crate::decide::contact;
 use crate::decide::decision::{
@@ -20,9 +20,10 @@ use crate::decide::request::{Explain, Request};
 use crate::decide::screen;
 use crate::decide::slots::{self, Lane};
 use crate::decide::view::{EscrowView, Instant, Subject};
-use crate::keys::OfferKey;
+use crate::keys::{OfferKey, Slot};
 use crate::model::flow::{Arbitration, ControlGroupAction};
 use crate::snapshot::{Binding, Snapshot};
+use crate::value::Value;
 
 /// Decides `request` for `subject` at `at`. Deterministic: the same arguments give the same bytes. `binding` belongs to the
 /// shard and tenant, `scratch` to the thread; both only save work. `_seed` is what random draws of models derive from.
@@ -42,6 +43,9 @@ pub fn decide(
 ) -> Decision {
     binding.follow(&snapshot.names, subject.symbols);
     binding.open.follow(snapshot.parts.iter().map(|part| &part.segment.schedules), at);
+    let measures = measures(snapshot, subject.profile, request, at);
+    let read = snapshot.names.measured().iter();
+    let measured: Vec<(Slot, Value)> = read.map(|(slot, reading)| (*slot, measures.value(reading, None))).collect();
     let case = Case {
         snapshot,
         shared: &snapshot.shared,
@@ -50,6 +54,7 @@ pub fn decide(
         request,
         at,
         history: look_back(snapshot, subject.profile),
+        measured: &measured,
     };
     let named = slots::choose_flow(&snapshot.shared, request);
     let flow = named.unwrap_or(&snapshot.shared.flows[snapshot.shared.base_flow]);

@@ -205,9 +205,12 @@ pub(crate) fn look<'a>(case: &Case<'a>, flow: &Flow, subject: Subject<'a>, bindi
     }
     request.attributes.iter().for_each(|(name, value)| show(ATTRIBUTES, name, value));
     request.context.iter().for_each(|(name, value)| show(CONTEXT, name, value));
+    for (slot, value) in case.measured {
+        facts[usize::from(slot.0)] = value;
+    }
     segments.sort_unstable();
     segments.dedup();
-    World { facts, segments, now: case.at.now }
+    World { facts, segments, now: case.at.now, measures: case.measures() }
 }
 
 fn overlay<'a>(facts: &mut [&'a Value], slots: &[u32], named: &'a [(crate::keys::Symbol, Value)]) {

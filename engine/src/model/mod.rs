@@ -21,6 +21,7 @@ pub mod fault;
 pub mod filter;
 pub mod flow;
 pub mod guardrail;
+pub mod metric;
 pub mod moment;
 pub mod objective;
 pub mod offer;

@@ -245,6 +245,8 @@ record! {
     pub struct PolicyMetric {
         /// Name of a behavioural metric.
         pub metric: String => "metric",
+        /// Of a metric that counts apart by a property: which of them.
+        pub group: Option<String> => "group" = None,
         /// How it is compared.
         pub operator: Operator => "operator",
         /// With what.

@@ -177,6 +177,7 @@ fn run<L: Look>(draft: &mut Draft<'_, L>, position: Position, command: &ShardCom
         }
         ShardOp::Escrow(messages) => Ok(receive_all(draft, 0, messages)),
         ShardOp::EscrowOf { generation, messages } => Ok(receive_all(draft, *generation, messages)),
+        ShardOp::Measured(measured) => draft.measured(measured),
     }
 }
 
@@ -195,7 +196,8 @@ fn was_decided(op: &ShardOp) -> bool {
         | ShardOp::Take(_)
         | ShardOp::Respond(_)
         | ShardOp::Release(_)
-        | ShardOp::ClearOptOuts { .. } => true,
+        | ShardOp::ClearOptOuts { .. }
+        | ShardOp::Measured(_) => true,
     }
 }
 

@@ -14,6 +14,7 @@ use crate::keys::{
 use crate::level::Level;
 use crate::limits::KEPT_ANSWER_BYTES;
 use crate::model::settings::Sentiment;
+use crate::profile::measured::Measured;
 use crate::time::{Span, Timestamp};
 use crate::value::Value;
 
@@ -99,6 +100,8 @@ pub enum ShardOp {
     },
     /// Commands are applied as from this feature level on; every node can it.
     Level(Level),
+    /// A deed that metrics look at.
+    Measured(Box<Measured>),
 }
 
 impl ShardOp {

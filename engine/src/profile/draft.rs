@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::budget::escrow::EscrowAccount;
-use crate::keys::{Revision, TenantId};
+use crate::keys::{MetricKey, Revision, TenantId};
 use crate::level::Level;
 use crate::limits::{DEALINGS_PER_PROFILE, KEYED_BYTES_PER_PROFILE, KEYED_BYTES_PER_SHARD};
 use crate::profile::cells::{Cells, Look, ProfileId};
 use crate::profile::command::{AccountId, TakeAccount};
 use crate::profile::evidence::Observation;
 use crate::profile::keyed::Keyed;
+use crate::profile::metrics::Feed;
 use crate::profile::state::Profile;
 use crate::time::Timestamp;
 
@@ -20,6 +21,10 @@ pub(crate) struct Draft<'a, L> {
     look: &'a L,
     now: Timestamp,
     writes: Writes,
+    /// What metrics make of the command.
+    pub(crate) feeds: Vec<Feed>,
+    /// Metrics that are no more.
+    pub(crate) gone: Vec<MetricKey>,
 }
 
 /// The changes themselves, free of the state they were read from.
@@ -36,7 +41,7 @@ pub(crate) struct Writes {
 
 impl<'a, L: Look> Draft<'a, L> {
     pub(crate) fn new(look: &'a L, now: Timestamp) -> Self {
-        Draft { look, now, writes: Writes::default() }
+        Draft { look, now, writes: Writes::default(), feeds: Vec::new(), gone: Vec::new() }
     }
 
     pub(crate) fn look(&self) -> &'a L {

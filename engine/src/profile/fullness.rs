@@ -180,7 +180,7 @@ fn answered_keys_of_one_customer_are_limited_and_shared_not_copied() {
     let answer_of =
         |state: &ShardState| match &state.profile(&ann()).unwrap().dealings.as_ref().unwrap().keyed[0].answer {
             KeyedAnswer::Took { answer, .. } => Arc::clone(answer),
-            KeyedAnswer::Responded { .. } => panic!("a decision was asked for"),
+            KeyedAnswer::Responded { .. } | KeyedAnswer::Noted => panic!("a decision was asked for"),
         };
     let before = answer_of(&state);
     assert!(matches!(run(&mut state, NOW, ShardOp::Take(Box::new(take(3_000, NOW, Vec::new())))), Outcome::Took(_)));

@@ -9,8 +9,10 @@ use crate::keys::*;
 use crate::level::Level;
 use crate::model::settings::Sentiment;
 use crate::profile::apply::{Outcome, apply};
-use crate::profile::cells::Look;
+use crate::profile::cells::{Look, ProfileId};
 use crate::profile::command::*;
+use crate::profile::measured::{Event, Measured, MeasuredOp};
+use crate::profile::metrics::{Feed, Group, Trigger};
 use crate::profile::shard::ShardState;
 use crate::time::{Span, Timestamp};
 use crate::value::Value;
@@ -255,4 +257,73 @@ fn a_shard_that_was_begun_anew_is_stored_with_its_generation() {
     assert_eq!(restored.hash(), state.hash());
     let doubled = [&pieces[..2], &pieces[1..]].concat();
     assert!(ShardState::decode_chunks(&doubled).is_err(), "it has one generation");
+}
+
+/// A week's clicks of one offer, the sum of an hour's purchases, and what is counted of a metric that is gone.
+fn measured(op: MeasuredOp) -> ShardOp {
+    let week = Span { from: Timestamp(0), until: Timestamp(604_800_000) };
+    let group = Group { offer: Some(OfferKey(70)), property: Some("red".into()), ..Group::default() };
+    let feed = |trigger, metric, group, number, window| Feed {
+        trigger,
+        metric: MetricKey(metric),
+        generation: 1,
+        group,
+        number: Micros(number),
+        window,
+    };
+    let feeds = vec![
+        feed(Trigger::Itself, 2, group.clone(), 0, Window::Calendar(week)),
+        feed(Trigger::Itself, 3, Group::default(), -1_500_000, Window::Rolling { ms: 3_600_000 }),
+        feed(Trigger::Impression(0), 4, Group { channel: Some(ChannelKey(7)), ..group }, 0, Window::Lifetime),
+    ];
+    ShardOp::Measured(Box::new(Measured { op, feeds, gone: vec![MetricKey(9)] }))
+}
+
+fn event() -> ShardOp {
+    let (tenant, customer) = (TenantId::new("acme"), CustomerId::new("ann"));
+    measured(MeasuredOp::Event(Event { tenant, customer, idempotency: idempotency(3) }))
+}
+
+#[test]
+fn what_metrics_count_keeps_its_bytes() {
+    let mut lines = String::new();
+    for (name, op) in commands() {
+        let op = match op {
+            ShardOp::Take(take) => measured(MeasuredOp::Take(take)),
+            ShardOp::Respond(respond) => measured(MeasuredOp::Respond(respond)),
+            _ => continue,
+        };
+        // What is inside is as ever: the beginning says that something is.
+        let bytes = encode(&op);
+        assert_eq!(decode::<ShardOp>(name, &bytes).unwrap(), op);
+        writeln!(lines, "{name} {} … {}", hex(&bytes[..4]), hex(&bytes[bytes.len() - 48..])).unwrap();
+    }
+    let bytes = encode(&event());
+    assert_eq!(decode::<ShardOp>("event", &bytes).unwrap(), event());
+    writeln!(lines, "Event {}", hex(&bytes)).unwrap();
+
+    let mut state = ShardState::new();
+    for (_, op) in commands().into_iter().take(1) {
+        apply(&mut state, Position { leader: LEADER, index: 1 }, &command(op));
+    }
+    let without = state.encode_chunks().count();
+    let outcome = apply(&mut state, Position { leader: LEADER, index: 2 }, &command(event()));
+    assert!(!matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+    let pieces: Vec<Vec<u8>> = state.encode_chunks().collect();
+    assert_eq!(pieces.len(), without + 1, "a piece before the profile's own");
+    let (piece, profile) = (&pieces[pieces.len() - 3], &pieces[pieces.len() - 2]);
+    writeln!(lines, "Piece {}\nProfile {}", hex(piece), hex(profile)).unwrap();
+    insta::assert_snapshot!(lines);
+
+    let restored = ShardState::decode_chunks(&pieces).unwrap();
+    assert_eq!(restored.hash(), state.hash());
+    let id = ProfileId { tenant: TenantId::new("acme"), customer: CustomerId::new("ann") };
+    assert_eq!(restored.profile(&id), state.profile(&id));
+    // Each piece is needed, once, before its profile.
+    let mut late = pieces.clone();
+    late.swap(pieces.len() - 3, pieces.len() - 2);
+    assert!(ShardState::decode_chunks(&late).is_err());
+    let mut twice = pieces.clone();
+    twice.insert(pieces.len() - 3, piece.clone());
+    assert!(ShardState::decode_chunks(&twice).is_err());
 }

@@ -44,13 +44,15 @@ pub enum KeyedAnswer {
         /// What it said: shared, because every change of a profile begins with a copy of it.
         answer: Arc<FirstAnswer>,
     },
+    /// Of an event: there is nothing to say of it.
+    Noted,
 }
 
 impl Keyed {
     /// Bytes it counts for: no fewer than it takes in memory, or than reading it claims.
     pub(crate) fn bytes(&self) -> u64 {
         let bytes = match &self.answer {
-            KeyedAnswer::Responded { .. } => size_of::<Keyed>(),
+            KeyedAnswer::Responded { .. } | KeyedAnswer::Noted => size_of::<Keyed>(),
             KeyedAnswer::Took { answer, .. } => size_of::<Keyed>() + answer.bytes(),
         };
         bytes as u64
@@ -83,10 +85,10 @@ impl KeyedCalls {
         });
     }
 
-    /// Those of outcomes.
+    /// Those of outcomes and events.
     pub(crate) fn of_outcomes(self) -> Self {
         let is_outcome = |keyed: &Keyed| match keyed.answer {
-            KeyedAnswer::Responded { .. } => true,
+            KeyedAnswer::Responded { .. } | KeyedAnswer::Noted => true,
             KeyedAnswer::Took { .. } => false,
         };
         let calls: Vec<Keyed> = self.calls.into_iter().filter(is_outcome).collect();

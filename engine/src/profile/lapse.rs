@@ -28,6 +28,7 @@ impl Profile {
             Used::Rolling(times) => times.last().is_some_and(|last| now.since_ms(*last) < RETENTION_MS),
         });
         dealings.outcomes.retain(|outcome| now.since_ms(outcome.at) < RETENTION_MS);
+        dealings.metrics.lapse(now);
         dealings.ghosts.retain(|(_, at)| now.since_ms(*at) < RETENTION_MS);
         if dealings.mandatory.as_ref().is_some_and(|(day, _)| day.until <= now) {
             dealings.mandatory = None;
@@ -224,5 +225,6 @@ impl Dealings {
         self.answers.shrink_to_fit();
         self.lapsed.shrink_to_fit();
         self.keyed.shrink_to_fit();
+        self.metrics.shrink_to_fit();
     }
 }

@@ -15,6 +15,9 @@ pub mod evidence;
 mod generation;
 pub mod keyed;
 mod lapse;
+pub mod measured;
+pub mod measuring;
+pub mod metrics;
 pub mod pending;
 pub mod planning;
 pub mod respond;
@@ -26,6 +29,8 @@ pub mod symbols;
 mod take;
 mod weight;
 
+#[cfg(test)]
+mod counting;
 #[cfg(test)]
 mod fullness;
 #[cfg(test)]

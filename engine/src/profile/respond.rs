@@ -9,6 +9,7 @@ use crate::profile::command::{CountEvent, Idempotency, OptOut, Respond, TakeAcco
 use crate::profile::draft::Draft;
 use crate::profile::evidence::Observation;
 use crate::profile::keyed::{Keyed, KeyedAnswer};
+use crate::profile::metrics::Trigger;
 use crate::profile::state::{Answer, Dealings, DecisionRecord, Exposure, OutcomeRecord, Profile, Reservation};
 
 impl<L: Look> Draft<'_, L> {
@@ -24,7 +25,7 @@ impl<L: Look> Draft<'_, L> {
                 self.store_profile(id, profile);
                 return Ok(Outcome::Responded(first));
             }
-            Some(KeyedAnswer::Took { .. }) => return Err(Refusal::IdempotencyConflict),
+            Some(KeyedAnswer::Took { .. } | KeyedAnswer::Noted) => return Err(Refusal::IdempotencyConflict),
             None => {}
         }
 
@@ -65,6 +66,7 @@ impl<L: Look> Draft<'_, L> {
                 holds.retain(|hold| (hold.decision, hold.rank) != (decision, rank));
             }
             self.note_answer(profile, respond, IMPRESSION, false);
+            self.feed(profile, Trigger::Impression(0));
             observe(self, true, false);
         }
         if !is_impression {
@@ -74,6 +76,7 @@ impl<L: Look> Draft<'_, L> {
                 observe(self, false, true);
             }
             self.note_answer(profile, respond, respond.outcome, positive);
+            self.feed(profile, Trigger::Itself);
         }
         if respond.sentiment == Sentiment::Positive {
             let now = self.now();

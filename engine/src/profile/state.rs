@@ -13,6 +13,7 @@ use crate::keys::{
 use crate::profile::command::{CountEvent, Counted, DecisionId, OptOut, TakeAccount, Window};
 use crate::profile::keyed::KeyedCalls;
 use crate::profile::lapse::Due;
+use crate::profile::metrics::Metrics;
 use crate::time::{Span, Timestamp};
 use crate::value::Value;
 
@@ -187,6 +188,8 @@ pub struct Dealings {
     pub forgotten_until: Timestamp,
     /// Keys of calls that must count once.
     pub keyed: KeyedCalls,
+    /// What behavioural metrics counted.
+    pub metrics: Metrics,
     /// When something falls due, as of the last command.
     pub(crate) due: Due,
 }
@@ -408,6 +411,11 @@ impl Profile {
             Some((day, offers)) if day.contains(now) => offers,
             _ => &[],
         }
+    }
+
+    /// What behavioural metrics counted.
+    pub fn metrics(&self) -> Option<&Metrics> {
+        self.dealings.as_ref().map(|dealings| &dealings.metrics)
     }
 
     /// What the customer opted out of.

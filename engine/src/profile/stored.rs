@@ -1,5 +1,6 @@
 //! A shard as bytes: a header, then pieces of bounded size. The same state always gives the same pieces.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bincode::{Decode, Encode};
@@ -12,7 +13,8 @@ use crate::level::Level;
 use crate::limits::PIECE_BYTES;
 use crate::profile::command::AccountId;
 use crate::profile::evidence::{Evidence, Tally};
-use crate::profile::shard::{CHUNKS, ShardState, Tenant};
+use crate::profile::metrics::{Metrics, Series};
+use crate::profile::shard::{CHUNKS, Entry, ShardState, Tenant};
 use crate::profile::state::Profile;
 use crate::time::Timestamp;
 
@@ -60,6 +62,8 @@ enum PieceV1 {
     Generation(u64),
     /// Right after the header, where it is not the first.
     Level(Level),
+    /// What metrics counted for profiles that come after it: tenant's number, customer, series. Only where there are any.
+    Metrics(Vec<(u32, Box<str>, Vec<Series>)>),
 }
 
 /// Why pieces are no shard.
@@ -106,6 +110,7 @@ impl ShardState {
         };
         (state.log_time, state.fence) = (log_time, fence);
         let mut ended = false;
+        let mut measured = BTreeMap::new();
         for piece in pieces {
             if ended {
                 return Err(RestoreError::Broken("goes on after its end"));
@@ -159,11 +164,26 @@ impl ShardState {
                         if profile.is_empty() || symbols_of(&profile).any(|symbol| symbol.0 as usize >= names) {
                             return Err(RestoreError::Broken("a profile names what has no name"));
                         }
+                        if let Some(metrics) = measured.remove(&(tenant, customer.clone())) {
+                            profile.dealings.get_or_insert_default().metrics = metrics;
+                        }
                         profile.tidy();
                         state.put_entry(tenant, &customer, profile);
                     }
                 }
+                PieceV1::Metrics(of) => {
+                    for (tenant, customer, series) in of {
+                        let metrics = Metrics::restored(series);
+                        let metrics = metrics.ok_or(RestoreError::Broken("series that no metric counted"))?;
+                        if measured.insert((tenant, customer), metrics).is_some() {
+                            return Err(RestoreError::Broken("a profile's metrics twice"));
+                        }
+                    }
+                }
                 PieceV1::End { profiles } => {
+                    if !measured.is_empty() {
+                        return Err(RestoreError::Broken("metrics of a profile that is missing"));
+                    }
                     if profiles != state.profile_count() {
                         return Err(RestoreError::Broken("profiles are missing"));
                     }
@@ -192,10 +212,11 @@ impl ShardState {
     }
 
     fn encode_profiles(&self, chunk: usize) -> Vec<Vec<u8>> {
-        let mut pieces = Vec::new();
+        let entries = self.sorted_chunk(chunk);
+        let mut pieces = encode_metrics(&entries);
         let mut open = Vec::new();
         let mut bytes = 0;
-        for entry in self.sorted_chunk(chunk) {
+        for entry in entries {
             let size = size_of::<(u32, Box<str>, Profile)>() + entry.customer.len() + entry.profile.weight();
             if bytes + size > PIECE_BYTES && !open.is_empty() {
                 pieces.push(write(PieceV1::Profiles(std::mem::take(&mut open))));
@@ -209,6 +230,27 @@ impl ShardState {
         }
         pieces
     }
+}
+
+/// What metrics counted for these profiles.
+fn encode_metrics(entries: &[&Entry]) -> Vec<Vec<u8>> {
+    let mut pieces = Vec::new();
+    let mut open = Vec::new();
+    let mut bytes = 0;
+    for entry in entries {
+        let Some(metrics) = entry.profile.metrics().filter(|metrics| !metrics.series().is_empty()) else { continue };
+        let size = size_of::<(u32, Box<str>, Vec<Series>)>() + entry.customer.len() + metrics.weight();
+        if bytes + size > PIECE_BYTES && !open.is_empty() {
+            pieces.push(write(PieceV1::Metrics(std::mem::take(&mut open))));
+            bytes = 0;
+        }
+        bytes += size;
+        open.push((entry.tenant, entry.customer.clone(), metrics.series().to_vec()));
+    }
+    if !open.is_empty() {
+        pieces.push(write(PieceV1::Metrics(open)));
+    }
+    pieces
 }
 
 /// Accounts, counters and the like.

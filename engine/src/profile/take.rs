@@ -12,6 +12,7 @@ use crate::profile::command::{CapTake, CountEvent, Counted, Idempotency, Take, T
 use crate::profile::draft::Draft;
 use crate::profile::evidence::Observation;
 use crate::profile::keyed::{Keyed, KeyedAnswer};
+use crate::profile::metrics::Trigger;
 use crate::profile::state::{Answer, DecisionRecord, Exposure, PolicyHold, Profile, Reservation};
 use crate::time::Timestamp;
 
@@ -101,7 +102,7 @@ impl<L: Look> Draft<'_, L> {
                     self.store_profile(id, profile);
                     return Ok(Outcome::Took(took));
                 }
-                Some(KeyedAnswer::Responded { .. }) => return Err(Refusal::IdempotencyConflict),
+                Some(KeyedAnswer::Responded { .. } | KeyedAnswer::Noted) => return Err(Refusal::IdempotencyConflict),
                 None => {}
             }
         }
@@ -274,6 +275,7 @@ impl<L: Look> Draft<'_, L> {
     fn show(&mut self, id: &ProfileId, profile: &mut Profile, take: &Take, rank: u16, shown: &TakenProposition) {
         let exposure = Exposure::new(self.now(), shown.offer, shown.creative, shown.channel, shown.placement);
         profile.expose(exposure.in_category(shown.category));
+        self.feed(profile, Trigger::Impression(rank));
         let dealings = profile.dealings.get_or_insert_default();
         dealings.answers.push(Answer { decision: take.decision, rank, outcome: IMPRESSION, positive: false });
         if shown.evidence {

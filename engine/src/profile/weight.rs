@@ -9,9 +9,11 @@ use crate::decide::decision::Ghost;
 use crate::keys::{OfferKey, Symbol};
 use crate::limits::{
     ANSWERS_PER_PROFILE, DEALINGS_PER_PROFILE, EXPOSURES_PER_PROFILE, KEYED_BYTES_PER_PROFILE, MANDATORY_PER_PROFILE,
-    OLDER_PER_PROFILE, PIECE_BYTES, ROLLING_TIMES_PER_PROFILE, VALUE_BYTES_PER_PROFILE,
+    METRIC_BUCKETS_PER_SERIES, METRIC_GROUP_BYTES, METRIC_SERIES_PER_PROFILE, OLDER_PER_PROFILE, PIECE_BYTES,
+    ROLLING_TIMES_PER_PROFILE, VALUE_BYTES_PER_PROFILE,
 };
 use crate::profile::command::{Counted, OptOut};
+use crate::profile::metrics::{Series, Tally};
 use crate::profile::state::{
     Answer, CapUse, Dealings, DecisionRecord, Exposure, Lapsed, Named, OutcomeRecord, PolicyHold, Profile, Reservation,
     Used,
@@ -43,6 +45,14 @@ const _: () = assert!(
         + VALUE_BYTES_PER_PROFILE
         + EXPOSURES_PER_PROFILE * size_of::<Exposure>()
         + DEALING_BYTES_MAX
+        + PIECE_BYTES
+        < MAX_ENCODED_BYTES
+);
+
+// And what its metrics counted, which is a piece of its own.
+const _: () = assert!(
+    METRIC_SERIES_PER_PROFILE
+        * (size_of::<Series>() + METRIC_GROUP_BYTES + METRIC_BUCKETS_PER_SERIES * size_of::<(Timestamp, Tally)>())
         + PIECE_BYTES
         < MAX_ENCODED_BYTES
 );

@@ -158,6 +158,10 @@ impl Segment {
             let computed = category.and_then(|category| shared.computed_of.get(&category));
             let computed = computed.map_or(&[][..], Vec::as_slice);
             for ((_, field), column) in stale.iter().zip(&mut columns) {
+                if let Some(reading) = &field.metric {
+                    column[position as usize] = Cell::Metric(Arc::new(reading.clone()));
+                    continue;
+                }
                 let stored = match field.name.as_str() {
                     _ if !field.built_in => None,
                     "id" => Some(Value::text(&offer.id)),

@@ -25,6 +25,7 @@ mod compile;
 mod derive;
 pub mod flows;
 pub mod guardrails;
+pub mod metrics;
 pub mod policies;
 pub mod predicates;
 pub mod rule_columns;

@@ -1,20 +1,17 @@
 //! Contact policies, compiled.
 
-use super::rules::Scopes;
+use super::rules::{Question, Scopes, ask_metric};
 use super::slots::Names;
 use crate::catalog::TenantCatalog;
 use crate::decide::counting::{days_ms, hours_ms, rolling_ms};
 use crate::decide::schedule::LocalHours;
 use crate::decide::view::Instant;
-use crate::expr::compare;
 use crate::keys::{OfferKey, OutcomeKey, PolicyKey};
 use crate::model::offer::{CapWindow, Enforcement};
 use crate::model::policy::{ContactPolicy, OutcomeAction, PolicyConfig, TotalPeriod};
-use crate::model::rule::OnMissing;
 use crate::model::{Entity, Status};
 use crate::profile::command::Window;
 use crate::time::Period;
-use crate::value::Value;
 
 /// A stretch of time that becomes a [`Window`] at an instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,8 +112,8 @@ pub enum Restraint {
     },
     /// Lets through what others block, for customers in all of these segments.
     Override(Vec<u32>),
-    /// Always, or never, blocks.
-    Constant(bool),
+    /// Those for whom the answer is yes: a metric that compares so.
+    Asked(Question),
 }
 
 impl Restraint {
@@ -130,7 +127,7 @@ impl Restraint {
             | Restraint::Segments(_)
             | Restraint::Hours(_)
             | Restraint::Override(_)
-            | Restraint::Constant(_) => false,
+            | Restraint::Asked(_) => false,
         }
     }
 
@@ -274,9 +271,9 @@ fn restrain(catalog: &TenantCatalog, names: &mut Names, config: &PolicyConfig) -
             Restraint::Override(config.required_segments.iter().map(|name| names.segment(name)).collect())
         }
         PolicyConfig::CategorySuppression(config) => Restraint::Category { lookback_ms: days_ms(config.lookback_days) },
-        // There are no behavioural metrics yet: each is missing.
         PolicyConfig::MetricCondition(config) => {
-            Restraint::Constant(compare::condition_holds(&Value::Null, config.operator, &config.value, OnMissing::Fail))
+            let group = config.group.as_deref();
+            Restraint::Asked(ask_metric(names, &config.metric, group, config.operator, &config.value))
         }
     }
 }

@@ -469,6 +469,7 @@ mod tests {
                     facts: facts.iter().collect(),
                     segments: segments.into_iter().collect(),
                     now: Timestamp(0),
+                    measures: Default::default(),
                 };
                 let mut failing = vec![0; words];
                 index.fail_into(&world, &mut failing, &mut spare);
@@ -501,7 +502,12 @@ mod tests {
         let mut spare = vec![0; bitset::words_for(len)];
         for value in [-1, 0, 63, 64, 777, 4_998, 4_999, 6_000] {
             let fact = Value::Number(f64::from(value));
-            let world = World { facts: smallvec::smallvec![&fact], segments: Vec::new(), now: Timestamp(0) };
+            let world = World {
+                facts: smallvec::smallvec![&fact],
+                segments: Vec::new(),
+                now: Timestamp(0),
+                measures: Default::default(),
+            };
             let mut failing = vec![0; bitset::words_for(len)];
             index.fail_into(&world, &mut failing, &mut spare);
             let passing = (0..len as u32).filter(|position| !bitset::has(&failing, *position)).count() as i32;

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::bitset::{self, Bits, put};
 use super::checks::Check;
 use super::columns::BOUND_SLACK;
+use super::metrics::Measures;
 use super::predicates::{Builder, PredicateIndex};
 use super::rules::{Effect, Question, Rule, Scopes, Selector};
 use super::segment::Segment;
@@ -226,7 +227,8 @@ impl WideColumn {
 
 /// The answer for an offer, if its stored fields alone decide it.
 fn settle(segment: &Segment, shared: &Shared, question: &Question, position: u32) -> Option<bool> {
-    let world = World { facts: SmallVec::new(), segments: Vec::new(), now: Timestamp(0) };
+    let world =
+        World { facts: SmallVec::new(), segments: Vec::new(), now: Timestamp(0), measures: Measures::default() };
     question.settled(&OfferWorld::new(&world, shared, segment, position))
 }
 

@@ -157,13 +157,9 @@ fn ask(names: &mut Names, config: &RuleConfig) -> Question {
             Question::Request(Check::Constant(NEUTRAL_PROPENSITY >= config.min_propensity))
         }
         RuleConfig::RecencyCheck(config) => Question::Recency { days: config.min_days },
-        // There are no behavioural metrics yet: each is missing.
-        RuleConfig::MetricCondition(config) => Question::Request(Check::Constant(compare::condition_holds(
-            &Value::Null,
-            config.operator,
-            &config.value,
-            OnMissing::Fail,
-        ))),
+        RuleConfig::MetricCondition(config) => {
+            ask_metric(names, &config.metric, config.group.as_deref(), config.operator, &config.value)
+        }
         RuleConfig::OfferAttribute(config) => {
             let mut name = Name::from(config.field.as_str());
             if name.namespace == Namespace::Bare {
@@ -172,6 +168,18 @@ fn ask(names: &mut Names, config: &RuleConfig) -> Question {
             compare_name(names, name, config.operator, &config.value, config.on_missing)
         }
     }
+}
+
+/// `metric operator expected`, as a question.
+pub(crate) fn ask_metric(
+    names: &mut Names,
+    metric: &str,
+    group: Option<&str>,
+    operator: Operator,
+    expected: &Value,
+) -> Question {
+    let path = group.map_or_else(|| metric.to_owned(), |group| format!("{metric}.{group}"));
+    compare_name(names, Name { namespace: Namespace::Metric, path }, operator, expected, OnMissing::Fail)
 }
 
 /// Whether an expression is true.
@@ -202,14 +210,27 @@ pub(crate) fn compare_name(
     expected: &Value,
     on_missing: OnMissing,
 ) -> Question {
+    let expected = || expected.clone();
+    if name.namespace == Namespace::Metric {
+        return match names.metric(&name.path) {
+            Some(Source::Offer(field)) => Question::Field { field, operator, expected: expected(), on_missing },
+            Some(Source::Fact(slot)) => {
+                Question::Request(Check::Condition { slot, operator, expected: expected(), on_missing })
+            }
+            Some(Source::Constant(_)) | None => {
+                let holds = compare::condition_holds(&Value::Null, operator, &expected(), on_missing);
+                Question::Request(Check::Constant(holds))
+            }
+        };
+    }
     if name.namespace == Namespace::Offer
-        && let Some(field) = names.field(Field { built_in: true, name: name.path.clone() })
+        && let Some(field) = names.field(Field::of_offer(&name.path, true))
     {
-        return Question::Field { field, operator, expected: expected.clone(), on_missing };
+        return Question::Field { field, operator, expected: expected(), on_missing };
     }
     Question::Request(match names.fact(&name) {
-        Some(slot) => Check::Condition { slot, operator, expected: expected.clone(), on_missing },
-        None => Check::Constant(compare::condition_holds(&Value::Null, operator, expected, on_missing)),
+        Some(slot) => Check::Condition { slot, operator, expected: expected(), on_missing },
+        None => Check::Constant(compare::condition_holds(&Value::Null, operator, &expected(), on_missing)),
     })
 }
 
@@ -222,12 +243,12 @@ pub(crate) fn program(names: &mut Names, text: &str) -> Option<Program> {
 impl Resolver for Names {
     fn resolve(&mut self, name: &Name) -> Source {
         let found = match &name.namespace {
-            Namespace::Bare => self.field(Field { built_in: false, name: name.path.clone() }).map(Source::Offer),
-            Namespace::Offer => self.field(Field { built_in: true, name: name.path.clone() }).map(Source::Offer),
+            Namespace::Bare => self.field(Field::of_offer(&name.path, false)).map(Source::Offer),
+            Namespace::Offer => self.field(Field::of_offer(&name.path, true)).map(Source::Offer),
             Namespace::Customer | Namespace::Attributes | Namespace::Context | Namespace::Other(_) => {
                 self.fact(name).map(Source::Fact)
             }
-            Namespace::Metric => None,
+            Namespace::Metric => self.metric(&name.path),
         };
         found.unwrap_or(Source::Constant(Value::Null))
     }

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use super::bitset::{Bits, put};
 use super::checks::Check;
+use super::metrics::Measures;
 use super::rules::{Question, compare_name};
 use super::segment::Segment;
 use super::shared::Shared;
@@ -171,7 +172,8 @@ pub struct TestColumn {
 
 impl TestColumn {
     fn new(segment: &Segment, shared: &Shared, test: &Test) -> Self {
-        let world = World { facts: SmallVec::new(), segments: Vec::new(), now: Timestamp(0) };
+        let world =
+            World { facts: SmallVec::new(), segments: Vec::new(), now: Timestamp(0), measures: Measures::default() };
         let (mut failing, mut late) = (Bits::none(segment.len), Bits::none(segment.len));
         for position in 0..segment.len as u32 {
             match test.settled(&OfferWorld::new(&world, shared, segment, position)) {

@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 
 use super::bitset::{Bits, Members};
 use super::columns::PlanColumns;
+use super::metrics::Reading;
 use super::rule_columns::{RuleColumns, WideColumn};
 use super::rules::Rule;
 use super::schedule::Schedules;
@@ -145,6 +146,8 @@ pub enum Cell {
     Stored(Value),
     /// Number of the computed field.
     Computed(u32),
+    /// A metric, for this offer.
+    Metric(Arc<Reading>),
 }
 
 /// One field of all offers.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::flows::{Flow, Parts, Plan};
 use super::guardrails::Guardrails;
+use super::metrics::{self, Metric};
 use super::rules::{Rule, Scopes, program};
 use super::slots::Names;
 use crate::catalog::TenantCatalog;
@@ -141,6 +142,7 @@ pub struct Shared {
     /// Numbers of a category's computed fields, in declaration order.
     pub(crate) computed_of: BTreeMap<CategoryKey, Vec<u32>>,
     pub(crate) guardrails: Guardrails,
+    pub(crate) metrics: Box<[Metric]>,
     /// Largest margin and revenue of active general offers.
     pub(crate) largest: LargestValues,
 }
@@ -148,6 +150,7 @@ pub struct Shared {
 impl Shared {
     /// Compiles everything of `catalog` but its offers.
     pub(crate) fn new(catalog: &TenantCatalog, names: &mut Names) -> Self {
+        names.know_metrics(catalog);
         let settings = catalog.settings();
         let calendar = Calendar::of(settings);
         let mut parts = Parts::default();
@@ -213,6 +216,7 @@ impl Shared {
             computed,
             computed_of,
             guardrails,
+            metrics: metrics::compile(catalog),
             largest: catalog.largest_values(),
         }
     }

@@ -1,12 +1,15 @@
 //! Names become numbers once: facts become slots, segments numbers, offer fields columns. A decision hashes no stored name.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::metrics::Reading;
 use super::schedule::OpenCache;
-use crate::expr::{Name, Namespace};
-use crate::keys::Slot;
+use crate::catalog::TenantCatalog;
+use crate::expr::{Name, Namespace, Source};
+use crate::keys::{MetricKey, Slot};
 use crate::profile::symbols::Symbols;
 
 /// Slots for facts: more than [`NAMES_READ_MAX`](crate::limits::NAMES_READ_MAX), which writes keep to, and past updates of
@@ -27,6 +30,15 @@ pub struct Field {
     pub built_in: bool,
     /// Wire name.
     pub name: String,
+    /// A metric that differs from offer to offer, in place of a field.
+    pub metric: Option<Reading>,
+}
+
+impl Field {
+    /// `offer.name`, or a bare name.
+    pub(crate) fn of_offer(name: &str, built_in: bool) -> Self {
+        Field { built_in, name: name.to_owned(), metric: None }
+    }
 }
 
 /// Number of the namespace `customer`.
@@ -49,6 +61,10 @@ struct Known {
     segments: HashMap<Box<str>, u32>,
     fields: Vec<Field>,
     field_numbers: HashMap<Field, u16>,
+    /// Metrics of the tenant by name, and whether they differ from offer to offer.
+    metrics: BTreeMap<Box<str>, (MetricKey, bool)>,
+    /// Slots of metrics that are the same for all offers.
+    measured: Vec<(Slot, Reading)>,
 }
 
 impl Default for Names {
@@ -66,7 +82,55 @@ impl Names {
             segments: HashMap::new(),
             fields: Vec::new(),
             field_numbers: HashMap::new(),
+            metrics: BTreeMap::new(),
+            measured: Vec::new(),
         }))
+    }
+
+    /// What names of metrics stand for from now on: what reads them is compiled after this.
+    pub(crate) fn know_metrics(&mut self, catalog: &TenantCatalog) {
+        let metrics = catalog.metrics().iter();
+        let metrics =
+            metrics.map(|row| (row.body.name.as_str().into(), (row.key, row.body.is_by_candidate()))).collect();
+        if self.0.metrics != metrics {
+            Arc::make_mut(&mut self.0).metrics = metrics;
+        }
+    }
+
+    /// Whether names of metrics stand for the same here and there.
+    pub(crate) fn agree_on_metrics(&self, other: &Names) -> bool {
+        self.0.metrics == other.0.metrics
+    }
+
+    /// Where the metric that `path` names is read; `None` if there is none, or no room for one more name.
+    pub(crate) fn metric(&mut self, path: &str) -> Option<Source> {
+        let (name, property) = path.split_once('.').map_or((path, None), |(name, group)| (name, Some(group)));
+        let (metric, by_candidate) = *self.0.metrics.get(name)?;
+        let reading = Reading { metric, property: property.map(Arc::from) };
+        if by_candidate {
+            let field = Field { built_in: false, name: path.to_owned(), metric: Some(reading) };
+            return self.field(field).map(Source::Offer);
+        }
+        let known = self.0.measured.iter().find(|(_, known)| *known == reading).map(|(slot, _)| *slot);
+        known.or_else(|| self.measure(reading)).map(Source::Fact)
+    }
+
+    fn measure(&mut self, reading: Reading) -> Option<Slot> {
+        let slot = self.next_slot()?;
+        let known = Arc::make_mut(&mut self.0);
+        known.measured.push((slot, reading));
+        known.fact_count += 1;
+        Some(slot)
+    }
+
+    fn next_slot(&self) -> Option<Slot> {
+        let count = self.fact_count();
+        u16::try_from(count).ok().filter(|_| count < FACTS_MAX).map(Slot)
+    }
+
+    /// The metrics that are the same for all offers and that anything compiled reads, each with its slot.
+    pub(crate) fn measured(&self) -> &[(Slot, Reading)] {
+        &self.0.measured
     }
 
     /// The slot of a fact, given now if it is new; `None` for names that are no facts, or too many.
@@ -82,8 +146,7 @@ impl Names {
         if let Some(slot) = self.find_fact(namespace, &name.path) {
             return Some(slot);
         }
-        let count = self.fact_count();
-        let slot = Slot(u16::try_from(count).ok().filter(|_| count < FACTS_MAX)?);
+        let slot = self.next_slot()?;
         let known = Arc::make_mut(&mut self.0);
         known.namespaces[usize::from(namespace)].1.insert(name.path.as_str().into(), slot);
         known.fact_count += 1;

@@ -62,7 +62,7 @@ impl Snapshot {
             next.overlay(catalog, key);
         }
         // The same names keep their identity, so that shards need not bind their symbols again.
-        if names.count() != self.names.count() {
+        if names.count() != self.names.count() || !names.agree_on_metrics(&self.names) {
             next.names = Arc::new(names);
         }
         next

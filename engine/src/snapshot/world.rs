@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use smallvec::SmallVec;
 
+use super::metrics::Measures;
 use super::segment::Segment;
 use super::shared::{ComputedField, Shared};
 use crate::expr::Environment;
@@ -25,6 +26,8 @@ pub struct World<'a> {
     pub(crate) segments: Vec<u32>,
     /// The decision's instant.
     pub(crate) now: Timestamp,
+    /// What the customer's metrics are worth.
+    pub(crate) measures: Measures<'a>,
 }
 
 impl World<'_> {
@@ -123,6 +126,11 @@ impl Environment for OfferWorld<'_, '_> {
         match &self.segment.fields[usize::from(field)].cells[self.position as usize] {
             super::segment::Cell::Stored(value) => value.clone(),
             super::segment::Cell::Computed(index) => self.computed(*index),
+            super::segment::Cell::Metric(reading) => {
+                let position = self.position as usize;
+                let candidate = (self.segment.keys[position], self.segment.categories[position]);
+                self.world.measures.value(reading, Some(candidate))
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod catalogue;
 mod dice;
+mod metrics;
 mod policies;
 mod regressions;
 mod scenarios;

@@ -16,9 +16,12 @@ use proffer_engine::model::offer::{CapPer, CapScope, CapWindow, Enforcement};
 use proffer_engine::profile::apply::{Outcome, Refusal, apply};
 use proffer_engine::profile::cells::{Cells, Look, ProfileId};
 use proffer_engine::profile::command::{
-    AccountId, CountEvent, Counted, DecisionId, EscrowMessage, Leader, OptOut, Position, Recall, ShardCommand,
-    ShardCommandV1, ShardOp, SoftTerms, Take, TakeAccount, Window,
+    AccountId, CountEvent, Counted, DecisionId, EscrowMessage, Idempotency, Leader, OptOut, Position, Recall,
+    ShardCommand, ShardCommandV1, ShardOp, SoftTerms, Take, TakeAccount, Window,
 };
+use proffer_engine::profile::measuring::EventRequest;
+use proffer_engine::profile::measuring::measure_event;
+use proffer_engine::profile::metrics::Metrics;
 use proffer_engine::profile::shard::ShardState;
 use proffer_engine::profile::state::{
     CapUse, Dealings, Exposure, Exposures, Named, OutcomeRecord, PolicyHold, Profile, Reservation, Used,
@@ -202,10 +205,42 @@ fn profile(catalog: &TenantCatalog, symbols: &mut Symbols, at: &Instant, dice: &
     for seen in profile.exposures.iter_mut() {
         *seen = seen.in_category(latest[&seen.offer]);
     }
+    dealings.metrics = measured(catalog, at, dice);
     if dealings != Dealings::default() {
         profile.dealings = Some(Box::new(dealings));
     }
     profile
+}
+
+/// What the catalogue's metrics make of what a customer did.
+fn measured(catalog: &TenantCatalog, at: &Instant, dice: &mut Dice) -> Metrics {
+    let mut times: Vec<Timestamp> = (0..dice.below(12)).map(|_| ago(at, dice)).collect();
+    times.sort_unstable();
+    let (tenant, customer) = (TenantId::new("acme"), CustomerId::new("ada"));
+    let id = ProfileId { tenant: tenant.clone(), customer: customer.clone() };
+    let mut state = ShardState::new();
+    let calendar = Calendar::of(catalog.settings());
+    for (key, now) in (0..).zip(times) {
+        let offer = dice.pick(&offers(catalog));
+        let brand = dice.pick(&["acme", "other brand", ""]);
+        let request = EventRequest {
+            tenant: tenant.clone(),
+            customer: customer.clone(),
+            event_type: dice.pick(&["click", "buy", "view", "view"]).to_owned(),
+            value: dice.pick(&[None, Some(1.5), Some(20.0), Some(-3.25)]),
+            offer: dice.chance(85).then_some(offer),
+            channel: dice.pick(&[Some(ChannelKey(0)), Some(ChannelKey(1)), None]),
+            properties: [("brand".into(), Value::text(brand))].into(),
+        };
+        let idempotency = Idempotency { key, body: 1, until: now.plus_ms(DAY_MS) };
+        let moment = Instant { now, frame: calendar.frame(now) };
+        let op = measure_event(catalog, state.profile(&id), &request, idempotency, &moment);
+        let leader = Leader { term: 1, replica: 1 };
+        let command = ShardCommand::V1(ShardCommandV1 { now, leader, revision: Revision(1), op });
+        let outcome = apply(&mut state, Position { leader, index: 1 }, &command);
+        assert!(matches!(outcome, Outcome::Responded(_)), "{outcome:?}");
+    }
+    state.profile(&id).and_then(Profile::metrics).cloned().unwrap_or_default()
 }
 
 fn ago(at: &Instant, dice: &mut Dice) -> Timestamp {

@@ -12,6 +12,7 @@ use crate::model::collection::Collection;
 use crate::model::creative::Creative;
 use crate::model::flow::DecisionFlow;
 use crate::model::guardrail::Guardrail;
+use crate::model::metric::BehavioralMetric;
 use crate::model::offer::Offer;
 use crate::model::placement::Placement;
 use crate::model::policy::ContactPolicy;
@@ -109,6 +110,7 @@ fn members(kind: EntityKind) -> &'static [&'static str] {
         EntityKind::Schema => Schema::MEMBERS,
         EntityKind::Flow => DecisionFlow::MEMBERS,
         EntityKind::Guardrail => Guardrail::MEMBERS,
+        EntityKind::Metric => BehavioralMetric::MEMBERS,
     }
 }
 

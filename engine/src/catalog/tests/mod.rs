@@ -4,6 +4,7 @@ mod deletion;
 mod format;
 mod guardrails;
 mod invariants;
+mod metrics;
 mod offers;
 mod publishing;
 mod reads;

@@ -33,7 +33,7 @@ impl Authored for Category {
         text::check_description(&self.description, faults);
         text::check_length("icon", &self.icon, crate::limits::WORD_CHARS_MAX, faults);
         text::check_length("color", &self.color, crate::limits::WORD_CHARS_MAX, faults);
-        custom_fields::check_schema(&self.custom_fields, faults);
+        custom_fields::check_schema(context.tenant, &self.custom_fields, faults);
         faults.within("customFields", |faults| formula::check_reads(context.tenant, &names_read(self), faults));
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::catalog::entity::shown;
+use crate::catalog::tenant::TenantCatalog;
 use crate::catalog::validate::{formula, text};
 use crate::limits;
 use crate::model::category::{CustomField, CustomFieldType};
@@ -17,7 +18,7 @@ use crate::value::Value;
 const RESERVED: [&str; 9] = ["customer", "attributes", "context", "metric", "offer", "true", "false", "null", "in"];
 
 /// Checks a category's schema: names, types, formulas, cycles.
-pub(crate) fn check_schema(fields: &[CustomField], faults: &mut Faults) {
+pub(crate) fn check_schema(tenant: &TenantCatalog, fields: &[CustomField], faults: &mut Faults) {
     faults.within("customFields", |faults| {
         if fields.len() > limits::CUSTOM_FIELDS_MAX {
             faults.add(format!("must have at most {} items", limits::CUSTOM_FIELDS_MAX));
@@ -37,7 +38,7 @@ pub(crate) fn check_schema(fields: &[CustomField], faults: &mut Faults) {
                 check_type(field, faults);
             });
         }
-        formula::check_fields(fields, faults);
+        formula::check_fields(tenant, fields, faults);
     });
 }
 

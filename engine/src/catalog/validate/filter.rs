@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::catalog::entity::shown;
 use crate::catalog::tenant::TenantCatalog;
-use crate::catalog::validate::{condition, rule};
+use crate::catalog::validate::{condition, metric, rule};
 use crate::expr::{Namespace, Pattern};
 use crate::limits;
 use crate::model::fault::Faults;
@@ -44,10 +44,13 @@ fn check_condition(tenant: &TenantCatalog, condition: &FilterCondition, faults: 
                 return;
             }
         },
-        Namespace::Metric => {
-            faults.add_at("field", format!("no behavioural metric is named {:?}", shown(&name.path)));
-            return;
-        }
+        Namespace::Metric => match metric::misread(tenant, &name.path) {
+            Some(why) => {
+                faults.add_at("field", why);
+                return;
+            }
+            None => condition::Kind::Number,
+        },
         Namespace::Customer | Namespace::Attributes | Namespace::Context | Namespace::Other(_) => {
             condition::kind_of_attribute(tenant, &name.to_string())
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::catalog::tenant::TenantCatalog;
+use crate::catalog::validate::metric;
 use crate::expr::{self, Ast, Name, Namespace, Type};
 use crate::limits;
 use crate::model::category::{CustomField, CustomFieldType, OutputType};
@@ -11,7 +12,7 @@ use crate::model::offer::Offer;
 use crate::model::record::Record;
 
 /// Checks the formulas of a category: syntax, types, names of fields, cycles. The current place is the list of fields.
-pub(crate) fn check_fields(fields: &[CustomField], faults: &mut Faults) {
+pub(crate) fn check_fields(tenant: &TenantCatalog, fields: &[CustomField], faults: &mut Faults) {
     let types: BTreeMap<&str, Type> = fields.iter().map(|field| (field.name.as_str(), type_of(field))).collect();
     let known = |name: &Name| match name.namespace {
         Namespace::Offer if is_built_in(&name.path) => Type::Any,
@@ -39,6 +40,7 @@ pub(crate) fn check_fields(fields: &[CustomField], faults: &mut Faults) {
                         faults.add(format!("the category has no custom field {:?}", name.path));
                     }
                 }
+                metric::check_read(tenant, &ast, faults);
                 let custom = fields_read(&ast).filter(|name| !is_built_in_of(name)).map(|name| name.path.clone());
                 reads.insert(&field.name, custom.collect());
             });
@@ -77,51 +79,50 @@ fn depths<'f>(reads: &Reads<'f>, order: &[&'f str]) -> BTreeMap<&'f str, usize> 
 }
 
 /// Checks a rule's expression: it must be able to be true.
-pub(crate) fn check_condition(member: &str, source: &str, faults: &mut Faults) {
+pub(crate) fn check_condition(tenant: &TenantCatalog, member: &str, source: &str, faults: &mut Faults) {
     faults.within(member, |faults| {
         let anything = |_: &Name| Type::Any;
         let Some((ast, yields)) = read(source, &anything, faults) else { return };
         if !yields.fits(Type::Bool) {
             faults.add(format!("yields a {yields}, not a boolean"));
         }
-        refuse_metrics(&ast, faults);
+        metric::check_read(tenant, &ast, faults);
     });
 }
 
 /// Checks an expression that may yield anything.
-pub(crate) fn check_value(member: &str, source: &str, faults: &mut Faults) {
+pub(crate) fn check_value(tenant: &TenantCatalog, member: &str, source: &str, faults: &mut Faults) {
     faults.within(member, |faults| {
         if let Some((ast, _)) = read(source, &|_: &Name| Type::Any, faults) {
-            refuse_metrics(&ast, faults);
+            metric::check_read(tenant, &ast, faults);
         }
     });
 }
 
 /// Checks a formula that scores: it must be able to yield a number.
-pub(crate) fn check_number(member: &str, source: &str, faults: &mut Faults) {
+pub(crate) fn check_number(tenant: &TenantCatalog, member: &str, source: &str, faults: &mut Faults) {
     faults.within(member, |faults| {
         let Some((ast, yields)) = read(source, &|_: &Name| Type::Any, faults) else { return };
         if !yields.fits(Type::Number) {
             faults.add(format!("yields a {yields}, not a number"));
         }
-        refuse_metrics(&ast, faults);
+        metric::check_read(tenant, &ast, faults);
     });
 }
 
-fn refuse_metrics(ast: &Ast, faults: &mut Faults) {
-    if let Some(metric) = ast.names().find(|name| name.namespace == Namespace::Metric) {
-        faults.add(format!("no behavioural metric is named {:?}", metric.path));
-    }
-}
-
 /// Checks the condition of a branch: it is asked once a request, whatever offers there are.
-pub(crate) fn check_branch(member: &str, source: &str, faults: &mut Faults) {
-    check_condition(member, source, faults);
+pub(crate) fn check_branch(tenant: &TenantCatalog, member: &str, source: &str, faults: &mut Faults) {
+    check_condition(tenant, member, source, faults);
     let Ok(ast) = expr::parse(source) else { return };
     if let Some(name) = fields_read(&ast).next() {
         let name = name.to_string();
         faults
             .add_at(member, format!("reads {name:?} of an offer: a branch is taken once for all offers, use a filter"));
+    }
+    let mut metrics = ast.names().filter(|name| name.namespace == Namespace::Metric);
+    if let Some(name) = metrics.find(|name| metric::is_by_candidate(tenant, &name.path)) {
+        let why = format!("{:?} differs from offer to offer: a branch is taken once for all offers", name.to_string());
+        faults.add_at(member, why);
     }
 }
 
@@ -246,7 +247,7 @@ mod tests {
         };
         let faults_of = |fields: &[CustomField]| {
             let mut faults = Faults::new();
-            check_fields(fields, &mut faults);
+            check_fields(&TenantCatalog::default(), fields, &mut faults);
             faults.into_vec().len()
         };
         assert_eq!(faults_of(&[field("priority", "offer.priority * 2")]), 0);

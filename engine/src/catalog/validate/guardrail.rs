@@ -25,7 +25,7 @@ impl Authored for Guardrail {
         let faults = &mut findings.faults;
         text::check_name("name", &self.name, faults);
         text::check_description(&self.description, faults);
-        formula::check_condition("expression", &self.expression, faults);
+        formula::check_condition(context.tenant, "expression", &self.expression, faults);
         text::check_range("multiplier", self.multiplier, 0.1, 1.0, faults);
         faults.within("expression", |faults| formula::check_reads(context.tenant, &names_read(self), faults));
     }

@@ -12,6 +12,7 @@ pub(crate) mod filter;
 pub(crate) mod flow;
 pub(crate) mod formula;
 mod guardrail;
+pub(crate) mod metric;
 pub(crate) mod node;
 mod offer;
 mod placement;

@@ -44,8 +44,8 @@ pub(crate) fn check(tenant: &TenantCatalog, node: &mut FlowNode, faults: &mut Fa
                 faults.add_at("flowKey", format!("no decision flow has the key {:?}", shown(&config.flow_key)));
             }
         }
-        Node::ScoreByExpression(config) => check_expression_score(config, faults),
-        Node::SetProperties(config) => check_properties(config, faults),
+        Node::ScoreByExpression(config) => check_expression_score(tenant, config, faults),
+        Node::SetProperties(config) => check_properties(tenant, config, faults),
         Node::Optimize(config) => {
             faults.within("objectives", |faults| check_shares(&config.objectives.weights(), faults))
         }
@@ -65,7 +65,7 @@ fn check_conditional(tenant: &TenantCatalog, config: &mut Conditional, faults: &
         }
         for (index, branch) in config.branches.iter_mut().enumerate() {
             faults.within(&index.to_string(), |faults| {
-                formula::check_branch("when", &branch.when, faults);
+                formula::check_branch(tenant, "when", &branch.when, faults);
                 faults.within("nodes", |faults| check_all(&mut branch.nodes, faults));
             });
         }
@@ -199,8 +199,8 @@ fn check_score(tenant: &TenantCatalog, config: &mut Score, faults: &mut Faults) 
     });
 }
 
-fn check_expression_score(config: &ExpressionScore, faults: &mut Faults) {
-    formula::check_number("formula", &config.formula, faults);
+fn check_expression_score(tenant: &TenantCatalog, config: &ExpressionScore, faults: &mut Faults) {
+    formula::check_number(tenant, "formula", &config.formula, faults);
     faults.within("relevance", |faults| check_relevance(&config.relevance, faults));
     if let Some(blend) = &config.impact {
         faults.within("impact", |faults| check_blend(blend, faults));
@@ -263,7 +263,7 @@ fn check_rank(config: &Rank, faults: &mut Faults) {
     text::check_range("maxCandidates", f64::from(config.max_candidates), 1.0, most, faults);
 }
 
-fn check_properties(config: &SetProperties, faults: &mut Faults) {
+fn check_properties(tenant: &TenantCatalog, config: &SetProperties, faults: &mut Faults) {
     faults.within("set", |faults| {
         if config.set.is_empty() {
             faults.add("must not be empty");
@@ -275,7 +275,7 @@ fn check_properties(config: &SetProperties, faults: &mut Faults) {
             if !text::is_identifier(name) {
                 faults.add_at(name, "a property is named with letters, digits and _, not starting with a digit");
             }
-            formula::check_value(name, expression, faults);
+            formula::check_value(tenant, name, expression, faults);
         }
     });
 }

@@ -8,8 +8,7 @@ use crate::catalog::index::Thing;
 use crate::catalog::outcomes::IMPRESSION;
 use crate::catalog::refusal::Touched;
 use crate::catalog::tenant::TenantCatalog;
-use crate::catalog::validate::rule::refuse_metric;
-use crate::catalog::validate::{condition, scope, text};
+use crate::catalog::validate::{condition, metric, scope, text};
 use crate::keys::PolicyKey;
 use crate::limits;
 use crate::model::fault::Faults;
@@ -166,7 +165,7 @@ fn check_config(config: &mut PolicyConfig, tenant: &TenantCatalog, faults: &mut 
         }
         PolicyConfig::CategorySuppression(config) => check_days("lookbackDays", config.lookback_days, faults),
         PolicyConfig::MetricCondition(config) => {
-            refuse_metric(&config.metric, faults);
+            metric::check_named(tenant, &config.metric, config.group.as_deref(), faults);
             condition::check(config.operator, &config.value, condition::Kind::Number, faults);
         }
     }

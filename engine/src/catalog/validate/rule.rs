@@ -8,7 +8,7 @@ use crate::catalog::entity::{Authored, Context, Findings, shown, stored_in};
 use crate::catalog::index::Thing;
 use crate::catalog::refusal::Touched;
 use crate::catalog::tenant::TenantCatalog;
-use crate::catalog::validate::{condition, formula, scope, text};
+use crate::catalog::validate::{condition, formula, metric, scope, text};
 use crate::expr::{Name, Namespace};
 use crate::keys::RuleKey;
 use crate::limits;
@@ -98,10 +98,12 @@ fn names_read(config: &RuleConfig) -> BTreeSet<String> {
         RuleConfig::AttributeCondition(config) => one(&config.attribute, Namespace::Customer),
         RuleConfig::OfferAttribute(config) => one(&config.field, Namespace::Offer),
         RuleConfig::Expression(config) => formula::names_read(&config.expression).into_iter().collect(),
-        RuleConfig::SegmentRequired(_)
-        | RuleConfig::PropensityThreshold(_)
-        | RuleConfig::RecencyCheck(_)
-        | RuleConfig::MetricCondition(_) => BTreeSet::new(),
+        RuleConfig::MetricCondition(config) => {
+            BTreeSet::from([format!("metric.{}", metric::path_of(&config.metric, config.group.as_deref()))])
+        }
+        RuleConfig::SegmentRequired(_) | RuleConfig::PropensityThreshold(_) | RuleConfig::RecencyCheck(_) => {
+            BTreeSet::new()
+        }
     }
 }
 
@@ -116,12 +118,15 @@ fn check_config(config: &RuleConfig, tenant: &TenantCatalog, faults: &mut Faults
         }
         RuleConfig::AttributeCondition(config) => {
             check_attribute("attribute", &config.attribute, faults);
+            if let Some(why) = config.attribute.strip_prefix("metric.").and_then(|path| metric::misread(tenant, path)) {
+                faults.add_at("attribute", why);
+            }
             let kind = condition::kind_of_attribute(tenant, &config.attribute);
             condition::check(config.operator, &config.value, kind, faults);
             check_factors(config.multiplier, config.boost, faults);
         }
         RuleConfig::Expression(config) => {
-            formula::check_condition("expression", &config.expression, faults);
+            formula::check_condition(tenant, "expression", &config.expression, faults);
             check_factors(config.multiplier, config.boost, faults);
         }
         RuleConfig::PropensityThreshold(config) => {
@@ -133,7 +138,7 @@ fn check_config(config: &RuleConfig, tenant: &TenantCatalog, faults: &mut Faults
             check_factors(config.multiplier, config.boost, faults);
         }
         RuleConfig::MetricCondition(config) => {
-            refuse_metric(&config.metric, faults);
+            metric::check_named(tenant, &config.metric, config.group.as_deref(), faults);
             condition::check(config.operator, &config.value, condition::Kind::Number, faults);
             check_factors(config.multiplier, config.boost, faults);
         }
@@ -147,11 +152,6 @@ fn check_config(config: &RuleConfig, tenant: &TenantCatalog, faults: &mut Faults
             check_factors(config.multiplier, config.boost, faults);
         }
     }
-}
-
-/// Metrics cannot be authored yet, so that each name of one dangles.
-pub(crate) fn refuse_metric(metric: &str, faults: &mut Faults) {
-    faults.add_at("metric", format!("no behavioural metric is named {:?}", shown(metric)));
 }
 
 /// A name with dots.

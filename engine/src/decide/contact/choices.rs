@@ -53,7 +53,7 @@ fn newly_blocks(case: &Case<'_>, track: &Track<'_>, policy: &Policy, candidate: 
         | Restraint::Segments(_)
         | Restraint::Hours(_)
         | Restraint::Override(_)
-        | Restraint::Constant(_) => false,
+        | Restraint::Asked(_) => false,
     };
     concerned && blocks(case, track, policy, candidate, chosen)
 }

@@ -11,7 +11,7 @@ use crate::model::policy::OutcomeAction;
 use crate::profile::command::Counted;
 use crate::snapshot::bitset;
 use crate::snapshot::policies::{Counting, Limit, Policy, Restraint, Tally};
-use crate::snapshot::rules::Scopes;
+use crate::snapshot::rules::{Question, Scopes};
 use crate::snapshot::segment::Segment;
 
 /// Whether no policy bars anything in a slot.
@@ -263,7 +263,17 @@ fn gather(case: &Case<'_>, track: &Track<'_>, restraint: &Restraint, set: &mut S
             return Gathered::all_if(segments.iter().any(|segment| track.world.is_in(*segment)));
         }
         Restraint::Hours(hours) => return Gathered::all_if(!hours.are_open(&case.at.frame)),
-        Restraint::Constant(blocks) => return Gathered::all_if(*blocks),
+        Restraint::Asked(Question::Request(check)) => return Gathered::all_if(check.holds(&track.world)),
+        Restraint::Asked(question) => {
+            for part in &case.snapshot.parts {
+                for position in bitset::ones(&part.present.0) {
+                    let global = part.first() + position;
+                    if track.holds(case, question, global) {
+                        bitset::set(set.write(), global);
+                    }
+                }
+            }
+        }
         Restraint::Mutual { offers, lookback_ms } => {
             let (first, second) = shown_of(case, *lookback_ms, |seen| offers.binary_search(&seen.offer).is_ok());
             if let Some(first) = first {

@@ -156,7 +156,7 @@ fn blocks(case: &Case<'_>, track: &Track<'_>, policy: &Policy, candidate: &Candi
             chosen.iter().any(|other| another(other) && other.category == Some(category))
                 || shown_of(case, *lookback_ms, seen_there).0.is_some()
         }),
-        Restraint::Constant(blocks) => *blocks,
+        Restraint::Asked(question) => track.holds(case, question, candidate.global),
     }
 }
 

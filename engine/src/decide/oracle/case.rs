@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::flow::Flow;
+use super::metrics::metric_value;
 use crate::catalog::TenantCatalog;
 use crate::decide::request::Request;
 use crate::decide::view::{EscrowView, Instant};
@@ -53,7 +54,16 @@ impl<'a> Case<'a> {
         segments.extend(request.segments.iter().map(|segment| segment.to_string()));
         let mut known = facts(catalog, profile, symbols, request, &flow);
         // Branches are chosen by what is loaded on every way.
-        let holds = |when: &str| evaluate_for_all(when, &known, at.now) == Value::Bool(true);
+        let known_to_all = |name: &Name| match name.namespace {
+            Namespace::Metric => metric_value(catalog, profile, request, at.now, &name.path, None),
+            Namespace::Bare
+            | Namespace::Offer
+            | Namespace::Customer
+            | Namespace::Attributes
+            | Namespace::Context
+            | Namespace::Other(_) => known.get(&name.to_string()).cloned().unwrap_or_default(),
+        };
+        let holds = |when: &str| evaluate_for_all(when, &known_to_all, at.now) == Value::Bool(true);
         if let Some(chosen) = flow.choose_branches(catalog, &holds) {
             flow = chosen;
             known = facts(catalog, profile, symbols, request, &flow);
@@ -87,7 +97,10 @@ impl<'a> Case<'a> {
             Namespace::Customer | Namespace::Attributes | Namespace::Context | Namespace::Other(_) => {
                 self.facts.get(&name.to_string()).cloned().unwrap_or_default()
             }
-            Namespace::Metric => Value::Null,
+            Namespace::Metric => {
+                let candidate = (offer.key, self.category_of(&offer.body));
+                metric_value(self.catalog, self.profile, self.request, self.at.now, &name.path, Some(candidate))
+            }
         }
     }
 
@@ -177,15 +190,15 @@ impl Resolver for Substitution<'_, '_> {
 }
 
 /// The value of an expression about no offer.
-fn evaluate_for_all(text: &str, facts: &BTreeMap<String, Value>, now: Timestamp) -> Value {
-    struct Known<'f>(&'f BTreeMap<String, Value>);
+fn evaluate_for_all(text: &str, known: &dyn Fn(&Name) -> Value, now: Timestamp) -> Value {
+    struct Known<'f>(&'f dyn Fn(&Name) -> Value);
     impl Resolver for Known<'_> {
         fn resolve(&mut self, name: &Name) -> Source {
-            Source::Constant(self.0.get(&name.to_string()).cloned().unwrap_or_default())
+            Source::Constant((self.0)(name))
         }
     }
     let Ok(ast) = expr::parse(text) else { return Value::Null };
-    expr::compile(&ast, &mut Known(facts)).eval(&Nowhere { now })
+    expr::compile(&ast, &mut Known(known)).eval(&Nowhere { now })
 }
 
 /// Knows the time and nothing else.

@@ -10,6 +10,7 @@ mod choice;
 mod creatives;
 mod flow;
 mod limits;
+mod metrics;
 mod policies;
 mod rules;
 mod scoring;

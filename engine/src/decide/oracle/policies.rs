@@ -6,6 +6,7 @@ use super::case::{Case, OfferRow};
 use super::choice::{Choice, Choices};
 use super::creatives::CreativeRow;
 use super::flow::selects;
+use super::rules::metric_name;
 use super::slots::Slot;
 use crate::catalog::CapOrigin;
 use crate::decide::counting::{cross_channel_limit, days_ms, frequency_limits, hours_ms, total_limit};
@@ -16,7 +17,6 @@ use crate::model::policy::{BudgetExhausted, ContactPolicy, OutcomeAction, Outcom
 use crate::model::rule::{OnMissing, Scope, ScopeKind};
 use crate::model::{Entity, Status};
 use crate::profile::command::{Counted, Window};
-use crate::value::Value;
 
 type PolicyRow = Arc<Entity<PolicyKey, ContactPolicy>>;
 
@@ -116,7 +116,8 @@ impl Case<'_> {
                 self.category_is_suppressed(category, offer.key, days_ms(config.lookback_days), chosen)
             }),
             PolicyConfig::MetricCondition(config) => {
-                condition_holds(&Value::Null, config.operator, &config.value, OnMissing::Fail)
+                let actual = self.value(&metric_name(&config.metric, config.group.as_deref()), offer);
+                condition_holds(&actual, config.operator, &config.value, OnMissing::Fail)
             }
             PolicyConfig::AllowOverride(_) => false,
         }

@@ -85,7 +85,8 @@ impl Case<'_> {
             RuleConfig::PropensityThreshold(config) => NEUTRAL_PROPENSITY >= config.min_propensity,
             RuleConfig::RecencyCheck(config) => self.is_recent_enough(config.min_days, offer),
             RuleConfig::MetricCondition(config) => {
-                condition_holds(&Value::Null, config.operator, &config.value, OnMissing::Fail)
+                let actual = self.value(&metric_name(&config.metric, config.group.as_deref()), offer);
+                condition_holds(&actual, config.operator, &config.value, OnMissing::Fail)
             }
         }
     }
@@ -138,6 +139,12 @@ impl Case<'_> {
         let last = self.profile.last_shown(offer.key);
         last.is_none_or(|last| self.now().since_ms(last) as f64 >= days * DAY_MS as f64)
     }
+}
+
+/// The name under which expressions read a metric that a condition names.
+pub(super) fn metric_name(metric: &str, group: Option<&str>) -> Name {
+    let path = group.map_or_else(|| metric.to_owned(), |group| format!("{metric}.{group}"));
+    Name { namespace: Namespace::Metric, path }
 }
 
 /// A name as conditions write it: a bare one belongs to `namespace`.

@@ -8,7 +8,19 @@ use super::{number, text};
 fn condition(dice: &mut Dice) -> Value {
     let numeric = dice.chance(50);
     let field = if numeric {
-        dice.pick(&["priority", "offer.priority", "rate", "price", "margin", "customer.age", "context.stock", "b.age"])
+        dice.pick(&[
+            "priority",
+            "offer.priority",
+            "rate",
+            "price",
+            "margin",
+            "customer.age",
+            "context.stock",
+            "b.age",
+            "metric.clicks",
+            "metric.views_in",
+            "metric.brands.acme",
+        ])
     } else {
         dice.pick(&["colour", "productType", "label", "offer.category", "status", "customer.tier", "attributes.tier"])
     };

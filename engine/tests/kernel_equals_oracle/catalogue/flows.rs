@@ -32,6 +32,8 @@ fn expression_score(dice: &mut Dice) -> Value {
         "rate",
         "customer.tier",
         "R",
+        "E + metric.views_of / 10",
+        "E * (1 + metric.clicks)",
     ];
     let mut members = vec![("method", text("expression")), ("formula", text(dice.pick(&formulas)))];
     if dice.chance(60) {
@@ -167,6 +169,8 @@ fn conditional(known: &Known, dice: &mut Dice, depth: usize) -> Value {
         "attributes.channel == 'web'",
         "daysSince(customer.since) > 100",
         "null",
+        "metric.spent > 10",
+        "metric.brands.acme > 0",
     ];
     let nodes = |dice: &mut Dice| {
         let nodes: Vec<Value> = (0..dice.below(4)).map(|position| branch_node(known, dice, position, depth)).collect();

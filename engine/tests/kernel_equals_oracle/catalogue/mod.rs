@@ -10,7 +10,7 @@ use proffer_engine::value::Value;
 use super::dice::Dice;
 use flows::draft;
 use offers::{create_creative, create_offer, create_slot_part, edit_offer};
-use rules::{create_guardrail, create_policy, create_rule};
+use rules::{METRICS, create_guardrail, create_metric, create_policy, create_rule, edit_metric};
 
 mod filters;
 mod flows;
@@ -191,6 +191,9 @@ impl Made {
             let channel = CHANNELS[index % CHANNELS.len()];
             self.create(EntityKind::Placement, id, &[("name", text(id)), ("channelId", text(channel))]);
         }
+        for metric in METRICS {
+            self.apply(create_metric(dice, metric));
+        }
         for name in ["Cards", "Loans", "Phones"] {
             let members = [("name", text(name)), ("customFields", custom_fields(dice))];
             self.create(EntityKind::Category, "", &members);
@@ -335,6 +338,7 @@ fn custom_fields(dice: &mut Dice) -> Value {
         "customer.age > 30 ? 500 : customer.age > 20 ? 250 : 100",
         "coalesce(customer.age, attributes.age, 7) + offer.priority",
         "round(rate / context.stock, 2)",
+        "metric.views_of + metric.clicks * 10",
     ];
     let labels = [
         "concat(attributes.channel, \" - \", coalesce(customer.tier, \"none\"))",
@@ -367,6 +371,9 @@ fn narrow(placement: &str, dice: &mut Dice) -> Op {
 /// Switches one thing of the ground off (or on again).
 fn frame_edit(dice: &mut Dice) -> Op {
     let status = text(dice.pick(&["active", "active", "paused", "archived"]));
+    if dice.chance(15) {
+        return edit_metric(dice);
+    }
     let (kind, id) = match dice.below(6) {
         0 => (EntityKind::Channel, dice.pick(&CHANNELS)),
         1 | 2 => (EntityKind::Placement, dice.pick(&PLACEMENTS)),

@@ -68,7 +68,7 @@ fn condition(dice: &mut Dice, name: &str, numeric: bool) -> Vec<(&'static str, V
 }
 
 /// Conditions that some offers, customers and requests meet.
-const EXPRESSIONS: [&str; 15] = [
+const EXPRESSIONS: [&str; 19] = [
     "customer.age > 25 && attributes.age != 3",
     "offer.priority >= 50 || customer.tier == 'gold'",
     "rate > customer.age",
@@ -84,7 +84,63 @@ const EXPRESSIONS: [&str; 15] = [
     "offer.emergencyExcluded || offer.description != 'dull'",
     "offer.category in ['Cards', 'cards', 'Loans', 'loans']",
     "size(coalesce(offer.metadata, 'no text')) > 3",
+    "metric.clicks > 1 && coalesce(metric.mean_buy, 0) < 30",
+    "metric.views_of > 0 || metric.spent > 20",
+    "metric.views_in < 2",
+    "metric.brands.acme + rate > 20",
 ];
+
+/// A metric, perhaps one of its groups, compared.
+fn metric_condition(dice: &mut Dice) -> Vec<(&'static str, Value)> {
+    let metric = dice.pick(&["clicks", "spent", "mean_buy", "views_of", "views_in", "brands", "clicks"]);
+    let mut members = vec![("metric", text(metric)), ("operator", text(dice.pick(&["gt", "lt", "gte", "eq", "neq"])))];
+    members.push(("value", number(dice, &[0.0, 1.0, 2.0, 20.0])));
+    if metric == "brands" {
+        members.push(("group", text(dice.pick(&["acme", "other brand"]))));
+    }
+    members
+}
+
+/// Something that customers do, counted.
+pub(super) const METRICS: [(&str, &str, &str); 6] = [
+    ("met_0", "clicks", r#"count click {"hours":48}"#),
+    ("met_1", "spent", "sum buy lifetime"),
+    ("met_2", "mean_buy", "avg buy week"),
+    ("met_3", "views_of", "count view lifetime offer"),
+    ("met_4", "views_in", "count view month category channel"),
+    ("met_5", "brands", "sum buy day properties.brand"),
+];
+
+pub(super) fn create_metric(dice: &mut Dice, (id, name, means): (&str, &str, &str)) -> Op {
+    let words: Vec<&str> = means.split(' ').collect();
+    let per = if words[2].starts_with('{') { Value::map([("hours", Value::Number(48.0))]) } else { text(words[2]) };
+    let mut members = vec![
+        ("name", text(name)),
+        ("aggregation", text(words[0])),
+        ("events", texts(&words[1..2])),
+        ("per", per),
+        ("groupBy", texts(&words[3..])),
+    ];
+    if words[2] == "month" || words[2] == "week" {
+        members.push(("window", text(dice.pick(&["rolling", "calendar"]))));
+    }
+    if dice.chance(30) {
+        let condition = [("field", text("value")), ("operator", text("gt")), ("value", Value::Number(5.0))];
+        members.push(("filters", Value::map([("conditions", Value::list([Value::map(condition)]))])));
+    }
+    Op::Create { kind: EntityKind::Metric, id: id.to_owned(), body: Value::map(members) }
+}
+
+/// Pauses a metric, lets it go on, or gives it another meaning.
+pub(super) fn edit_metric(dice: &mut Dice) -> Op {
+    let patch = match dice.below(3) {
+        0 => ("status", status(dice, 50)),
+        1 => ("aggregation", text(dice.pick(&["sum", "min", "max", "avg", "count"]))),
+        _ => ("description", text(dice.pick(&["one", "another"]))),
+    };
+    let (id, _, _) = dice.pick(&METRICS);
+    Op::Update { kind: EntityKind::Metric, id: id.to_owned(), patch: Value::map([patch]), expected: None }
+}
 
 pub(super) fn create_guardrail(dice: &mut Dice) -> Op {
     let id = format!("grd_{}", dice.below(4));
@@ -103,7 +159,8 @@ pub(super) fn create_guardrail(dice: &mut Dice) -> Op {
 
 pub(super) fn create_rule(known: &Known, dice: &mut Dice) -> Op {
     let id = format!("rule_{}", dice.below(12));
-    let (kind, mut config) = match dice.below(12) {
+    let (kind, mut config) = match dice.below(14) {
+        12 | 13 => ("metric_condition", metric_condition(dice)),
         0 => ("segment_required", vec![("requiredSegments", texts(&[dice.pick(&SEGMENTS)]))]),
         1..=4 => ("attribute_condition", {
             let numeric = dice.chance(60);
@@ -147,7 +204,8 @@ pub(super) fn create_policy(known: &Known, dice: &mut Dice) -> Op {
             members.push(("window", text("rolling")));
         }
     };
-    let (kind, config) = match dice.below(14) {
+    let (kind, config) = match dice.below(16) {
+        14 | 15 => ("metric_condition", metric_condition(dice)),
         0..=2 => {
             let mut config = vec![(
                 dice.pick(&["maxPerDay", "maxPerWeek", "maxPerMonth", "maxTotal"]),
