@@ -201,7 +201,10 @@ impl Serialize for Metrics<'_> {
                 .iter()
                 .map(|(group, value)| MetricGroup {
                     offer_id: group.offer.and_then(|key| catalog.offers().get(key)).map(|row| row.id.as_str()),
-                    category_id: group.category.and_then(|key| catalog.categories().get(key)).map(|row| row.id.as_str()),
+                    category_id: group
+                        .category
+                        .and_then(|key| catalog.categories().get(key))
+                        .map(|row| row.id.as_str()),
                     channel_id: group.channel.and_then(|key| catalog.channels().get(key)).map(|row| row.id.as_str()),
                     property: group.property.as_deref(),
                     value: Json(value),

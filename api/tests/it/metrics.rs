@@ -47,8 +47,8 @@ async fn an_event_counts_once_under_its_key_and_the_next_decision_knows() {
     assert_eq!(answer, json!({"recorded": true, "duplicate": false}));
     let answer = node.ok("POST", "/api/v1/events", &buy("1", 7.25)).await;
     assert_eq!(answer, json!({"recorded": true, "duplicate": true}));
-    let (status, problem) = node.call("POST", "/api/v1/events", &buy("1", 8.0)).await;
-    assert_eq!(status, StatusCode::CONFLICT, "{problem}");
+    let reply = node.call("POST", "/api/v1/events", &buy("1", 8.0)).await;
+    assert_eq!(reply.status, StatusCode::CONFLICT, "{reply:?}");
     assert_eq!(names(&node).await, ["B"]);
     node.ok("POST", "/api/v1/events", &buy("2", 2.75)).await;
     assert_eq!(names(&node).await, ["A", "B"]);
@@ -66,7 +66,9 @@ async fn an_event_counts_once_under_its_key_and_the_next_decision_knows() {
 #[tokio::test]
 async fn outcomes_and_what_is_shown_are_counted_once_each() {
     let node = shop().await;
-    for (name, outcomes) in [("shown", json!(["impression"])), ("clicks", json!(["click"])), ("worth", json!(["conversion"]))] {
+    for (name, outcomes) in
+        [("shown", json!(["impression"])), ("clicks", json!(["click"])), ("worth", json!(["conversion"]))]
+    {
         let aggregation = if name == "worth" { "max" } else { "count" };
         let metric = json!({"name": name, "outcomes": outcomes, "aggregation": aggregation});
         node.create("behavioral-metrics", &metric.to_string()).await;
@@ -78,7 +80,9 @@ async fn outcomes_and_what_is_shown_are_counted_once_each() {
             "conversionValue": 19.5})
         .to_string()
     };
-    for (rank, outcome, key) in [(1, "click", "a"), (1, "click", "a"), (1, "click", "b"), (1, "impression", "c"), (2, "conversion", "d")] {
+    for (rank, outcome, key) in
+        [(1, "click", "a"), (1, "click", "a"), (1, "click", "b"), (1, "impression", "c"), (2, "conversion", "d")]
+    {
         node.ok("POST", "/api/v1/respond", &respond(rank, outcome, key)).await;
     }
     assert_eq!(metrics(&node).await, json!({"clicks": 1, "shown": 2, "worth": 19.5}));
@@ -93,16 +97,14 @@ async fn a_bad_event_is_told_with_every_pointer_and_counts_nothing() {
     node.create("behavioral-metrics", r#"{"name": "all", "events": ["buy"]}"#).await;
     let bad = json!({"customerId": "c", "type": "buy", "value": 1e13, "offerId": "Z", "channel": "tv", "idempotencyKey": "1",
         "timestamp": "yesterday"});
-    let (status, problem) = node.call("POST", "/api/v1/events", &bad.to_string()).await;
-    assert_eq!(status, StatusCode::BAD_REQUEST);
-    let mut pointers: Vec<&str> =
-        problem["errors"].as_array().unwrap().iter().map(|fault| fault["pointer"].as_str().unwrap()).collect();
+    let reply = node.call("POST", "/api/v1/events", &bad.to_string()).await;
+    assert_eq!(reply.status, StatusCode::BAD_REQUEST);
+    let mut pointers = reply.pointers();
     pointers.sort_unstable();
     assert_eq!(pointers, ["/channel", "/offerId", "/timestamp", "/value"]);
     for body in [r#"{"customerId": "c", "type": "buy"}"#, r#"{"customerId": "c", "idempotencyKey": "1"}"#, "[]", "{"] {
-        let (status, _) = node.call("POST", "/api/v1/events", body).await;
-        assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+        let reply = node.call("POST", "/api/v1/events", body).await;
+        assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{body}");
     }
-    let (status, _) = node.call("GET", "/api/v1/profiles/c", "").await;
-    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert_eq!(node.call("GET", "/api/v1/profiles/c", "").await.status, StatusCode::NOT_FOUND);
 }

@@ -30,7 +30,7 @@ use crate::meta::door::MetaDoor;
 use crate::meta::state::MetaState;
 use crate::ports::entropy::{Entropy, SeededEntropy};
 use crate::ports::propose::{Committed, Proposed, Reason};
-use crate::shard::ask::{Ask, DecideAsk, Lane, Notice, Reply, RespondAsk, WriteAsk};
+use crate::shard::ask::{Ask, DecideAsk, Lane, Notice, Reply, RespondAsk, Told, WriteAsk};
 use crate::shard::door::ShardDoor;
 use crate::shard::leader::{Command, ShardLeader, Surroundings};
 use crate::shard::trial::Raw;
@@ -162,7 +162,12 @@ impl Bench {
         };
         let (reply, answer) = oneshot::channel();
         let reply = Reply::new(reply);
-        self.send(Ask::Respond(Box::new(RespondAsk { request, call: keyed(key), reply, proposed: 0 })));
+        self.send(Ask::Respond(Box::new(RespondAsk {
+            told: Told::Outcome(request),
+            call: keyed(key),
+            reply,
+            proposed: 0,
+        })));
         answer
     }
 }
