@@ -5,7 +5,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Bug {
-    /// Nothing in a shard's log is refused for having been decided under another leader or an older catalogue.
+    /// Nothing in a shard's log is refused for having been decided under an older catalogue.
     FenceSkipped = 1,
     /// A shard answers when it proposes.
     AcknowledgedBeforeCommit,
@@ -31,11 +31,17 @@ pub enum Bug {
     ReadsWithoutLease,
     /// A replica that comes back to a node has the id of the one that left.
     ReplicaIdReused,
+    /// Only the node that leads a shard keeps what the ledger gave it.
+    EscrowPerNode,
+    /// Shards are told of units before the ledger has given them away.
+    AddBeforeSubtract,
+    /// What shards and ledger tell each other is said once, and never again.
+    SaidOnce,
 }
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Bug; 13] = [
+    pub const ALL: [Bug; 16] = [
         Bug::FenceSkipped,
         Bug::AcknowledgedBeforeCommit,
         Bug::AnsweredFromOverlay,
@@ -49,6 +55,9 @@ impl Bug {
         Bug::TimeFromLocalClock,
         Bug::ReadsWithoutLease,
         Bug::ReplicaIdReused,
+        Bug::EscrowPerNode,
+        Bug::AddBeforeSubtract,
+        Bug::SaidOnce,
     ];
 }
 

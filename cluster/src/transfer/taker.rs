@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::limits::{ESCROW_MESSAGES_MAX, LEDGER_ROUND_MS, SOFT_SHARES};
 use crate::meta::door::MetaDoor;
+use crate::planted::{Bug, is};
 use crate::shard::ask::Notice;
 
 /// One shard's dealings with the ledger.
@@ -166,7 +167,7 @@ impl Taker {
     /// Once a round: what is not known to be booked is reported again, and empty pools are asked again for what is still
     /// wanted. `true`: a round was made.
     pub(crate) fn round(&mut self, state: &ShardState, meta: &MetaDoor, now: Instant) -> bool {
-        if now < self.last_round + Duration::from_millis(LEDGER_ROUND_MS) {
+        if now < self.last_round + Duration::from_millis(LEDGER_ROUND_MS) || is(Bug::SaidOnce) {
             return false;
         }
         self.last_round = now;

@@ -20,6 +20,7 @@ use crate::meta::command::{MetaCommand, MetaCommandV1, MetaOp, MetaOutcome};
 use crate::meta::job::{Part, Space};
 use crate::meta::keeper::Errand;
 use crate::meta::openings::to_open;
+use crate::planted::{Bug, is};
 use crate::ports::propose::{Proposed, Reason};
 
 impl MetaLeader {
@@ -38,6 +39,9 @@ impl MetaLeader {
         }
         if self.in_flight.is_empty() {
             return None;
+        }
+        if is(Bug::AddBeforeSubtract) {
+            self.tell_in_flight(leader);
         }
         Some((self.in_flight.iter().map(|(command, _)| Arc::clone(command)).collect(), leader))
     }

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use proffer_engine::budget::escrow::EscrowReport;
 use proffer_engine::budget::ledger::AccountState;
 use proffer_engine::keys::ShardId;
-use proffer_engine::profile::command::{EscrowMessage, SoftTerms};
+use proffer_engine::profile::command::{EscrowMessage, Leader, Position, SoftTerms};
 
 use super::MetaLeader;
 use crate::group::Group;
 use crate::limits::ESCROW_MESSAGES_MAX;
+use crate::meta::command::MetaOutcome;
+use crate::planted::{Bug, is};
 use crate::shard::ask::{Ask, Lane, Notice};
 
 impl MetaLeader {
@@ -30,8 +32,21 @@ impl MetaLeader {
         }
     }
 
+    /// Tells shards what the entry under way will give them.
+    pub(super) fn tell_in_flight(&self, leader: Leader) {
+        let (mut state, index) = (self.state.clone(), self.applied.index + 1);
+        for (command, _) in &self.in_flight {
+            if let MetaOutcome::Told(told) = state.apply(Position { leader, index }, command) {
+                self.tell(told, None);
+            }
+        }
+    }
+
     /// Tells again what shards have not confirmed: messages are lost, and so are answers of the log that would have sent them.
     pub(super) fn tell_again(&mut self) {
+        if is(Bug::SaidOnce) {
+            return;
+        }
         let mut again = Vec::new();
         let mut unheard = std::mem::take(&mut self.unheard);
         unheard.retain(|id| {

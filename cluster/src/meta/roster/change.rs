@@ -140,7 +140,7 @@ impl Roster {
                 alone = Some((group, old));
                 continue;
             }
-            let new = self.next_id(index);
+            let new = if is(Bug::ReplicaIdReused) { old } else { self.next_id(index) };
             self.replicas.insert(new, ReplicaRecord { group, node });
             let record = self.groups.get_mut(&group).expect("looked up above");
             let in_place = |replicas: &BTreeSet<u64>| {

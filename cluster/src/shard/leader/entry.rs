@@ -129,6 +129,7 @@ impl ShardLeader {
     }
 
     pub(in crate::shard) fn command(&self, op: ShardOp, revision: Revision, leader: Leader) -> Command {
+        let revision = if is(Bug::FenceSkipped) { Revision(u64::MAX) } else { revision };
         Arc::new(ShardCommand::V1(ShardCommandV1 { now: self.now(), leader, revision, op }))
     }
 
