@@ -58,6 +58,10 @@ pub(crate) trait Groups: Send + Sync + 'static {
     fn examine(&self, _group: Group) -> Pending<'_, Option<Examined>> {
         Box::pin(async { None })
     }
+    /// The groups that are led here, in which term, by a leader that needs nobody's word to answer a read now.
+    fn answers_reads(&self) -> Vec<(Group, u64)> {
+        Vec::new()
+    }
     /// What stands in the way of writing, if something does.
     fn trouble(&self) -> Option<String>;
     /// What stands in nobody's way, and an operator should know.
@@ -390,6 +394,18 @@ impl Groups for RaftGroups {
             let pieces = offload::call(&*self.ports.offload, Lane::Bulk, pieces).await.ok()?;
             Some(Examined { replica: replica.id(), position, leads_in_term: term, pieces })
         })
+    }
+
+    fn answers_reads(&self) -> Vec<(Group, u64)> {
+        let hosted = self.hosted();
+        let reads = |(group, hosted): (&Group, &Hosted)| match hosted {
+            Hosted::Running(replica) => {
+                let leader = (*replica.leads().borrow()).filter(|_| replica.holds_lease());
+                leader.map(|leader| (*group, leader.term))
+            }
+            Hosted::Found(_) => None,
+        };
+        hosted.iter().filter_map(reads).collect()
     }
 
     fn holds(&self, group: Group) -> bool {
