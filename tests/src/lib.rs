@@ -3,6 +3,7 @@
 //! `scripts/`.
 
 pub mod check;
+pub mod operator;
 pub mod run;
 pub mod sim;
 pub mod workload;

@@ -3,17 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use axum::body::Body;
-use axum::http::Request;
 use proffer_chaos::checker;
 use proffer_chaos::history::{Answer, Budget, Call};
 use proffer_cluster::calls::Examined;
 use proffer_cluster::group::Group;
 use serde_json::{Value, json};
 
+use crate::check::claims::Claims;
 use crate::check::{self, Invariant, Seen, State};
+use crate::operator::{Operator, ask};
 use crate::sim::faults::{Faults, Kind, groups};
-use crate::sim::host::{KEY, Reply, Slot};
+use crate::sim::host::Reply;
 use crate::sim::seed::Draws;
 use crate::sim::trace::Trace;
 use crate::sim::world::World;
@@ -32,6 +32,8 @@ const SOLD_MS_MAX: u64 = 30_000;
 const LAPSED_MS: u64 = 7_000 + 5_000;
 /// States are looked at so often.
 const LOOK_MS: u64 = 400;
+/// What nodes claim is heard so often.
+const CLAIMS_MS: u64 = 5;
 /// Violations that are told.
 const TOLD_MAX: usize = 8;
 
@@ -44,6 +46,8 @@ pub struct Plan {
     pub faults_ms: u64,
     /// Nodes at the beginning; `None`: drawn.
     pub nodes: Option<usize>,
+    /// One violation is enough: the run ends with it.
+    pub ends_at_first: bool,
 }
 
 /// What came of a run.
@@ -74,7 +78,7 @@ pub struct Report {
 }
 
 /// What a batch of runs has to reach somewhere, or it has not looked where it hurts.
-pub const SOMETIMES: [&str; 9] = [
+pub const SOMETIMES: [&str; 10] = [
     "the catalogue's leader changed while units were in flight",
     "a shard's leader changed under load",
     "the last unit was sold while things went wrong",
@@ -84,6 +88,7 @@ pub const SOMETIMES: [&str; 9] = [
     "a period ended",
     "a node lost what it had acknowledged, and the others went on",
     "a node joined while things went wrong",
+    "a node was removed for good",
 ];
 
 struct Look {
@@ -104,13 +109,17 @@ struct Run {
     looks: Vec<Look>,
     next_look_ms: u64,
     metas_turn: bool,
-    orders: Vec<(Slot, usize)>,
+    operator: Operator,
+    claims: Claims,
+    next_claims_ms: u64,
     draws: Draws,
     /// Who led each group at the last look, and in which term.
     led: BTreeMap<Group, (usize, u64)>,
     were_in_flight: bool,
     excluding: Option<(usize, usize)>,
     initial_hosts: usize,
+    /// After so many violations it ends.
+    told_max: usize,
 }
 
 /// Runs a plan to its end.
@@ -135,16 +144,19 @@ pub fn run(plan: Plan, trace: Trace) -> Report {
         looks: Vec::new(),
         next_look_ms: 0,
         metas_turn: false,
-        orders: Vec::new(),
+        operator: Operator::new(plan.seed),
+        claims: Claims::default(),
+        next_claims_ms: 0,
         draws,
         led: BTreeMap::new(),
         were_in_flight: false,
         excluding: None,
         initial_hosts: nodes,
+        told_max: if plan.ends_at_first { 1 } else { TOLD_MAX },
     };
-    if run.found() {
-        run.go_wrong(plan.faults_ms);
+    if run.found() && run.go_wrong(plan.faults_ms) {
         run.come_to_rest();
+        run.judge();
     }
     run.verdict(&trace)
 }
@@ -164,12 +176,18 @@ impl Run {
         for what in std::mem::take(&mut self.workload.violations) {
             self.violated(what);
         }
-        self.give_orders();
+        self.operator.tick(&mut self.world, &mut self.faults);
+        self.hear_claims();
         self.look();
     }
 
     /// A process has ended itself.
     fn ended(&mut self, number: usize, reason: &str) {
+        let is_removed = self.faults.removing.is_some_and(|removal| removal.host == number);
+        if is_removed && !self.faults.doomed.contains(&number) {
+            // It has heard that it is wanted no more.
+            return;
+        }
         let is_expected = self.faults.harmed.contains(&number) || self.faults.doomed.contains(&number);
         if !is_expected {
             self.violated(format!("h{number} ended itself: {reason}"));
@@ -187,13 +205,11 @@ impl Run {
     /// Sends to one host; steps until it is answered, elsewhere if need be, or the time is over.
     fn insist(&mut self, method: &str, path: &str, body: &Value, until_ms: u64) -> Option<Reply> {
         while self.world.now_ms < until_ms {
-            let up: Vec<usize> =
-                self.world.hosts.iter().filter(|host| host.handle().is_some()).map(|host| host.number).collect();
-            let Some(host) = self.draws.pick(&up).copied() else {
+            let Some(host) = self.draws.pick(&self.world.serving()).copied() else {
                 self.step();
                 continue;
             };
-            let slot = self.ask(host, method, path, body);
+            let slot = ask(&self.world, host, method, path, body);
             let patience = self.world.now_ms + 3_000;
             while self.world.now_ms < patience.min(until_ms) {
                 self.step();
@@ -216,15 +232,6 @@ impl Run {
             }
         }
         None
-    }
-
-    fn ask(&self, host: usize, method: &str, path: &str, body: &Value) -> Option<Slot> {
-        let request = Request::builder().method(method).uri(format!("/api/v1{path}"));
-        let request = request.header("x-api-key", KEY).header("content-type", "application/json");
-        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        // The cluster's own routes lie beside the product's.
-        let request = if path.starts_with("/cluster") { request.uri(path) } else { request };
-        self.world.host(host).call(request.body(body).expect("it is well-formed"))
     }
 
     /// The cluster comes up, and the catalogue is written.
@@ -253,15 +260,17 @@ impl Run {
 
     /// Whether every host that can serves, and has nothing to complain of.
     fn is_whole(&self) -> bool {
-        let mut sound = self.world.hosts.iter().filter(|host| !self.faults.harmed.contains(&host.number));
+        let is_sound = |number| !self.faults.harmed.contains(number) && !self.faults.gone.contains(number);
+        let mut sound = self.world.hosts.iter().filter(|host| is_sound(&host.number));
         sound.all(|host| host.look(|handle| handle.status().ready).unwrap_or(false))
     }
 
-    fn go_wrong(&mut self, faults_ms: u64) {
+    /// `false`: more than enough has been seen.
+    fn go_wrong(&mut self, faults_ms: u64) -> bool {
         tell!(self.world, "clients come");
         self.workload.is_over = false;
         let until = self.world.now_ms + faults_ms;
-        while self.world.now_ms < until && self.report.violations.len() < TOLD_MAX {
+        while self.world.now_ms < until && !self.is_enough() {
             self.faults.tick(&mut self.world);
             self.step();
             self.watch();
@@ -269,7 +278,16 @@ impl Run {
         let hosts = self.world.hosts.len();
         self.reach("a node joined while things went wrong", hosts > self.initial_hosts);
         self.reach("a node lost what it had acknowledged, and the others went on", !self.faults.harmed.is_empty());
+        if self.told_max == 1 && !self.is_enough() {
+            // What clients have seen so far may say it already.
+            self.judge();
+        }
         self.faults.heal(&mut self.world);
+        !self.is_enough()
+    }
+
+    fn is_enough(&self) -> bool {
+        self.report.violations.len() >= self.told_max
     }
 
     /// Mended, the cluster works: all nodes serve, everything is sold, nothing is under way.
@@ -280,7 +298,7 @@ impl Run {
         }
         self.workload.is_over = true;
         let until = self.world.now_ms + SETTLED_MS_MAX;
-        while !(self.is_whole() && self.workload.is_quiet()) {
+        while !(self.is_whole() && self.faults.removing.is_none() && self.workload.is_quiet()) {
             self.step();
             if self.world.now_ms > until {
                 let mut reasons = Vec::new();
@@ -302,6 +320,8 @@ impl Run {
         while self.world.now_ms < until {
             self.step();
         }
+        let is_removed = !self.faults.gone.is_empty();
+        self.reach("a node was removed for good", is_removed);
         self.read_all();
         self.compare_all();
     }
@@ -363,6 +383,10 @@ impl Run {
             let (limit, pool, in_flight) = (of("limit"), of("pool"), of("inFlight"));
             let budget =
                 Budget { limit, pool, in_flight, free: of("free"), reserved: of("reserved"), spent: of("spent") };
+            if budget.reserved != 0 {
+                let held = budget.reserved;
+                self.violated(format!("{held} units of {} are still reserved: reservations do not lapse", offer.name));
+            }
             let call = Call::ReadBudget { offer: offer.id, linearizable: false, settled: true };
             self.workload.note(self.world.now_ms, call, Answer::Budget(budget));
         }
@@ -383,27 +407,16 @@ impl Run {
         }
     }
 
-    /// What operators are to do.
-    fn give_orders(&mut self) {
-        let orders = std::mem::take(&mut self.faults.orders);
-        let up: Vec<usize> =
-            self.world.hosts.iter().filter(|host| host.handle().is_some()).map(|host| host.number).collect();
-        for (path, body) in orders {
-            // Whoever cannot do it says so; operators try things.
-            if let Some(host) = self.draws.pick(&up).copied()
-                && let Some(slot) = self.ask(host, "POST", &path, &body)
-            {
-                self.orders.push((slot, host));
-            }
+    /// What nodes say of themselves at this instant.
+    fn hear_claims(&mut self) {
+        if self.world.now_ms < self.next_claims_ms {
+            return;
         }
-        let world = &self.world;
-        self.orders.retain(|(slot, host)| match slot.lock().expect("no holder panics").take() {
-            Some(reply) => {
-                tell!(world, "h{host} answers an operator: {} {}", reply.status, reply.body);
-                false
-            }
-            None => true,
-        });
+        self.next_claims_ms = self.world.now_ms + CLAIMS_MS;
+        let excluded = self.workload.excluded_at;
+        for what in self.claims.hear(&self.world, excluded) {
+            self.violated(what);
+        }
     }
 
     /// Looks at the states of all replicas: of the shards, and when all have answered, of the meta group.
@@ -510,7 +523,8 @@ impl Run {
         }
     }
 
-    fn verdict(mut self, trace: &Trace) -> Report {
+    /// Holds what clients saw against what is promised.
+    fn judge(&mut self) {
         for verdict in checker::check(&self.workload.history) {
             for violation in &verdict.told {
                 let what = format!("{}: {} (operations {:?})", verdict.invariant, violation.what, violation.operations);
@@ -520,6 +534,9 @@ impl Run {
                 tell!(self.world, "undecided: {}: {why}", verdict.invariant);
             }
         }
+    }
+
+    fn verdict(mut self, trace: &Trace) -> Report {
         self.report.struck = self.faults.struck.clone();
         self.report.tally = self.workload.tally;
         self.report.simulated_ms = self.world.now_ms;

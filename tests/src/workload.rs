@@ -1,7 +1,7 @@
 //! Clients of a simulated cluster: they write down what they ask and what comes of it, and ask again elsewhere, with the same key, when
 //! they are not answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::body::Body;
 use axum::http::Request;
@@ -21,8 +21,12 @@ const CUSTOMERS: u64 = 24;
 const PATIENCE_MS: u64 = 2_500;
 /// After this it gives a call up.
 const INSIST_MS: u64 = 9_000;
-/// Offers that can be excluded, each once.
-const FLEETING: usize = 6;
+/// Offers that can be excluded, each once: as many at first, and new ones when fewer than these are left.
+const FLEETING: usize = 4;
+/// Of those of them that have a limit.
+const FLEETING_LIMIT: u64 = 60;
+/// Offers made while things go wrong, at most.
+const MADE_MAX: usize = 40;
 /// Acknowledged outcomes that are kept to be sent again.
 const KEPT_MAX: usize = 400;
 
@@ -59,7 +63,10 @@ pub enum Role {
     /// Its limit is raised and lowered.
     Changing,
     /// It is excluded at some time.
-    Fleeting,
+    Fleeting {
+        /// It has a global cap until then.
+        is_limited: bool,
+    },
 }
 
 /// A call that is to be made until it is answered.
@@ -138,6 +145,10 @@ pub struct Workload {
     /// A catalogue revision that somebody was told of.
     known_revision: u64,
     numbers: u64,
+    /// The newest revision with an exclusion that was acknowledged.
+    pub excluded_at: u64,
+    /// Offers whose exclusion was asked for.
+    excluded: BTreeSet<String>,
     /// Decisions by key: what was proposed under it first.
     decided: BTreeMap<String, (String, Vec<String>)>,
 }
@@ -156,6 +167,8 @@ impl Workload {
             is_over: false,
             known_revision: 0,
             numbers: 0,
+            excluded_at: 0,
+            excluded: BTreeSet::new(),
             decided: BTreeMap::new(),
         }
     }
@@ -185,7 +198,9 @@ impl Workload {
         add("costly", 84, costly, Role::Costly);
         add("changing", 83, json!({"caps": global(40)}), Role::Changing);
         for number in 0..FLEETING {
-            add(&format!("fleeting-{number}"), 60 + number as u64, json!({}), Role::Fleeting);
+            let is_limited = number >= FLEETING / 2;
+            let more = if is_limited { json!({"caps": global(FLEETING_LIMIT)}) } else { json!({}) };
+            add(&format!("fleeting-{number}"), 60 + number as u64, more, Role::Fleeting { is_limited });
         }
         wanted
     }
@@ -195,7 +210,7 @@ impl Workload {
         let (global, per_customer) = match role {
             Role::Scarce { limit } => (Some(limit), None),
             Role::Personal { limit } => (None, Some(limit)),
-            Role::Plain | Role::Daily | Role::Costly | Role::Changing | Role::Fleeting => (None, None),
+            Role::Plain | Role::Daily | Role::Costly | Role::Changing | Role::Fleeting { .. } => (None, None),
         };
         let at = now_ms * 1_000;
         let outcome = Outcome::Ok { sent_us: at, returned_us: at, answer: Answer::Created { offer: id.clone() } };
@@ -416,7 +431,18 @@ impl Workload {
                 }
                 Answer::Responded(responded)
             }
-            Call::WriteProfile { .. } | Call::Exclude { .. } | Call::Create { .. } => Answer::Done,
+            Call::WriteProfile { .. } => Answer::Done,
+            Call::Exclude { .. } => {
+                self.excluded_at = self.excluded_at.max(body["revision"].as_u64().unwrap_or(0));
+                Answer::Done
+            }
+            Call::Create { .. } => {
+                let id = body["id"].as_str().unwrap_or_default().to_owned();
+                let name = body["name"].as_str().unwrap_or_default().to_owned();
+                let is_limited = body["caps"].as_array().is_some_and(|caps| !caps.is_empty());
+                self.offers.push(Offer { id: id.clone(), name, role: Role::Fleeting { is_limited } });
+                Answer::Created { offer: id }
+            }
             Call::ReadProfile { .. } => Answer::Profile { value: body["attributes"]["number"].as_u64() },
             Call::ReadBudget { .. } => {
                 let of = |name: &str| body[name].as_i64().unwrap_or(i64::MIN / 8);
@@ -502,14 +528,30 @@ impl Workload {
                 wish.call = Call::ReadOffer { offer: offer.id, least };
                 (wish.least, wish.is_harmless) = (Some(least), true);
             }
-            (_, 955..960) => {
-                let offer = self.draws.pick(&of(|role| *role == Role::Fleeting))?.clone();
-                wish.call = Call::Exclude { offer: offer.id.clone() };
-                (wish.method, wish.path) = ("PUT", format!("/offers/{}", offer.id));
-                wish.body = Some(json!({"emergencyExcluded": true}));
-                wish.is_harmless = true;
+            (_, 955..968) => {
+                let is_left = |offer: &&Offer| !self.excluded.contains(&offer.id);
+                let fleeting = of(|role| matches!(role, Role::Fleeting { .. }));
+                let left: Vec<&Offer> = fleeting.iter().filter(is_left).collect();
+                if left.len() < FLEETING && fleeting.len() < MADE_MAX {
+                    let priority = self.draws.between(60, 70);
+                    wish.call = Call::Create { global: None, per_customer: None };
+                    (wish.method, wish.path) = ("POST", "/offers".to_owned());
+                    let name = format!("fleeting-{unique}");
+                    let caps = json!([{"scope": "global", "limit": FLEETING_LIMIT, "reservationSeconds": 2}]);
+                    let caps = if unique.is_multiple_of(2) { caps } else { json!([]) };
+                    let body = json!({"name": name, "status": "active", "priority": priority + 30, "caps": caps});
+                    wish.body = Some(body);
+                } else {
+                    let offer = (*self.draws.pick(&left)?).clone();
+                    self.excluded.insert(offer.id.clone());
+                    wish.path = format!("/offers/{}", offer.id);
+                    wish.call = Call::Exclude { offer: offer.id };
+                    wish.method = "PUT";
+                    wish.body = Some(json!({"emergencyExcluded": true}));
+                    wish.is_harmless = true;
+                }
             }
-            (_, 960..968) => {
+            (_, 968..974) => {
                 // Written down as an edit of its own kind: nobody reads these numbers.
                 let offer = self.draws.pick(&of(|role| *role == Role::Changing))?.clone();
                 let limit = self.draws.between(5, 80);
@@ -520,7 +562,11 @@ impl Workload {
             }
             (_, _) => {
                 let key = (!drawn.is_multiple_of(5)).then(|| format!("d{unique}"));
-                wish.body = Some(json!({"customerId": customer, "channel": "web", "limit": 8}));
+                // Who wants nothing of which there are few takes nothing: that is answered without the log.
+                let few = of(|role| !matches!(role, Role::Plain | Role::Fleeting { is_limited: false }));
+                let few: Vec<String> =
+                    few.into_iter().filter(|_| drawn.is_multiple_of(4)).map(|offer| offer.id).collect();
+                wish.body = Some(json!({"customerId": customer, "channel": "web", "limit": 8, "excludeOffers": few}));
                 wish.call = Call::Recommend { customer, key: key.clone() };
                 (wish.method, wish.path, wish.key) = ("POST", "/recommend".to_owned(), key);
             }

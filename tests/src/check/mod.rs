@@ -1,5 +1,6 @@
 //! What must hold of the states that replicas hold, at every look at them. What clients saw is checked by `proffer_chaos::checker`.
 
+pub mod claims;
 pub mod invariants;
 
 use proffer_cluster::calls::Examined;
@@ -80,5 +81,6 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(never_back::NeverBack::default()),
         Box::new(caps_hold::CapsHold::default()),
         Box::new(none_made::NoneMade::default()),
+        Box::new(nothing_taken::NothingTaken::default()),
     ]
 }

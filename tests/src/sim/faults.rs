@@ -59,13 +59,15 @@ pub enum Kind {
     Join,
     /// A node is drained, and then not.
     Drain,
+    /// A node is drained and removed for good.
+    Remove,
     /// A leadership is transferred.
     Transfer,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 23] = [
+    pub const ALL: [Kind; 24] = [
         Kind::Isolate,
         Kind::Split,
         Kind::OneWay,
@@ -88,6 +90,7 @@ impl Kind {
         Kind::Rot,
         Kind::Join,
         Kind::Drain,
+        Kind::Remove,
         Kind::Transfer,
     ];
 }
@@ -101,6 +104,19 @@ enum Undo {
     Drift(usize),
     Disk(usize),
     Undrain(usize),
+}
+
+/// A node that an operator wants to be gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// Where it runs.
+    pub host: usize,
+    /// Which.
+    pub node: u64,
+    /// The cluster has begun to.
+    pub is_accepted: bool,
+    /// When the operator asks again.
+    pub next_ms: u64,
 }
 
 /// An operator's call that the run makes as soon as somebody can be asked: path and body.
@@ -120,6 +136,10 @@ pub struct Faults {
     pub harmed: BTreeSet<usize>,
     /// Hosts that are expected to end themselves.
     pub doomed: BTreeSet<usize>,
+    /// The node that is to be removed, once it holds nothing.
+    pub removing: Option<Removal>,
+    /// Hosts whose node was removed: they are switched off for good.
+    pub gone: BTreeSet<usize>,
     /// What an operator is to do about it.
     pub orders: Vec<Order>,
     /// No more hosts than this.
@@ -145,6 +165,8 @@ impl Faults {
             struck: BTreeMap::new(),
             harmed: BTreeSet::new(),
             doomed: BTreeSet::new(),
+            removing: None,
+            gone: BTreeSet::new(),
             orders: Vec::new(),
             hosts_max: (hosts + 2).min(7),
             copies: BTreeMap::new(),
@@ -180,7 +202,7 @@ impl Faults {
             let now = world.now_ms;
             let host = world.host_mut(number);
             host.paused_until_ms = host.paused_until_ms.min(now);
-            if !host.runs() && !world.is_restarting(number) {
+            if !host.runs() && !self.gone.contains(&number) && !world.is_restarting(number) {
                 world.restart(number, now + 1);
             }
         }
@@ -211,7 +233,20 @@ impl Faults {
 
     /// Not more than a minority may be without what it acknowledged, or off for good.
     fn may_harm(&self, world: &World) -> bool {
-        world.hosts.len() >= 3 && self.harmed.is_empty() && world.hosts.iter().all(|host| host.runs())
+        let there = world.hosts.len() - self.gone.len();
+        there >= 3 && self.harmed.is_empty() && self.removing.is_none() && self.runs_all(world)
+    }
+
+    /// What most clocks show is the time: not more than a minority may be wrong.
+    fn may_mislead(&self, world: &World) -> bool {
+        let there = world.hosts.len() - self.gone.len();
+        let wrong = self.undo.iter().filter(|(_, undo)| matches!(undo, Undo::Wall(_))).count();
+        2 * (wrong + 1) < there
+    }
+
+    /// Whether all hosts run that are not gone for good.
+    fn runs_all(&self, world: &World) -> bool {
+        world.hosts.iter().all(|host| host.runs() || self.gone.contains(&host.number))
     }
 
     fn strike(&mut self, world: &mut World, kind: Kind) -> bool {
@@ -273,7 +308,7 @@ impl Faults {
             Kind::Crash | Kind::PowerCut => {
                 tell!(world, "h{one}: {kind:?}");
                 world.crash(one, kind == Kind::PowerCut, &self.draws);
-                world.restart(one, world.now_ms + self.draws.heavy(800, 8_000));
+                world.restart(one, world.now_ms + self.downtime());
             }
             Kind::Blackout => {
                 tell!(world, "all machines lose their power");
@@ -286,6 +321,7 @@ impl Faults {
                 tell!(world, "h{one} is stopped for {} ms", until - world.now_ms);
                 world.host_mut(one).paused_until_ms = until;
             }
+            Kind::ClockJump | Kind::ClockFreeze if !self.may_mislead(world) => return false,
             Kind::ClockJump => {
                 let by = i64::try_from(self.draws.heavy(2_000, 4 * 3_600_000)).unwrap_or(0);
                 let by = if self.draws.below(2) == 0 { by } else { -by };
@@ -336,6 +372,15 @@ impl Faults {
                 let at = until + self.draws.between(2_000, 10_000);
                 self.undo.insert((at, Undo::Undrain(usize::try_from(node).unwrap_or(0))));
             }
+            Kind::Remove => {
+                // Two have to be left, or there is nobody to go to.
+                if !self.may_harm(world) {
+                    return false;
+                }
+                let Some(node) = node_of(world, one) else { return false };
+                tell!(world, "n{node} on h{one} is to be removed");
+                self.removing = Some(Removal { host: one, node, is_accepted: false, next_ms: world.now_ms });
+            }
             Kind::Transfer => {
                 let Some(node) = node_of(world, one) else { return false };
                 let shard = self.draws.below(2);
@@ -345,6 +390,11 @@ impl Faults {
             }
         }
         true
+    }
+
+    /// How long a process is off: now and then its supervisor is as quick as it can be.
+    fn downtime(&self) -> u64 {
+        if self.draws.below(3) == 0 { self.draws.between(2, 120) } else { self.draws.heavy(800, 8_000) }
     }
 
     fn cut(&mut self, world: &mut World, one: usize, other: usize, until: u64) {

@@ -59,6 +59,11 @@ impl World {
         number
     }
 
+    /// Those that serve.
+    pub fn serving(&self) -> Vec<usize> {
+        self.hosts.iter().filter(|host| host.handle().is_some()).map(|host| host.number).collect()
+    }
+
     /// The host with this number.
     pub fn host(&self, number: usize) -> &Host {
         &self.hosts[number - 1]

@@ -1,14 +1,16 @@
 //! Many runs, each in a process of its own: what they covered and what they found.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use proffer_cluster::planted::Bug;
 use proffer_tests::run::SOMETIMES;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Below so many seeds, nothing that a batch has to reach is missed.
 const SEEDS_TO_REACH_ALL: u64 = 60;
@@ -19,7 +21,7 @@ fn one(seed: u64, seconds: u64, bug: Option<Bug>) -> Result<Value, String> {
     let mut command = Command::new(program);
     command.args(["--json", "--seed", &seed.to_string(), "--seconds", &seconds.to_string()]);
     if let Some(bug) = bug {
-        command.args(["--bug", &format!("{bug:?}")]);
+        command.args(["--bug", &format!("{bug:?}"), "--first"]);
     }
     let output = command.stdin(Stdio::null()).stderr(Stdio::piped()).output().map_err(|error| error.to_string())?;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -29,6 +31,34 @@ fn one(seed: u64, seconds: u64, bug: Option<Bug>) -> Result<Value, String> {
         let panic = said.lines().find(|line| line.contains("panicked")).unwrap_or("it said nothing");
         format!("the process ended with {}: {panic}", output.status)
     })
+}
+
+/// What runs came to, a line each, where a batch that is begun again finds it.
+struct Kept {
+    path: Option<PathBuf>,
+    lines: Vec<Value>,
+}
+
+impl Kept {
+    fn open(path: Option<PathBuf>) -> anyhow::Result<Self> {
+        let text = match &path {
+            Some(path) if path.exists() => std::fs::read_to_string(path)?,
+            Some(_) | None => String::new(),
+        };
+        // The last line may be torn.
+        let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        Ok(Kept { path, lines })
+    }
+
+    fn add(&mut self, line: Value) {
+        if let Some(path) = &self.path {
+            let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+            if let Err(error) = file.and_then(|mut file| writeln!(file, "{line}")) {
+                eprintln!("{}: {error}", path.display());
+            }
+        }
+        self.lines.push(line);
+    }
 }
 
 /// Calls `each` with every seed, several at a time, until it says that that is enough.
@@ -89,24 +119,31 @@ impl Sum {
     }
 }
 
-/// Runs many seeds and tells what they came to.
-pub fn many(seeds: Range<u64>, jobs: usize, seconds: u64) -> anyhow::Result<ExitCode> {
-    let sum = Mutex::new(Sum::default());
+/// Runs many seeds and tells what they came to. Those that `kept` has are not run again.
+pub fn many(seeds: Range<u64>, jobs: usize, seconds: u64, kept: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let kept = Kept::open(kept)?;
+    let known: BTreeSet<u64> = kept.lines.iter().filter_map(|line| line["seed"].as_u64()).collect();
+    let kept = Mutex::new(kept);
     in_parallel(seeds.clone(), jobs, |seed| {
-        let told = one(seed, seconds, None);
-        let mut sum = sum.lock().expect("no holder panics");
-        match told {
-            Ok(report) => sum.add(&report),
-            Err(why) => drop(sum.failed.insert(seed, vec![why])),
-        }
-        if let Some(violations) = sum.failed.get(&seed) {
-            eprintln!("seed {seed}: {}", violations.first().map_or("", String::as_str));
+        if !known.contains(&seed) {
+            let line = one(seed, seconds, None).unwrap_or_else(|why| json!({"seed": seed, "violations": [why]}));
+            if let Some(what) = line["violations"][0].as_str() {
+                eprintln!("seed {seed}: {what}");
+            }
+            kept.lock().expect("no holder panics").add(line);
         }
         false
     });
-    let sum = sum.into_inner().expect("no holder panics");
+    let kept = kept.into_inner().expect("no holder panics");
+    let mut sum = Sum::default();
+    let is_meant = |line: &&Value| line["seed"].as_u64().is_some_and(|seed| seeds.contains(&seed));
+    kept.lines.iter().filter(is_meant).for_each(|line| sum.add(line));
+    Ok(tell(&sum, seeds, seconds))
+}
+
+fn tell(sum: &Sum, seeds: Range<u64>, seconds: u64) -> ExitCode {
     println!("| | |\n|---|---|");
-    println!("| seeds {}..{} | {} runs |", seeds.start, seeds.end, sum.runs);
+    println!("| seeds {}..{}, {seconds} s of faults each | {} runs |", seeds.start, seeds.end, sum.runs);
     println!("| simulated | {:.2} hours |", sum.simulated_ms as f64 / 3.6e6);
     let [ok, failed, unknown, repeated] = sum.calls;
     println!("| calls | {ok} answered, {failed} refused, {unknown} unknown, {repeated} attempts repeated |");
@@ -129,36 +166,87 @@ pub fn many(seeds: Range<u64>, jobs: usize, seconds: u64) -> anyhow::Result<Exit
         violations.iter().for_each(|violation| println!("  {violation}"));
     }
     missed.iter().for_each(|missed| println!("\nnever reached: {missed}"));
-    println!("\n{} of {} seeds failed", sum.failed.len(), sum.runs.max(sum.failed.len() as u64));
-    let is_clean = sum.failed.is_empty() && missed.is_empty();
-    Ok(if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    println!("\n{} of {} seeds failed", sum.failed.len(), sum.runs);
+    if sum.failed.is_empty() && missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Looks for planted faults and tells how many seeds each took.
-pub fn planted(only: Option<Bug>, seeds: u64, jobs: usize, seconds: u64) -> anyhow::Result<ExitCode> {
+/// Looks for planted faults and tells how many seeds each took: for all of them in a few seeds, then for those that are left in more, so
+/// that what is found easily is told first. What `kept` has is not looked for again.
+pub fn planted(
+    only: Option<Bug>,
+    seeds: u64,
+    jobs: usize,
+    seconds: u64,
+    kept: Option<PathBuf>,
+) -> anyhow::Result<ExitCode> {
+    let bugs = || Bug::ALL.into_iter().filter(|bug| only.is_none_or(|only| only == *bug));
+    let mut kept = Kept::open(kept)?;
+    let mut tried: BTreeMap<String, u64> = BTreeMap::new();
+    let mut found: BTreeMap<String, (u64, String)> = BTreeMap::new();
+    for line in &kept.lines {
+        let Some(name) = line["bug"].as_str() else { continue };
+        match (line["seed"].as_u64(), line["by"].as_str(), line["tried"].as_u64()) {
+            (Some(seed), Some(by), _) => drop(found.insert(name.to_owned(), (seed, by.to_owned()))),
+            (.., Some(through)) => drop(tried.insert(name.to_owned(), through)),
+            (..) => {}
+        }
+    }
+    let mut budget = 4;
+    while budget < 2 * seeds {
+        for bug in bugs() {
+            let name = format!("{bug:?}");
+            let begin = tried.get(&name).copied().unwrap_or(0) + 1;
+            let end = budget.min(seeds) + 1;
+            if found.contains_key(&name) || begin >= end {
+                continue;
+            }
+            match first_of(bug, begin..end, jobs, seconds) {
+                Some((seed, what)) => {
+                    eprintln!("{name}: seed {seed}: {what}");
+                    kept.add(json!({"bug": name, "seed": seed, "by": what}));
+                    found.insert(name, (seed, what));
+                }
+                None => {
+                    kept.add(json!({"bug": name, "tried": end - 1}));
+                    tried.insert(name, end - 1);
+                }
+            }
+        }
+        budget *= 2;
+    }
     println!("| planted | seeds until found | by |\n|---|---|---|");
     let mut missed = 0;
-    for bug in Bug::ALL.into_iter().filter(|bug| only.is_none_or(|only| only == *bug)) {
-        let found: Mutex<Option<(u64, String)>> = Mutex::new(None);
-        in_parallel(1..seeds + 1, jobs, |seed| {
-            let what = match one(seed, seconds, Some(bug)) {
-                Ok(report) => report["violations"][0].as_str().map(str::to_owned),
-                Err(why) => Some(why),
-            };
-            let Some(what) = what else { return false };
-            let mut found = found.lock().expect("no holder panics");
-            if found.as_ref().is_none_or(|(earlier, _)| seed < *earlier) {
-                *found = Some((seed, what));
-            }
-            true
-        });
-        match found.into_inner().expect("no holder panics") {
-            Some((seed, what)) => println!("| {bug:?} | {seed} | {} |", what.chars().take(140).collect::<String>()),
+    for name in bugs().map(|bug| format!("{bug:?}")) {
+        match found.get(&name) {
+            Some((seed, what)) => println!("| {name} | {seed} | {} |", what.chars().take(140).collect::<String>()),
             None => {
                 missed += 1;
-                println!("| {bug:?} | not in {seeds} | |");
+                println!("| {name} | not in {} | |", tried.get(&name).copied().unwrap_or(0));
             }
         }
     }
     Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The first of these seeds that finds the fault, and by what. One that finds something without it does not count.
+fn first_of(bug: Bug, seeds: Range<u64>, jobs: usize, seconds: u64) -> Option<(u64, String)> {
+    let found: Mutex<Option<(u64, String)>> = Mutex::new(None);
+    in_parallel(seeds, jobs, |seed| {
+        let what = match one(seed, seconds, Some(bug)) {
+            Ok(report) => report["violations"][0].as_str().map(str::to_owned),
+            Err(why) => Some(why),
+        };
+        let Some(what) = what else { return false };
+        let is_clean = one(seed, seconds, None).is_ok_and(|report| report["violations"][0].is_null());
+        if !is_clean {
+            eprintln!("seed {seed} fails without {bug:?}, too");
+            return false;
+        }
+        let mut found = found.lock().expect("no holder panics");
+        if found.as_ref().is_none_or(|(earlier, _)| seed < *earlier) {
+            *found = Some((seed, what));
+        }
+        true
+    });
+    found.into_inner().expect("no holder panics")
 }

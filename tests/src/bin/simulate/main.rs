@@ -45,6 +45,12 @@ struct Arguments {
     /// This fault only, or in the run of one seed.
     #[arg(long, value_parser = bug)]
     bug: Option<Bug>,
+    /// Where what each seed of a batch came to is kept as it comes, and found again by the same batch, begun anew.
+    #[arg(long)]
+    kept: Option<PathBuf>,
+    /// Ends with the first violation.
+    #[arg(long)]
+    first: bool,
     /// One line of JSON in place of words.
     #[arg(long, hide = true)]
     json: bool,
@@ -64,10 +70,10 @@ fn bug(text: &str) -> Result<Bug, String> {
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     if let Some(seeds) = arguments.planted {
-        return batch::planted(arguments.bug, seeds, arguments.jobs, arguments.seconds);
+        return batch::planted(arguments.bug, seeds, arguments.jobs, arguments.seconds, arguments.kept);
     }
     if let Some(seeds) = arguments.seeds {
-        return batch::many(seeds, arguments.jobs, arguments.seconds);
+        return batch::many(seeds, arguments.jobs, arguments.seconds, arguments.kept);
     }
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "off".into());
     tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
@@ -80,7 +86,12 @@ fn main() -> anyhow::Result<ExitCode> {
         (Some(_), true) => Keep::Bytes,
     };
     let trace = Trace::new(keep);
-    let plan = Plan { seed: arguments.seed, faults_ms: arguments.seconds * 1_000, nodes: arguments.nodes };
+    let plan = Plan {
+        seed: arguments.seed,
+        faults_ms: arguments.seconds * 1_000,
+        nodes: arguments.nodes,
+        ends_at_first: arguments.first,
+    };
     let report = run(plan, trace.clone());
     if let Some(path) = arguments.trace {
         let story = trace.lines().join("\n");
