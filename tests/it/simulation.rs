@@ -13,7 +13,7 @@ const SECONDS: u64 = 5;
 /// Always the same: each with other nodes, shards and faults.
 const FIXED: [u64; 3] = [1, 3, 5];
 /// So many more that nobody has seen before.
-const FRESH: u64 = 1;
+const FRESH: u64 = 0;
 /// Found within few seeds, and by which: the others are looked for by `simulate --planted`.
 const PLANTED: [(&str, u64); 2] = [("EscrowPerNode", 1), ("SyncSkipped", 3)];
 

@@ -2,12 +2,11 @@
 
 use axum::body::Body;
 use axum::http::Request;
-use proffer_cluster::calls::ClusterReport;
 use proffer_cluster::meta::roster::NodeStanding;
 use serde_json::{Value, json};
 
-use crate::sim::faults::{Faults, Removal};
-use crate::sim::host::{KEY, Slot};
+use crate::sim::faults::Faults;
+use crate::sim::host::{Host, KEY, Slot};
 use crate::sim::seed::Draws;
 use crate::sim::world::World;
 use crate::tell;
@@ -56,21 +55,24 @@ impl Operator {
         let now = world.now_ms;
         let Some(removal) = faults.removing.as_mut().filter(|removal| removal.next_ms <= now) else { return };
         removal.next_ms = now + REMOVAL_MS;
-        let Removal { host, node, .. } = *removal;
+        let (host, node) = (removal.host, removal.node);
         let others = world.hosts.iter().filter(|other| other.number != host);
-        let report = |handle: &proffer_cluster::Handle| handle.status().ready.then(|| handle.report());
-        let reports: Vec<ClusterReport> = others.filter_map(|other| other.look(report).flatten()).collect();
-        let standing = |report: &ClusterReport| report.nodes.iter().find(|of| of.node == node).map(|of| of.standing);
-        removal.is_accepted |= reports.iter().filter_map(standing).any(|standing| standing == NodeStanding::Removing);
-        let is_accepted = removal.is_accepted;
-        if is_accepted && !reports.is_empty() && reports.iter().all(|report| standing(report).is_none()) {
+        let report = |other: &Host| {
+            let report = other.look(|handle| handle.status().ready.then(|| handle.report())).flatten()?;
+            let standing = report.nodes.iter().find(|of| of.node == node).map(|of| of.standing);
+            Some((other.number, standing))
+        };
+        let standings: Vec<(usize, Option<NodeStanding>)> = others.filter_map(report).collect();
+        removal.knew.extend(standings.iter().filter(|(_, standing)| standing.is_some()).map(|(other, _)| *other));
+        let is_known = standings.iter().any(|(_, standing)| standing.is_some());
+        if !is_known && standings.iter().any(|(other, _)| removal.knew.contains(other)) {
             tell!(world, "n{node} is removed, and h{host} switched off for good");
             faults.removing = None;
             faults.gone.insert(host);
             world.crash(host, false, &self.draws);
             return;
         }
-        match reports.first().and_then(standing) {
+        match standings.first().and_then(|(_, standing)| *standing) {
             Some(NodeStanding::Up) => faults.orders.push((format!("/cluster/nodes/n{node}/drain"), json!({}))),
             Some(NodeStanding::Draining) => {
                 faults.orders.push((format!("/cluster/nodes/n{node}/remove"), json!({"reduceRedundancy": true})));

@@ -10,7 +10,7 @@ use proffer_cluster::group::Group;
 use serde_json::{Value, json};
 
 use crate::check::claims::Claims;
-use crate::check::{self, Invariant, Seen, State};
+use crate::check::{self, Invariant, Known, Seen, State};
 use crate::operator::{Operator, ask};
 use crate::sim::faults::{Faults, Kind, groups};
 use crate::sim::host::Reply;
@@ -28,8 +28,10 @@ const AFTERWARDS_MS: u64 = 4_000;
 const SETTLED_MS_MAX: u64 = 30_000;
 /// And within this the last unit is sold.
 const SOLD_MS_MAX: u64 = 30_000;
-/// Reservations lapse within this; and five seconds later nothing is in flight.
-const LAPSED_MS: u64 = 7_000 + 5_000;
+/// Reservations lapse within this; …
+const LAPSED_MS: u64 = 7_000;
+/// … and within this nothing is in flight any more.
+const RETURNED_MS: u64 = 5_000;
 /// States are looked at so often.
 const LOOK_MS: u64 = 400;
 /// What nodes claim is heard so often.
@@ -104,6 +106,7 @@ struct Run {
     workload: Workload,
     faults: Faults,
     invariants: Vec<Box<dyn Invariant>>,
+    known: Known,
     report: Report,
     groups: Vec<Group>,
     looks: Vec<Look>,
@@ -139,6 +142,7 @@ pub fn run(plan: Plan, trace: Trace) -> Report {
         workload: Workload::new(plan.seed),
         faults,
         invariants: check::all(),
+        known: Known::default(),
         report: Report { seed: plan.seed, nodes, shards, ..Report::default() },
         groups: groups(shards),
         looks: Vec::new(),
@@ -183,7 +187,7 @@ impl Run {
 
     /// A process has ended itself.
     fn ended(&mut self, number: usize, reason: &str) {
-        let is_removed = self.faults.removing.is_some_and(|removal| removal.host == number);
+        let is_removed = self.faults.removing.as_ref().is_some_and(|removal| removal.host == number);
         if is_removed && !self.faults.doomed.contains(&number) {
             // It has heard that it is wanted no more.
             return;
@@ -316,7 +320,7 @@ impl Run {
             self.step();
         }
         self.sell_out();
-        let until = self.world.now_ms + LAPSED_MS;
+        let until = self.world.now_ms + LAPSED_MS + RETURNED_MS;
         while self.world.now_ms < until {
             self.step();
         }
@@ -455,7 +459,7 @@ impl Run {
 
     fn hold(&mut self, look: &Look, examined: Examined) {
         self.report.looks += 1;
-        let seen = match Seen::read(look.host, look.start, look.group, examined) {
+        let seen = match Seen::read(&mut self.known, look.host, look.start, look.group, examined) {
             Ok(seen) => seen,
             Err(error) => return self.violated(format!("{} on h{}: {error}", look.group, look.host)),
         };
@@ -485,7 +489,7 @@ impl Run {
                 self.reach("a shard's leader changed under load", !is_meta && !over);
             }
         }
-        if let State::Meta(state) = &seen.state {
+        if let State::Meta(state) = &*seen.state {
             let accounts: Vec<_> = state.ledger().accounts().collect();
             self.were_in_flight = accounts.iter().any(|(_, account)| {
                 let granted =

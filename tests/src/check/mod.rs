@@ -3,6 +3,9 @@
 pub mod claims;
 pub mod invariants;
 
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
 use proffer_cluster::calls::Examined;
 use proffer_cluster::group::Group;
 use proffer_cluster::meta::state::MetaState;
@@ -27,8 +30,15 @@ pub struct Seen {
     /// Of its stored form.
     pub hash: u64,
     /// It.
-    pub state: State,
+    pub state: Rc<State>,
 }
+
+/// The last states of each group that were read: replicas that hold the same, or have not gone on, show the same pieces.
+#[derive(Default)]
+pub struct Known(BTreeMap<Group, VecDeque<(u64, Rc<State>)>>);
+
+/// States that are kept of a group.
+const KNOWN_MAX: usize = 8;
 
 /// A state.
 pub enum State {
@@ -43,11 +53,22 @@ impl Seen {
     ///
     /// # Errors
     /// If its pieces are no state.
-    pub fn read(host: usize, start: u64, group: Group, examined: Examined) -> Result<Self, String> {
+    pub fn read(known: &mut Known, host: usize, start: u64, group: Group, examined: Examined) -> Result<Self, String> {
         let mut hasher = Xxh3::new();
         examined.pieces.iter().for_each(|piece| hasher.update(piece));
         let hash = hasher.digest();
         let Examined { replica, position, leads_in_term, pieces } = examined;
+        let state = known.state(group, hash, pieces)?;
+        Ok(Seen { host, start, group, replica, position, leads_in_term, hash, state })
+    }
+}
+
+impl Known {
+    fn state(&mut self, group: Group, hash: u64, pieces: Vec<Vec<u8>>) -> Result<Rc<State>, String> {
+        let known = self.0.entry(group).or_default();
+        if let Some((_, state)) = known.iter().find(|(of, _)| *of == hash) {
+            return Ok(Rc::clone(state));
+        }
         let state = match group {
             Group::Meta => MetaState::decode_chunks(pieces.into_iter())
                 .map(|state| State::Meta(Box::new(state)))
@@ -56,7 +77,12 @@ impl Seen {
                 .map(|state| State::Shard(Box::new(state)))
                 .map_err(|error| error.to_string()),
         }?;
-        Ok(Seen { host, start, group, replica, position, leads_in_term, hash, state })
+        let state = Rc::new(state);
+        known.push_back((hash, Rc::clone(&state)));
+        if known.len() > KNOWN_MAX {
+            known.pop_front();
+        }
+        Ok(state)
     }
 }
 

@@ -8,8 +8,8 @@ use proffer_cluster::ports::clock::Clock;
 use proffer_engine::time::Timestamp;
 use tokio::time::Instant;
 
-/// Where every run begins: 2026-11-21, 23:59:20 UTC, so that a day ends in it.
-pub const BEGIN_MS: i64 = 1_795_305_560_000;
+/// Where every run begins: 2026-11-21, 23:59:40 UTC, so that a day ends in it.
+pub const BEGIN_MS: i64 = 1_795_305_580_000;
 
 /// What is wrong with a host's wall clock. It hangs there whichever process runs.
 #[derive(Debug, Default)]

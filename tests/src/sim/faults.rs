@@ -107,14 +107,14 @@ enum Undo {
 }
 
 /// A node that an operator wants to be gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removal {
     /// Where it runs.
     pub host: usize,
     /// Which.
     pub node: u64,
-    /// The cluster has begun to.
-    pub is_accepted: bool,
+    /// Hosts that have known it: one that does not any more has heard that it is gone.
+    pub knew: BTreeSet<usize>,
     /// When the operator asks again.
     pub next_ms: u64,
 }
@@ -379,7 +379,7 @@ impl Faults {
                 }
                 let Some(node) = node_of(world, one) else { return false };
                 tell!(world, "n{node} on h{one} is to be removed");
-                self.removing = Some(Removal { host: one, node, is_accepted: false, next_ms: world.now_ms });
+                self.removing = Some(Removal { host: one, node, knew: BTreeSet::new(), next_ms: world.now_ms });
             }
             Kind::Transfer => {
                 let Some(node) = node_of(world, one) else { return false };

@@ -15,6 +15,10 @@ use proffer_cluster::planted::Bug;
 use proffer_tests::run::{Plan, run};
 use proffer_tests::sim::trace::{Keep, Trace};
 
+/// A run asks for memory all the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A whole cluster in one process, under a seed: the same seed is the same run.
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -25,7 +29,7 @@ struct Arguments {
     #[arg(long, value_parser = range)]
     seeds: Option<Range<u64>>,
     /// Simulated seconds in which things go wrong.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 30)]
     seconds: u64,
     /// Nodes at the beginning, in place of a drawn number.
     #[arg(long)]

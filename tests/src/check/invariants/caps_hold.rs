@@ -28,7 +28,7 @@ impl Invariant for CapsHold {
     }
 
     fn look(&mut self, seen: &Seen) -> Result<(), String> {
-        match &seen.state {
+        match &*seen.state {
             State::Meta(state) => {
                 for (id, known) in state.ledger().accounts() {
                     let account = self.accounts.entry(id).or_default();

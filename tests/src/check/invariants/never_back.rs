@@ -22,7 +22,7 @@ impl Invariant for NeverBack {
     }
 
     fn look(&mut self, seen: &Seen) -> Result<(), String> {
-        let now = match &seen.state {
+        let now = match &*seen.state {
             State::Shard(_) => (seen.position.index, None, Revision(0)),
             State::Meta(state) => (seen.position.index, Some(state.log_time()), state.revision()),
         };

@@ -27,7 +27,7 @@ impl Invariant for NoneMade {
         let newest = self.newest_terms.entry(seen.group).or_default();
         *newest = (*newest).max(seen.position.leader.term).max(seen.leads_in_term.unwrap_or(0));
         let is_newest = seen.leads_in_term.is_some_and(|term| term >= *newest);
-        match (&seen.state, seen.group) {
+        match (&*seen.state, seen.group) {
             (State::Meta(state), _) => {
                 for (id, account) in state.ledger().accounts() {
                     for (shard, totals) in account.totals() {

@@ -24,7 +24,7 @@ impl Invariant for NothingTaken {
     }
 
     fn look(&mut self, seen: &Seen) -> Result<(), String> {
-        match &seen.state {
+        match &*seen.state {
             State::Meta(state) => {
                 for (tenant, number) in state.numbers() {
                     let Some(catalog) = state.catalog().tenant(tenant) else { continue };
