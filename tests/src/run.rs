@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use proffer_chaos::checker;
 use proffer_chaos::history::{Answer, Budget, Call};
+use proffer_cluster::Timing;
 use proffer_cluster::calls::Examined;
 use proffer_cluster::group::Group;
 use serde_json::{Value, json};
@@ -131,12 +132,13 @@ pub fn run(plan: Plan, trace: Trace) -> Report {
     let drawn_nodes = [3, 3, 3, 3, 3, 3, 5, 4, 1, 2, 3, 7][usize::try_from(draws.below(12)).unwrap_or(0)];
     let nodes = plan.nodes.unwrap_or(drawn_nodes);
     let shards = if draws.below(20) == 0 { 16 } else { u16::try_from(draws.between(1, 4)).unwrap_or(1) };
-    let mut world = World::new(plan.seed, trace.clone());
+    let timing = if draws.below(3) == 0 { Timing::Slow } else { Timing::Fast };
+    let mut world = World::new(plan.seed, timing, trace.clone());
     for _ in 0..nodes {
         world.add(shards);
     }
     let faults = Faults::new(plan.seed, nodes);
-    tell!(world, "{nodes} nodes, {shards} shards; what may go wrong: {:?}", faults.kinds());
+    tell!(world, "{nodes} nodes, {shards} shards, {timing} elections; what may go wrong: {:?}", faults.kinds());
     let mut run = Run {
         world,
         workload: Workload::new(plan.seed),

@@ -13,7 +13,7 @@ use proffer_cluster::config::Begin;
 use proffer_cluster::ports::clock::Clock;
 use proffer_cluster::ports::entropy::SeededEntropy;
 use proffer_cluster::ports::fatal::{Fatal, RecordedFatal};
-use proffer_cluster::{Config, Error, Handle, Ports, launch};
+use proffer_cluster::{Config, Error, Handle, Ports, Timing, launch};
 use proffer_engine::catalog::{Actor, Command, CommandV1, Op, Refusal, Role};
 use proffer_engine::keys::TenantId;
 use sha2::{Digest, Sha256};
@@ -81,6 +81,7 @@ pub struct Host {
     /// How often it was started.
     pub starts: u64,
     seed: u64,
+    timing: Timing,
     begin: Begin,
     process: Option<Process>,
     missed: Duration,
@@ -104,7 +105,7 @@ pub fn address(number: usize) -> String {
 
 impl Host {
     /// A machine with an empty disk that is switched off.
-    pub fn new(number: usize, seed: u64, begin: Begin) -> Self {
+    pub fn new(number: usize, seed: u64, timing: Timing, begin: Begin) -> Self {
         Host {
             number,
             disk: Arc::default(),
@@ -114,6 +115,7 @@ impl Host {
             paused_until_ms: 0,
             starts: 0,
             seed,
+            timing,
             begin,
             process: None,
             missed: Duration::ZERO,
@@ -133,6 +135,7 @@ impl Host {
             (Arc::clone(&self.disk), Arc::clone(&self.wall), Arc::clone(&self.pace), self.seed);
         let config = Config {
             begin: self.begin.clone(),
+            timing: self.timing,
             node: format!("h{}-{}", self.number, self.starts),
             peer_address: address(self.number),
             http_address: format!("host-{}:7070", self.number),

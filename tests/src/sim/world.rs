@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use proffer_cluster::Timing;
 use proffer_cluster::config::Begin;
 
 use super::host::{Host, Stepped, address};
@@ -20,6 +21,7 @@ pub struct World {
     /// What has been seen.
     pub trace: Trace,
     seed: u64,
+    timing: Timing,
     order: Draws,
     /// Hosts whose process is to be started again, and when.
     restarts: BTreeSet<(u64, usize)>,
@@ -32,14 +34,15 @@ macro_rules! tell {
 }
 
 impl World {
-    /// Nothing yet.
-    pub fn new(seed: u64, trace: Trace) -> Self {
+    /// Nothing yet; all nodes will have this timing profile.
+    pub fn new(seed: u64, timing: Timing, trace: Trace) -> Self {
         World {
             now_ms: 0,
             hosts: Vec::new(),
             network: SimNetwork::new(seed, trace.clone()),
             trace,
             seed,
+            timing,
             order: Draws::new(seed, "order", 0),
             restarts: BTreeSet::new(),
         }
@@ -52,7 +55,7 @@ impl World {
             1 => Begin::Bootstrap { shards },
             _ => Begin::Join((1..number).map(address).collect()),
         };
-        let mut host = Host::new(number, self.seed, begin);
+        let mut host = Host::new(number, self.seed, self.timing, begin);
         host.start(&self.network, self.now_ms);
         self.hosts.push(host);
         tell!(self, "h{number} is started for the first time");

@@ -60,6 +60,8 @@ struct Arguments {
     json: bool,
 }
 
+const UNPLANTABLE: &str = "nothing can be planted in this build: it takes -p proffer-tests --features planted";
+
 fn range(text: &str) -> Result<Range<u64>, String> {
     let (from, to) = text.split_once("..").ok_or("it looks like 1..100")?;
     let number = |text: &str| text.parse::<u64>().map_err(|error| error.to_string());
@@ -74,6 +76,8 @@ fn bug(text: &str) -> Result<Bug, String> {
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     if let Some(seeds) = arguments.planted {
+        // Each run would end at once, and that looks as if it had found something.
+        anyhow::ensure!(cfg!(feature = "planted"), UNPLANTABLE);
         return batch::planted(arguments.bug, seeds, arguments.jobs, arguments.seconds, arguments.kept);
     }
     if let Some(seeds) = arguments.seeds {
@@ -117,5 +121,5 @@ fn plant(bug: Bug) -> anyhow::Result<()> {
 
 #[cfg(not(feature = "planted"))]
 fn plant(_: Bug) -> anyhow::Result<()> {
-    anyhow::bail!("nothing can be planted in this build: it takes --features planted")
+    anyhow::bail!(UNPLANTABLE)
 }
