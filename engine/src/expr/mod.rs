@@ -12,6 +12,8 @@ pub mod compare;
 mod compile;
 mod eval;
 mod functions;
+#[cfg(test)]
+mod fuzz;
 mod lexer;
 pub mod limits;
 mod names;

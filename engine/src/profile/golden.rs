@@ -17,7 +17,7 @@ use crate::profile::shard::ShardState;
 use crate::time::{Span, Timestamp};
 use crate::value::Value;
 
-const LEADER: Leader = Leader { term: 2, replica: 11 };
+pub(super) const LEADER: Leader = Leader { term: 2, replica: 11 };
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut hex, byte| {
@@ -60,7 +60,7 @@ fn answer(takes: Vec<CapTake>) -> FirstAnswer {
 }
 
 /// One of each, in the order in which they make a small state.
-fn commands() -> Vec<(&'static str, ShardOp)> {
+pub(super) fn commands() -> Vec<(&'static str, ShardOp)> {
     let tenant = TenantId::new("acme");
     let customer = CustomerId::new("ann");
     let day = Span { from: Timestamp(0), until: Timestamp(86_400_000) };
@@ -179,7 +179,7 @@ fn commands() -> Vec<(&'static str, ShardOp)> {
     ]
 }
 
-fn command(op: ShardOp) -> ShardCommand {
+pub(super) fn command(op: ShardOp) -> ShardCommand {
     ShardCommand::V1(ShardCommandV1 { now: Timestamp(1_000), leader: LEADER, revision: Revision(300), op })
 }
 

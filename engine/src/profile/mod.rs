@@ -34,6 +34,8 @@ mod counting;
 #[cfg(test)]
 mod fullness;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod interleavings;
