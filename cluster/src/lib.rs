@@ -18,6 +18,8 @@ pub mod calls;
 pub mod config;
 mod directory;
 pub mod error;
+#[cfg(test)]
+mod fuzz;
 pub mod group;
 mod groups;
 pub mod handle;

@@ -5,6 +5,8 @@ pub mod command;
 pub(crate) mod compile;
 pub(crate) mod door;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod generations;
 pub(crate) mod hearing;
 pub(crate) mod job;

@@ -13,6 +13,8 @@
 
 mod connection;
 mod framing;
+#[cfg(test)]
+mod fuzz;
 mod greet;
 mod link;
 mod load;

@@ -17,7 +17,7 @@ use crate::witness::Witness;
 
 /// What a node's hello says of it.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
-enum About {
+pub(super) enum About {
     V1 {
         /// How far its replicas have come, as far as that is synced.
         reaches: Vec<(u64, Reach)>,

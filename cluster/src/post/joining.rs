@@ -25,7 +25,7 @@ use crate::timing::Timing;
 
 /// What a newcomer asks.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
-enum Request {
+pub(super) enum Request {
     V1(Newcomer),
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Newcomer {
 
 /// What it is answered.
 #[derive(Debug, PartialEq, Encode, Decode)]
-enum Reply {
+pub(super) enum Reply {
     Admitted(Admitted),
     /// For good.
     Barred(String),
@@ -50,7 +50,7 @@ enum Reply {
 }
 
 #[derive(Debug, PartialEq, Encode, Decode)]
-struct Admitted {
+pub(super) struct Admitted {
     founding: Founding,
     node: u64,
     /// Its replica of the meta group.

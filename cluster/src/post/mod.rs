@@ -10,6 +10,8 @@ mod carrier;
 mod claims;
 mod courier;
 mod failure;
+#[cfg(test)]
+mod fuzz;
 mod gatekeeper;
 #[cfg(test)]
 mod golden;

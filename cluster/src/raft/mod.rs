@@ -8,6 +8,8 @@
 //! leave a node.
 
 mod appender;
+#[cfg(test)]
+mod fuzz;
 mod hand_over;
 mod legacy;
 mod machine;

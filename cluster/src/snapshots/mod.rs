@@ -13,6 +13,8 @@
 //! All calls block: make them on [`Lane::Bulk`](crate::ports::offload::Lane::Bulk).
 
 mod format;
+#[cfg(test)]
+mod fuzz;
 
 use std::fmt;
 use std::sync::Arc;

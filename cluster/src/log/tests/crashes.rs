@@ -8,7 +8,7 @@ use super::*;
 
 /// One thing that a caller does.
 #[derive(Clone, Debug)]
-enum Act {
+pub(super) enum Act {
     Append { group: u64, bytes: usize, count: usize },
     State { group: u64 },
     Truncate { group: u64, back: u64 },
@@ -33,13 +33,13 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 
 /// What the log should hold: the naive version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Model {
+pub(super) struct Model {
     groups: BTreeMap<u64, ModelGroup>,
     written: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct ModelGroup {
+pub(super) struct ModelGroup {
     first: u64,
     entries: Vec<Vec<u8>>,
     state: Option<Vec<u8>>,
@@ -47,7 +47,7 @@ struct ModelGroup {
 
 impl Model {
     /// Does what the act says, here and in the log; the log's answer.
-    async fn act(&mut self, log: &Log, act: &Act) -> Result<(), LogError> {
+    pub(super) async fn act(&mut self, log: &Log, act: &Act) -> Result<(), LogError> {
         self.written += 1;
         let stamp = self.written;
         let next = |group: u64, model: &Model| model.groups.get(&group).map_or(1, |g| g.first + g.entries.len() as u64);
@@ -95,7 +95,7 @@ impl Model {
 }
 
 /// What the log holds. An entry that cannot be read is an error.
-async fn contents(log: &Log, recovery: &Recovery) -> Result<BTreeMap<u64, ModelGroup>, LogError> {
+pub(super) async fn contents(log: &Log, recovery: &Recovery) -> Result<BTreeMap<u64, ModelGroup>, LogError> {
     let mut groups = BTreeMap::new();
     for (&id, bounds) in &recovery.groups {
         let next = bounds.next.unwrap_or(bounds.first);
@@ -111,7 +111,7 @@ async fn contents(log: &Log, recovery: &Recovery) -> Result<BTreeMap<u64, ModelG
 }
 
 /// Whether `found` is `before` with a part of one more act: some of its entries, or all that it changes.
-fn lies_between(before: &Model, found: &BTreeMap<u64, ModelGroup>, after: &Model) -> bool {
+pub(super) fn lies_between(before: &Model, found: &BTreeMap<u64, ModelGroup>, after: &Model) -> bool {
     let names = before.groups.keys().chain(after.groups.keys()).chain(found.keys());
     names.into_iter().all(|name| {
         let (old, new, now) = (before.groups.get(name), after.groups.get(name), found.get(name));
@@ -123,7 +123,7 @@ fn lies_between(before: &Model, found: &BTreeMap<u64, ModelGroup>, after: &Model
     })
 }
 
-fn on_paused_runtime<T>(test: impl Future<Output = T>) -> T {
+pub(super) fn on_paused_runtime<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test)
 }
 

@@ -1,6 +1,7 @@
 //! The log as its callers see it, on a disk whose power can be cut.
 
 mod crashes;
+mod fuzz;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
