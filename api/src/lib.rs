@@ -16,6 +16,8 @@ pub mod access;
 mod asked;
 pub mod config;
 pub mod forwarding;
+#[cfg(test)]
+mod fuzz;
 pub mod idempotency;
 pub mod ids;
 mod layers;

@@ -78,10 +78,10 @@ impl Kind {
 }
 
 /// Lines of one kind.
-struct Batch {
-    name: String,
+pub(crate) struct Batch {
+    pub(crate) name: String,
     kind: Kind,
-    lines: Vec<Line>,
+    pub(crate) lines: Vec<Line>,
 }
 
 #[derive(Debug, Default, serde::Serialize)]
@@ -160,7 +160,7 @@ fn check_role<'a>(asked: &Asked, kinds: impl IntoIterator<Item = &'a Kind>) -> R
 }
 
 /// The batches of a body, in the order of writing.
-fn read_catalogue(body: &[u8], bad: &mut BadLines) -> Result<Vec<Batch>, Problem> {
+pub(crate) fn read_catalogue(body: &[u8], bad: &mut BadLines) -> Result<Vec<Batch>, Problem> {
     let body = value::read_nested(body, CATALOGUE_DEPTH_MAX)?;
     let Value::Map(members) = &body else {
         return Err(Problem::invalid("", format!("must be an object of lists by kind, not {}", body.kind())));

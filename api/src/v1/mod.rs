@@ -20,7 +20,7 @@ mod entities;
 mod events;
 mod flow_diff;
 mod flows;
-mod import;
+pub(crate) mod import;
 pub mod probes;
 mod profiles;
 mod recommend;
