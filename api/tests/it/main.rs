@@ -3,16 +3,20 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod access;
+mod activities;
 mod adobe;
 mod arbitrary;
 mod cluster;
 mod crud;
 mod decide;
 mod domain;
+mod fields;
 mod forwarding;
+mod hierarchy;
 mod imports;
 mod metrics;
 mod node;
+mod offers;
 mod problems;
 mod retries;
 mod tutorial;
