@@ -15,6 +15,14 @@ pub const BULK_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bulk requests that are read, tried or written at a time: each holds its body and what was made of it, and an import a copy of
 /// the catalogue's tables.
 pub const BULK_REQUESTS_MAX: usize = 4;
+/// Decisions of one batch that are under way at a time.
+pub const BATCH_IN_FLIGHT: usize = 32;
+/// After so many customers a batch tells how far it is.
+pub const BATCH_LINES_PROGRESS: u64 = 1_000;
+/// How often one of its customers is tried while nobody answers, or no more is taken.
+pub const BATCH_TRIES: u32 = 6;
+/// How long it waits before the second try; twice as long before the third, and so on.
+pub const BATCH_RETRY: Duration = Duration::from_millis(100);
 /// When a node that has no room for a bulk request is worth another try.
 pub const BULK_RETRY_AFTER_MS: u64 = 1_000;
 /// Deepest nesting of lists and objects in a body.

@@ -1,4 +1,5 @@
-//! Writes of many profiles at once: split by shard, each shard's share chunk by chunk behind its own door, waiting its turn.
+//! Writes of many profiles at once: split by shard, each shard's share chunk by chunk behind its own door, waiting its turn. And lists
+//! of whom there is.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,9 +7,10 @@ use std::time::Duration;
 use proffer_engine::codec;
 use proffer_engine::keys::{CustomerId, SchemaKey, ShardId, TenantId};
 use proffer_engine::profile::command::{PutProfile, PutRow, ShardOp};
+use proffer_engine::profile::shard::CHUNKS;
 use tokio::time::Instant;
 
-use crate::calls::{CustomerRow, ProfileWrite};
+use crate::calls::{CustomerRow, Listing, ProfileWrite};
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::limits::{BULK_WAIT_MS, ENTRY_BYTES_MAX};
@@ -60,6 +62,37 @@ impl Handle {
             (customer, op)
         });
         self.write_bulk(tenant, ops.collect(), deadline).await
+    }
+
+    /// Some customers of a tenant, of those in a segment if one is named; and where to go on. Who was there when their part of their shard
+    /// was read is listed, once.
+    ///
+    /// # Errors
+    /// See [`Error`]: if a shard cannot answer in time.
+    pub async fn customers(
+        &self,
+        tenant: &TenantId,
+        segment: Option<&str>,
+        at: Listing,
+        deadline: Instant,
+    ) -> Result<(Vec<CustomerId>, Option<Listing>), Error> {
+        self.known(tenant)?;
+        let ask = ToShard::Customers { tenant: tenant.clone(), segment: segment.map(str::to_owned), part: at.part };
+        let (customers, part) = match self.inner.post.shard(at.shard, ask, deadline).await? {
+            Answer::Customers(customers, part) => (customers, part),
+            _ => return Err(Error::Unknown),
+        };
+        let next = match part {
+            Some(part) => Some(Listing { part, ..at }),
+            None => self.inner.router.all().nth(usize::from(at.shard.0) + 1).map(|shard| Listing { shard, part: 0 }),
+        };
+        Ok((customers, next))
+    }
+
+    /// How much of all customers is listed when a listing has come to `at`, from 0 to 1.
+    pub fn listed(&self, at: Listing) -> f64 {
+        let parts = f64::from(at.shard.0) + f64::from(at.part) / CHUNKS as f64;
+        parts / f64::from(self.inner.router.shards())
     }
 
     /// Writes in order, chunk by chunk: the shards work side by side, a shard on one chunk at a time.

@@ -179,6 +179,13 @@ pub struct Decided {
     pub expires: Vec<Option<Timestamp>>,
 }
 
+/// How far a listing of customers has come. The default is its beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    pub(crate) shard: ShardId,
+    pub(crate) part: u16,
+}
+
 /// An outcome, with names resolved by the caller.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RespondRequest {

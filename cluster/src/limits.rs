@@ -175,6 +175,8 @@ pub const COMMIT_NEWS_MS: u64 = 20;
 pub const APPENDS_WAITING_MAX: usize = 256;
 /// Bytes of a snapshot in one message (architecture.md §2).
 pub const SNAPSHOT_PART_BYTES_MAX: usize = 256 * 1024;
+/// So many customers of a shard are listed at a time, and those of the part of it in which they are reached.
+pub const CUSTOMERS_PAGE: usize = 1_000;
 /// How fast snapshots leave a node, all together: half of what a gigabit carries.
 pub const SNAPSHOT_SEND_BYTES_PER_S: usize = 64 * 1024 * 1024;
 /// Longest wait for the answer to a part of a snapshot, the last of which installs it, in milliseconds.

@@ -14,6 +14,7 @@ use crate::layers::CATALOG_REVISION;
 use crate::routes::Routes;
 
 mod adobe;
+mod batch;
 mod budget;
 mod cluster;
 mod entities;
@@ -76,6 +77,7 @@ pub fn routes() -> Router<Arc<App>> {
         .on(Method::POST, "/api/v1/recommend", recommend::recommend)
         .on(Method::POST, "/api/v1/decisions", recommend::decisions)
         .on(Method::POST, "/api/v1/adobe/decisions", adobe::decisions)
+        .on(Method::POST, "/api/v1/batch-decisions", batch::decide)
         .on(Method::POST, "/api/v1/simulate", recommend::simulate)
         .on(Method::GET, "/api/v1/why-not", why_not::why_not)
         .on(Method::POST, "/api/v1/respond", respond::respond)

@@ -74,7 +74,7 @@ async fn answer(asked: Arc<Asked>, slots: Slots, dry_run: bool) -> Answered {
 }
 
 /// The body; if it cannot be read, every fault of it, names that do not exist in what can be read included.
-fn read(value: &Value, slots: Slots, asked: &Asked) -> Result<Recommend, Problem> {
+pub(super) fn read(value: &Value, slots: Slots, asked: &Asked) -> Result<Recommend, Problem> {
     let mut faults = match (typed(value), value.as_map()) {
         (Err(Problem::Invalid(faults)), Some(_)) => faults,
         (read, _) => return read,

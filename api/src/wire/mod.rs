@@ -2,6 +2,7 @@
 
 pub mod adobe;
 pub mod answer;
+pub mod batch;
 pub mod event;
 pub mod field;
 pub mod lines;

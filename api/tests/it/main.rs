@@ -6,6 +6,7 @@ mod access;
 mod activities;
 mod adobe;
 mod arbitrary;
+mod batch;
 mod cluster;
 mod crud;
 mod decide;

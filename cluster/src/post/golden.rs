@@ -5,7 +5,7 @@ use proffer_engine::budget::escrow::EscrowReport;
 use proffer_engine::budget::ledger::Totals;
 use proffer_engine::catalog::{Actor, Changed as Effect, Command, CommandV1, Op, Refusal};
 use proffer_engine::codec::{decode, encode};
-use proffer_engine::keys::{CapKey, OfferKey, Revision, ShardId, TenantId};
+use proffer_engine::keys::{CapKey, CustomerId, OfferKey, Revision, ShardId, TenantId};
 use proffer_engine::level::Level;
 use proffer_engine::profile::command::{AccountId, EscrowMessage, Leader, Position, Recall, ShardOp};
 use proffer_engine::time::{Span, Timestamp};
@@ -67,6 +67,7 @@ fn name(message: &Message) -> &'static str {
             ToShard::Write { .. } => "write",
             ToShard::Held { .. } => "held",
             ToShard::History { .. } => "history",
+            ToShard::Customers { .. } => "customers",
         },
         Message::Meta(ask) => match ask {
             ToMeta::Report { .. } => "report",
@@ -127,6 +128,7 @@ fn messages() -> Vec<Message> {
         shard(ToShard::Write { tenant: tenant(), ops: vec![fence] }),
         shard(ToShard::Held { tenant: tenant(), accounts: vec![ACCOUNT] }),
         shard(ToShard::History { tenant: tenant(), offer: OfferKey(6) }),
+        shard(ToShard::Customers { tenant: tenant(), segment: Some("s".to_owned()), part: 7 }),
         Message::Meta(ToMeta::Report { shard: ShardId(5), generation: 1, reports: vec![report()] }),
         Message::Meta(ToMeta::Change(vec![command])),
         Message::Meta(ToMeta::Budget { tenant: tenant(), offer: OfferKey(6) }),
@@ -165,6 +167,7 @@ fn name_of(answer: &Result<Answer, Failure>) -> &'static str {
             Answer::Granted(_) => "granted",
             Answer::Passed(_) => "passed",
             Answer::Remains(_) => "remains",
+            Answer::Customers(..) => "customers",
         },
         Err(Failure::Partial { .. }) => "partial",
         Err(Failure::Plain(plain)) => match plain {
@@ -222,6 +225,7 @@ fn answers() -> Vec<Result<Answer, Failure>> {
         Ok(Answer::Granted(grant)),
         Ok(Answer::Passed(vec![1, 2])),
         Ok(Answer::Remains(Some(remains))),
+        Ok(Answer::Customers(vec![CustomerId::new("c")], Some(8))),
         Err(Failure::Partial { applied: 3, asked: 5, refused: vec![(4, Plain::KeyReused)], cause: Plain::Expired }),
         plain(Plain::Refused(Refusal::NotFound(why()))),
         plain(Plain::UnknownTenant(why())),
@@ -267,6 +271,7 @@ order 010501010809
 write 0105020174010809
 held 010503017401010203
 history 010504017406
+customers 010505017401017307
 report 02000501010102030a01020304000506010710
 change 0201010001740161011000
 budget 0202017406
@@ -301,6 +306,7 @@ operated 0008026e6f
 granted 0009010201fa
 passed 000a020102
 remains 000b010b010203040201020b0c01
+customers 000c0101630108
 partial 0101030501040409
 refused 01000002026e6f
 unknown tenant 010001026e6f

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::groups::Groups;
 use crate::handle::{answered, of_generation};
 use crate::lease::{Grantor, LocalGrantor};
+use crate::limits::CUSTOMERS_PAGE;
 use crate::meta::ask::{Enrolled, MetaAsk, Verdict};
 use crate::meta::door::MetaDoor;
 use crate::meta::roster::Roster;
@@ -71,6 +72,13 @@ impl Local {
                 let search = move || state.profiles_of(&tenant).any(|(_, profile)| has_seen(profile, offer));
                 let found = offload::call(&*self.offload, offload::Lane::Bulk, search).await;
                 found.map(Answer::Seen).map_err(|_lost| Error::Poisonous)
+            }
+            ToShard::Customers { tenant, segment, part } => {
+                let lane = Lane::Bulk(tenant.clone());
+                let (state, _) = self.put(door, lane, |reply| Ask::Read(ReadAsk::State { reply }), deadline).await?;
+                let list = move || state.customers_of(&tenant, segment.as_deref(), part, CUSTOMERS_PAGE);
+                let found = offload::call(&*self.offload, offload::Lane::Bulk, list).await;
+                found.map(|(some, next)| Answer::Customers(some, next)).map_err(|_lost| Error::Poisonous)
             }
         }
     }

@@ -6,7 +6,7 @@ use bincode::{Decode, Encode};
 use proffer_engine::budget::escrow::EscrowReport;
 use proffer_engine::catalog::Command;
 use proffer_engine::codec::{self, DecodeError};
-use proffer_engine::keys::{OfferKey, Revision, ShardId, TenantId};
+use proffer_engine::keys::{CustomerId, OfferKey, Revision, ShardId, TenantId};
 use proffer_engine::level::Level;
 use proffer_engine::profile::command::{AccountId, EscrowMessage, ShardOp};
 
@@ -66,6 +66,8 @@ pub(crate) enum ToShard {
     Held { tenant: TenantId, accounts: Vec<AccountId> },
     /// Whether any profile has an impression or outcome of an offer.
     History { tenant: TenantId, offer: OfferKey },
+    /// Whom it has, part by part.
+    Customers { tenant: TenantId, segment: Option<String>, part: u16 },
 }
 
 /// What the meta group is asked on behalf of another node.
@@ -122,6 +124,8 @@ pub(crate) enum Answer {
     Passed(Vec<u8>),
     /// What is left there, if anything.
     Remains(Option<Remains>),
+    /// Some customers, and the part of the shard to go on with.
+    Customers(Vec<CustomerId>, Option<u16>),
 }
 
 /// An answer's bytes.

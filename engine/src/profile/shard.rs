@@ -184,6 +184,32 @@ impl ShardState {
             .map(|entry| (CustomerId::new(&entry.customer), &entry.profile))
     }
 
+    /// Customers of a tenant, those in a segment if one is named: of the parts of the shard from `part` on (0 up to [`CHUNKS`]), whole
+    /// parts, until there are `enough`; and the part to go on with. O(profiles of those parts · log).
+    pub fn customers_of(
+        &self,
+        tenant: &TenantId,
+        segment: Option<&str>,
+        part: u16,
+        enough: usize,
+    ) -> (Vec<CustomerId>, Option<u16>) {
+        let Some(number) = self.numbers.get(tenant).copied() else { return (Vec::new(), None) };
+        let segment = segment.map(|name| self.tenants[number as usize].symbols.find(name));
+        let is_meant = |entry: &&Entry| {
+            let is_in = segment.is_none_or(|segment| segment.is_some_and(|of| entry.profile.segments.contains(&of)));
+            entry.tenant == number && is_in
+        };
+        let mut customers = Vec::new();
+        for chunk in usize::from(part)..CHUNKS {
+            if customers.len() >= enough {
+                return (customers, u16::try_from(chunk).ok());
+            }
+            let found = self.sorted_chunk(chunk).into_iter().filter(is_meant);
+            customers.extend(found.map(|entry| CustomerId::new(&*entry.customer)));
+        }
+        (customers, None)
+    }
+
     /// Bytes a profile costs beside what the channel sends of it (id, attributes, segments and rows), its place in the
     /// table included; lists within its dealings are not followed.
     pub fn dealing_bytes(&self, id: &ProfileId) -> usize {

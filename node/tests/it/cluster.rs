@@ -1,5 +1,6 @@
 //! Three real processes on loopback: whoever is asked answers, and what was acknowledged outlives whoever is killed.
 
+use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +25,17 @@ async fn keyed(client: &Client, customer: &str) -> Value {
     let key = [("Idempotency-Key", customer)];
     let answer = async || client.send(Method::POST, "/recommend", "application/json", body.clone(), &key).await;
     insist(answer).await
+}
+
+/// For whom a batch through one node decides two offers each.
+async fn batched(client: &Client) -> BTreeSet<String> {
+    let target = client.target();
+    let asked = reqwest::Client::new().post(format!("{}/api/v1/batch-decisions", target.url)).header("X-API-Key", &target.key);
+    let body = json!({"request": {"channel": "web"}}).to_string();
+    let streamed = asked.body(body).send().await.expect("it is answered").text().await.expect("to its end");
+    let lines = streamed.lines().map(|line| serde_json::from_str::<Value>(line).expect("each line is JSON"));
+    let decided = lines.filter(|line| line["answer"]["count"] == 2);
+    decided.map(|line| line["customerId"].as_str().expect("it is text").to_owned()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -55,6 +67,7 @@ async fn every_node_gives_the_same_decision_and_sees_what_another_has_written() 
         let recorded = insist(async || cluster.client(2).post("/respond", &shown).await).await;
         assert_eq!(recorded["recorded"], true, "the id of one node means the same to another: {recorded}");
     }
+    assert_eq!(batched(&cluster.client(1)).await, (0..24).map(|number| format!("c{number}")).collect());
     let status = Command::new(BINARY)
         .args(["cluster", "status"])
         .env("PROFFER_URL", &cluster.client(1).target().url)
