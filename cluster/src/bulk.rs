@@ -78,10 +78,8 @@ impl Handle {
     ) -> Result<(Vec<CustomerId>, Option<Listing>), Error> {
         self.known(tenant)?;
         let ask = ToShard::Customers { tenant: tenant.clone(), segment: segment.map(str::to_owned), part: at.part };
-        let (customers, part) = match self.inner.post.shard(at.shard, ask, deadline).await? {
-            Answer::Customers(customers, part) => (customers, part),
-            _ => return Err(Error::Unknown),
-        };
+        let answer = self.inner.post.shard(at.shard, ask, deadline).await?;
+        let Answer::Customers(customers, part) = answer else { return Err(Error::Unknown) };
         let next = match part {
             Some(part) => Some(Listing { part, ..at }),
             None => self.inner.router.all().nth(usize::from(at.shard.0) + 1).map(|shard| Listing { shard, part: 0 }),

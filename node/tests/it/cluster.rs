@@ -30,7 +30,8 @@ async fn keyed(client: &Client, customer: &str) -> Value {
 /// For whom a batch through one node decides two offers each.
 async fn batched(client: &Client) -> BTreeSet<String> {
     let target = client.target();
-    let asked = reqwest::Client::new().post(format!("{}/api/v1/batch-decisions", target.url)).header("X-API-Key", &target.key);
+    let asked =
+        reqwest::Client::new().post(format!("{}/api/v1/batch-decisions", target.url)).header("X-API-Key", &target.key);
     let body = json!({"request": {"channel": "web"}}).to_string();
     let streamed = asked.body(body).send().await.expect("it is answered").text().await.expect("to its end");
     let lines = streamed.lines().map(|line| serde_json::from_str::<Value>(line).expect("each line is JSON"));
