@@ -51,6 +51,8 @@ pub struct App {
     request_ids: ids::RequestIds,
     /// Places for bulk requests.
     bulk: Arc<Semaphore>,
+    /// Places for batches of decisions.
+    batches: Arc<Semaphore>,
     /// Handlers that panicked since the start; `/readyz?verbose` shows it.
     panics: AtomicU64,
 }
@@ -59,8 +61,9 @@ impl App {
     fn new(handle: Handle, config: Config) -> Self {
         let request_ids = ids::RequestIds::new(&*config.entropy);
         let bulk = Arc::new(Semaphore::new(limits::BULK_REQUESTS_MAX));
+        let batches = Arc::new(Semaphore::new(limits::BATCHES_MAX));
         let ways = Arc::new(handle.clone());
-        App { handle, ways, config, request_ids, bulk, panics: AtomicU64::new(0) }
+        App { handle, ways, config, request_ids, bulk, batches, panics: AtomicU64::new(0) }
     }
 
     fn into_router(self) -> Router {

@@ -15,14 +15,24 @@ pub const BULK_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bulk requests that are read, tried or written at a time: each holds its body and what was made of it, and an import a copy of
 /// the catalogue's tables.
 pub const BULK_REQUESTS_MAX: usize = 4;
-/// Decisions of one batch that are under way at a time.
-pub const BATCH_IN_FLIGHT: usize = 32;
+/// Batches of decisions on one node at a time.
+pub const BATCHES_MAX: usize = 4;
+/// Decisions of one batch that are under way at a time: little of what a shard takes.
+pub const BATCH_IN_FLIGHT: usize = 8;
+/// The same where each copies what it reads: dry runs and explanations.
+pub const BATCH_COPIES_IN_FLIGHT: usize = 2;
 /// After so many customers a batch tells how far it is.
 pub const BATCH_LINES_PROGRESS: u64 = 1_000;
+/// Lines of a batch that wait for its client.
+pub const BATCH_LINES_WAITING: usize = 64;
+/// A batch whose client takes no line for so long ends.
+pub const BATCH_STALLED: Duration = Duration::from_secs(30);
 /// How often one of its customers is tried while nobody answers, or no more is taken.
 pub const BATCH_TRIES: u32 = 6;
 /// How long it waits before the second try; twice as long before the third, and so on.
 pub const BATCH_RETRY: Duration = Duration::from_millis(100);
+/// A batch in which so many customers in a row cannot be decided for, all tries included, ends.
+pub const BATCH_UNAVAILABLE_MAX: u32 = 16;
 /// When a node that has no room for a bulk request is worth another try.
 pub const BULK_RETRY_AFTER_MS: u64 = 1_000;
 /// Deepest nesting of lists and objects in a body.

@@ -259,7 +259,7 @@ fn bulk_room(app: &App) -> Result<OwnedSemaphorePermit, Problem> {
 }
 
 /// Who calls: the key is looked up by its SHA-256, so that no comparison of secrets can be timed.
-fn authenticate(app: &App, headers: &HeaderMap) -> Result<Arc<Identity>, Problem> {
+pub(crate) fn authenticate(app: &App, headers: &HeaderMap) -> Result<Arc<Identity>, Problem> {
     let key = headers.get("x-api-key").ok_or(Problem::Unauthenticated)?;
     let hash: [u8; 32] = Sha256::digest(key.as_bytes()).into();
     let identity = app.handle.verify_api_key(&hash)?.ok_or(Problem::Unauthenticated)?;

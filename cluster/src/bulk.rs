@@ -7,7 +7,6 @@ use std::time::Duration;
 use proffer_engine::codec;
 use proffer_engine::keys::{CustomerId, SchemaKey, ShardId, TenantId};
 use proffer_engine::profile::command::{PutProfile, PutRow, ShardOp};
-use proffer_engine::profile::shard::CHUNKS;
 use tokio::time::Instant;
 
 use crate::calls::{CustomerRow, Listing, ProfileWrite};
@@ -64,11 +63,16 @@ impl Handle {
         self.write_bulk(tenant, ops.collect(), deadline).await
     }
 
-    /// Some customers of a tenant, of those in a segment if one is named; and where to go on. Who was there when their part of their shard
-    /// was read is listed, once.
+    /// Where listings of customers begin, one a shard.
+    pub fn listings(&self) -> Vec<Listing> {
+        self.inner.router.all().map(|shard| Listing { shard, part: 0 }).collect()
+    }
+
+    /// Some customers of a tenant in one shard, of those in a segment if one is named; and where to go on. Who was there when their part of
+    /// the shard was read is listed, once.
     ///
     /// # Errors
-    /// See [`Error`]: if a shard cannot answer in time.
+    /// See [`Error`]: if the shard cannot answer in time.
     pub async fn customers(
         &self,
         tenant: &TenantId,
@@ -80,17 +84,7 @@ impl Handle {
         let ask = ToShard::Customers { tenant: tenant.clone(), segment: segment.map(str::to_owned), part: at.part };
         let answer = self.inner.post.shard(at.shard, ask, deadline).await?;
         let Answer::Customers(customers, part) = answer else { return Err(Error::Unknown) };
-        let next = match part {
-            Some(part) => Some(Listing { part, ..at }),
-            None => self.inner.router.all().nth(usize::from(at.shard.0) + 1).map(|shard| Listing { shard, part: 0 }),
-        };
-        Ok((customers, next))
-    }
-
-    /// How much of all customers is listed when a listing has come to `at`, from 0 to 1.
-    pub fn listed(&self, at: Listing) -> f64 {
-        let parts = f64::from(at.shard.0) + f64::from(at.part) / CHUNKS as f64;
-        parts / f64::from(self.inner.router.shards())
+        Ok((customers, part.map(|part| Listing { part, ..at })))
     }
 
     /// Writes in order, chunk by chunk: the shards work side by side, a shard on one chunk at a time.

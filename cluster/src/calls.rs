@@ -11,6 +11,7 @@ use proffer_engine::keys::{
     ShardId, TenantId,
 };
 use proffer_engine::profile::command::{DecisionId, OptOut, Position};
+use proffer_engine::profile::shard::CHUNKS;
 use proffer_engine::profile::state::{Dealings, Exposure};
 use proffer_engine::time::{Span, Timestamp};
 use proffer_engine::value::Value;
@@ -179,11 +180,18 @@ pub struct Decided {
     pub expires: Vec<Option<Timestamp>>,
 }
 
-/// How far a listing of customers has come. The default is its beginning.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How far the listing of a shard's customers has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listing {
     pub(crate) shard: ShardId,
     pub(crate) part: u16,
+}
+
+impl Listing {
+    /// How much of the shard is listed, from 0 to 1.
+    pub fn share(self) -> f64 {
+        f64::from(self.part) / CHUNKS as f64
+    }
 }
 
 /// An outcome, with names resolved by the caller.

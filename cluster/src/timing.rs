@@ -47,6 +47,17 @@ impl Timing {
         Duration::from_millis(self.election_max_ms())
     }
 
+    /// For how long a leader that a quorum has acknowledged answers reads without asking again: nobody else leads before that.
+    pub(crate) const fn read_lease(self) -> Duration {
+        Duration::from_millis(self.election_min_ms() * 9 / 10)
+    }
+
+    /// For how long a replica that has just started neither votes nor campaigns: until the leader that it may have acknowledged before does
+    /// not count on that any more, whatever profile it runs with.
+    pub(crate) fn silence(self) -> Duration {
+        self.longest_election().max(Timing::Fast.read_lease()).max(Timing::Slow.read_lease())
+    }
+
     /// Why a node that runs with `other` is not one of those that run with this profile.
     pub(crate) fn unlike(self, other: Timing) -> String {
         format!(

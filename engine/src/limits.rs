@@ -37,6 +37,10 @@ pub const ATTRIBUTE_BYTES: usize = 64 * 1_024;
 pub const NAMES_PER_TENANT: usize = 100_000;
 /// Bytes of answered idempotency keys in one shard. When it is full, keyed calls are refused (429).
 pub const KEYED_BYTES_PER_SHARD: u64 = 256 * 1_024 * 1_024;
+/// … of which events may fill so much that outcomes and decisions always find room.
+pub const EVENT_KEYED_BYTES_PER_SHARD: u64 = KEYED_BYTES_PER_SHARD / 2;
+/// Answered keys of events in one profile: beyond, its events are refused (429) until the oldest are forgotten.
+pub const EVENT_KEYS_PER_PROFILE: usize = DEALINGS_PER_PROFILE / 4;
 /// Bytes of an answer kept for retries: above, it is kept without its computed fields, which are of any size.
 pub const KEPT_ANSWER_BYTES: usize = 128 * 1_024;
 /// Series of behavioural metrics in one profile: one for each metric that does not count apart, and as many groups as there

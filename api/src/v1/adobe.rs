@@ -1,14 +1,14 @@
 //! `POST /adobe/decisions`: decisions in the shape of Adobe's decisioning API, so that a client written for it changes its URL and key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode};
 use proffer_cluster::calls::{Call, Decided};
 use proffer_engine::catalog::TenantCatalog;
 use proffer_engine::decide::decision::{Proposition, PropositionKind};
 use proffer_engine::decide::request::{Explain, Request, SlotRequest, SlotTarget};
-use proffer_engine::keys::CustomerId;
+use proffer_engine::keys::{ChannelKey, CustomerId};
 use proffer_engine::model::Entity;
 use proffer_engine::model::fault::Faults;
 use proffer_engine::model::record::Field;
@@ -19,9 +19,10 @@ use crate::limits::PROPOSITIONS_MAX;
 use crate::problem::Problem;
 use crate::routes::Answered;
 use crate::v1::json;
-use crate::v1::recommend::seal;
+use crate::v1::recommend::{REPLAYED, seal};
 use crate::wire::adobe::{
-    ActivityDetail, AdobeAnswer, AdobeProposition, AdobeRequest, Chosen, OptionDetail, PlacementDetail, Thing,
+    ActivityDetail, AdobeAnswer, AdobeProfile, AdobeProposition, AdobeRequest, Chosen, OptionDetail, PlacementDetail,
+    Thing,
 };
 use crate::wire::answer::Words;
 use crate::wire::value::{Json, Number, round_score};
@@ -38,7 +39,11 @@ pub async fn decisions(asked: Arc<Asked>) -> Answered {
     let customer = profile.customer().expect("an identity was checked for");
     let customer = CustomerId(Arc::clone(&customer.0));
     let named = idempotency::header(&asked.headers)?.or(profile.decision_request_id.as_ref().map(|id| &*id.0));
-    let idempotency = named.filter(|_| !body.dry_run).map(|key| idempotency::call_key("adobe", key, &value));
+    let idempotency = named.filter(|_| !body.dry_run).map(|key| {
+        // The id names the request, it is not a part of it.
+        let unnamed = AdobeProfile { decision_request_id: None, ..profile.clone() };
+        idempotency::call_key("adobe", key, &AdobeRequest { profiles: vec![unnamed], ..body.clone() }.write())
+    });
     if idempotency.is_some() {
         asked.note_key();
     }
@@ -52,8 +57,13 @@ pub async fn decisions(asked: Arc<Asked>) -> Answered {
         proposition_id: id.as_deref(),
         propositions: propositions(&body, &decided, &slots),
         created: decided.at.0,
+        excluded: !decided.excluded.is_empty(),
     };
-    Ok(json(StatusCode::OK, &answer))
+    let mut answer = json(StatusCode::OK, &answer);
+    if decided.duplicate {
+        answer.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(answer)
 }
 
 /// The decision that is asked for.
@@ -64,10 +74,12 @@ fn request(asked: &Asked, body: &AdobeRequest, customer: CustomerId) -> Result<R
         return Err(Problem::Invalid(faults.into_vec()));
     }
     let context = body.profiles.iter().flat_map(|profile| profile.context());
+    let channels: BTreeSet<_> = slots.iter().filter_map(|slot| channel_of(&asked.view.catalog, slot.target)).collect();
     Ok(Request {
         tenant: asked.view.tenant.clone(),
         customer,
-        channel: None,
+        // What is asked of the request's channel is asked of the slots', if they have one together.
+        channel: channels.first().copied().filter(|_| channels.len() == 1),
         slots,
         flow: None,
         limit: None,
@@ -81,6 +93,12 @@ fn request(asked: &Asked, body: &AdobeRequest, customer: CustomerId) -> Result<R
         explain: Explain::Off,
         counters: true,
     })
+}
+
+fn channel_of(catalog: &TenantCatalog, slot: SlotTarget) -> Option<ChannelKey> {
+    let SlotTarget::Activity(activity) = slot else { return None };
+    let placement = catalog.placements().key_of(&catalog.activities().get(activity)?.body.placement_id.0)?;
+    catalog.channel_of(placement)
 }
 
 fn slots(catalog: &TenantCatalog, body: &AdobeRequest, faults: &mut Faults) -> Vec<SlotRequest> {
@@ -124,8 +142,8 @@ fn propositions<'a>(body: &AdobeRequest, decided: &'a Decided, slots: &[SlotRequ
         let ranked = decided.decision.propositions.iter().zip(1..);
         let shown = ranked.filter(|(chosen, rank)| chosen.slot == Some(number) && !decided.excluded.contains(rank));
         let (fallbacks, options): (Vec<_>, Vec<_>) =
-            shown.map(|(chosen, _)| chosen).partition(|chosen| chosen.kind == PropositionKind::Fallback);
-        let fallback = fallbacks.first().and_then(|fallback| chosen(body, catalog, fallback));
+            shown.partition(|(chosen, _)| chosen.kind == PropositionKind::Fallback);
+        let fallback = fallbacks.first().and_then(|fallback| chosen(body, catalog, *fallback));
         let options: Vec<_> = options.into_iter().filter_map(|option| chosen(body, catalog, option)).collect();
         let channel = catalog.channels().by_id(&placement.body.channel_id.0);
         let says_channel = wanted.placement.contains(&PlacementDetail::Channel);
@@ -152,7 +170,11 @@ fn thing<'a, K, T>(entity: &'a Entity<K, T>, name: impl Fn(&'a T) -> &'a String,
 }
 
 /// One offer; `None` if it was deleted since.
-fn chosen<'a>(body: &AdobeRequest, catalog: &'a TenantCatalog, chosen: &'a Proposition) -> Option<Chosen<'a>> {
+fn chosen<'a>(
+    body: &AdobeRequest,
+    catalog: &'a TenantCatalog,
+    (chosen, rank): (&'a Proposition, u16),
+) -> Option<Chosen<'a>> {
     let offer = catalog.offers().get(chosen.offer)?;
     let creative = catalog.creatives().get(chosen.creative);
     let (format, wanted) = (&body.response_format, &body.response_format.include_metadata.option);
@@ -166,6 +188,7 @@ fn chosen<'a>(body: &AdobeRequest, catalog: &'a TenantCatalog, chosen: &'a Propo
         content_type: creative.map(|creative| creative.body.content_type.as_str()),
         content: content.map(|creative| words.content(chosen, &offer.body, &creative.body)),
         score: (chosen.kind != PropositionKind::Fallback).then(|| Number(round_score(chosen.score))),
+        rank,
         characteristics: wanted.contains(&OptionDetail::Characteristics).then(characteristics),
     })
 }

@@ -2,31 +2,36 @@
 //! been asked for alone, where its customer's shard is led: caps are as exact. Whoever closes the connection stops it.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
+use std::convert::Infallible;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::StreamExt;
-use futures_util::stream::{FuturesUnordered, unfold};
+use futures_util::stream::unfold;
 use http_body_util::BodyExt;
 use proffer_cluster::calls::Listing;
 use proffer_engine::keys::CustomerId;
 use proffer_engine::model::fault::Fault;
 use proffer_engine::value::{Members, Value};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::access::{self, Route};
 use crate::asked::{Asked, Queried, tenant_view, typed};
 use crate::forwarding;
 use crate::idempotency;
-use crate::limits::{BATCH_IN_FLIGHT, BATCH_LINES_PROGRESS, BATCH_RETRY, BATCH_TRIES};
+use crate::limits::{
+    BATCH_COPIES_IN_FLIGHT, BATCH_IN_FLIGHT, BATCH_LINES_PROGRESS, BATCH_LINES_WAITING, BATCH_RETRY, BATCH_STALLED,
+    BATCH_TRIES, BATCH_UNAVAILABLE_MAX, BATCHES_MAX, BULK_RETRY_AFTER_MS,
+};
 use crate::problem::Problem;
 use crate::resolve::{Slots, resolve};
-use crate::routes::Answered;
+use crate::routes::{Answered, authenticate};
 use crate::v1::recommend;
 use crate::wire::batch::{BatchDecisions, Word};
 use crate::wire::value::Json;
@@ -35,10 +40,20 @@ use crate::wire::value::Json;
 pub async fn decide(asked: Arc<Asked>) -> Answered {
     asked.query.only(&[])?;
     let value = asked.json()?;
-    let batch = Batch::new(asked, typed(&value)?)?;
-    let run = Run::new(Arc::new(batch));
-    let lines =
-        unfold(run, async |mut run| run.next_line().await.map(|line| (Ok::<_, std::convert::Infallible>(line), run)));
+    let place = Arc::clone(&asked.app.batches).try_acquire_owned().map_err(|_full| Problem::Busy {
+        message: format!("{BATCHES_MAX} batches are under way"),
+        retry_after_ms: BULK_RETRY_AFTER_MS,
+    })?;
+    let run = Run::new(Arc::new(Batch::new(asked, typed(&value)?)?));
+    let (sender, lines) = mpsc::channel(BATCH_LINES_WAITING);
+    tokio::spawn(async move {
+        run.drive(sender).await;
+        drop(place);
+    });
+    let lines = unfold(lines, async |mut lines| {
+        let line = lines.recv().await?;
+        Some((Ok::<_, Infallible>(line), lines))
+    });
     let mut response = Response::new(Body::from_stream(Box::pin(lines)));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     Ok(response)
@@ -53,6 +68,18 @@ struct Batch {
     /// The route of one decision.
     route: &'static Route,
     slots: Slots,
+    /// How many are made at a time.
+    in_flight: usize,
+}
+
+/// What became of one customer.
+enum Fate {
+    Decided,
+    Failed,
+    /// Nobody answered, or took no more.
+    Unavailable,
+    /// Nor will it be otherwise with any other.
+    Barred(Problem),
 }
 
 impl Batch {
@@ -81,7 +108,9 @@ impl Batch {
             None => format!("{:016x}{:016x}", asked.app.config.entropy.u64(), asked.app.config.entropy.u64()),
         };
         let segment = body.segment.map(|segment| segment.0);
-        let batch = Batch { id, segment, request: (**request).clone(), route, slots, asked };
+        let copies = body.dry_run || request.get("explain") == Some(&Value::Bool(true));
+        let in_flight = if copies { BATCH_COPIES_IN_FLIGHT } else { BATCH_IN_FLIGHT };
+        let batch = Batch { id, segment, request: (**request).clone(), route, slots, in_flight, asked };
         let value = batch.body_for(&CustomerId::new("-"));
         let readable = recommend::read(&value, slots, &batch.asked);
         readable.and_then(|body| resolve(&body, slots, &batch.asked.view)).map_err(within_request)?;
@@ -94,16 +123,21 @@ impl Batch {
         Value::Map(Arc::new(body))
     }
 
-    /// The call that decides for one customer.
+    /// The call that decides for one customer. Who asked may have lost the right to since the batch began.
     fn call(&self, customer: &CustomerId) -> Result<Asked, Problem> {
         let key = xxh3_128(format!("{}\0{}", self.id, customer.0).as_bytes());
         let key = HeaderValue::try_from(format!("batch-{key:032x}")).expect("it is hexadecimal");
         let mut headers = self.asked.headers.clone();
         headers.insert("idempotency-key", key);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let identity = authenticate(&self.asked.app, &headers)?;
+        if !access::allows(self.route.access, &identity.roles) {
+            return Err(Problem::Forbidden("the key has lost the role that this takes".to_owned()));
+        }
         let body = serde_json::to_vec(&Json(&self.body_for(customer))).expect("values can be written");
         Ok(Asked {
-            view: tenant_view(&self.asked.app, &self.asked.identity)?,
+            view: tenant_view(&self.asked.app, &identity)?,
+            identity,
             deadline: Instant::now() + self.asked.app.config.request_timeout,
             query: Queried::default(),
             headers,
@@ -114,8 +148,7 @@ impl Batch {
         })
     }
 
-    async fn answer(&self, customer: &CustomerId) -> Result<Response, Problem> {
-        let call = self.call(customer)?;
+    async fn answer(&self, call: Asked) -> Result<Response, Problem> {
         let deadline = call.deadline;
         let answered = async {
             match self.slots {
@@ -127,25 +160,38 @@ impl Batch {
         timeout_at(deadline, answered).await.unwrap_or(Err(Problem::Timeout))
     }
 
-    /// Decides for one customer; again, if that may help. The line, and whether it was decided.
-    async fn decide(self: Arc<Self>, customer: CustomerId) -> (Bytes, bool) {
+    /// Decides for one customer; again, if that may help. The line, and what became of it.
+    async fn decide(self: Arc<Self>, customer: CustomerId) -> (Bytes, Fate) {
         let mut tries = 1;
-        loop {
-            let answered = self.answer(&customer).await.unwrap_or_else(Problem::into_response);
-            let status = answered.status();
-            let may_help = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&status);
-            if may_help && tries < BATCH_TRIES {
-                sleep(BATCH_RETRY * tries).await;
-                tries += 1;
-                continue;
+        let (answered, fate) = loop {
+            let call = match self.call(&customer) {
+                Ok(call) => call,
+                Err(problem) if problem.retryable() && tries < BATCH_TRIES => {
+                    sleep(BATCH_RETRY * tries).await;
+                    tries += 1;
+                    continue;
+                }
+                Err(problem) => return (Bytes::new(), Fate::Barred(problem)),
+            };
+            let answered = self.answer(call).await.unwrap_or_else(Problem::into_response);
+            let later = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
+            if !later.contains(&answered.status()) {
+                let fate = if answered.status().is_success() { Fate::Decided } else { Fate::Failed };
+                break (answered, fate);
             }
-            // What the node wrote is whole in memory.
-            let body = answered.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-            let (kind, member) = if status.is_success() { ("decision", "answer") } else { ("problem", "problem") };
-            let customer = serde_json::to_string(&*customer.0).expect("text can be written");
-            let head = format!(r#"{{"type":"{kind}","customerId":{customer},"{member}":"#);
-            return (Bytes::from([head.as_bytes(), &*body, b"}\n"].concat()), status.is_success());
-        }
+            if tries == BATCH_TRIES {
+                break (answered, Fate::Unavailable);
+            }
+            sleep(BATCH_RETRY * tries).await;
+            tries += 1;
+        };
+        let (kind, member) = match fate {
+            Fate::Decided => ("decision", "answer"),
+            Fate::Failed | Fate::Unavailable | Fate::Barred(_) => ("problem", "problem"),
+        };
+        let customer = serde_json::to_string(&*customer.0).expect("text can be written");
+        let head = format!(r#"{{"type":"{kind}","customerId":{customer},"{member}":"#);
+        (Bytes::from([head.as_bytes(), &*whole(answered).await, b"}\n"].concat()), fate)
     }
 
     /// Some customers, and where to go on.
@@ -176,18 +222,24 @@ fn within_request(problem: Problem) -> Problem {
     }
 }
 
-type Deciding = Pin<Box<dyn Future<Output = (Bytes, bool)> + Send>>;
+/// What a node wrote, which is whole in memory.
+async fn whole(response: Response) -> Bytes {
+    response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default()
+}
 
 /// A batch under way.
 struct Run {
     batch: Arc<Batch>,
     begun: Option<Instant>,
-    /// Where the listing goes on.
-    next: Option<Listing>,
+    /// Where the listings go on, a shard after the other in turn: none has more to do than the others.
+    listings: VecDeque<Listing>,
+    shards: usize,
     waiting: VecDeque<CustomerId>,
-    deciding: FuturesUnordered<Deciding>,
+    deciding: JoinSet<(Bytes, Fate)>,
     decided: u64,
     failed: u64,
+    /// Failed because nobody answered, in a row.
+    unavailable: u32,
     /// How many were answered for when that was last told.
     told: u64,
     is_over: bool,
@@ -195,16 +247,34 @@ struct Run {
 
 impl Run {
     fn new(batch: Arc<Batch>) -> Self {
+        let listings = VecDeque::from(batch.asked.handle().listings());
         Run {
             batch,
             begun: None,
-            next: Some(Listing::default()),
+            shards: listings.len(),
+            listings,
             waiting: VecDeque::new(),
-            deciding: FuturesUnordered::new(),
+            deciding: JoinSet::new(),
             decided: 0,
             failed: 0,
+            unavailable: 0,
             told: 0,
             is_over: false,
+        }
+    }
+
+    /// To its end, or until nobody takes what it says.
+    async fn drive(mut self, sender: mpsc::Sender<Bytes>) {
+        loop {
+            let line = tokio::select! {
+                biased;
+                () = sender.closed() => return,
+                line = self.next_line() => line,
+            };
+            let Some(line) = line else { return };
+            if !matches!(timeout(BATCH_STALLED, sender.send(line)).await, Ok(Ok(()))) {
+                return;
+            }
         }
     }
 
@@ -221,39 +291,58 @@ impl Run {
             self.told = self.decided + self.failed;
             return Some(self.progress());
         }
-        loop {
-            while self.waiting.is_empty()
-                && let Some(at) = self.next
-            {
-                match self.batch.list(at).await {
-                    Ok((customers, next)) => {
-                        self.waiting.extend(customers);
-                        self.next = next;
-                    }
-                    Err(problem) => {
-                        self.is_over = true;
-                        return Some(broken_off(problem).await);
-                    }
+        while self.waiting.is_empty()
+            && let Some(at) = self.listings.pop_front()
+        {
+            match self.batch.list(at).await {
+                Ok((customers, next)) => {
+                    self.waiting.extend(customers);
+                    self.listings.extend(next);
                 }
+                Err(problem) => return Some(self.break_off(problem).await),
             }
-            while self.deciding.len() < BATCH_IN_FLIGHT
-                && let Some(customer) = self.waiting.pop_front()
-            {
-                self.deciding.push(Box::pin(Arc::clone(&self.batch).decide(customer)));
-            }
-            let Some((line, is_decided)) = self.deciding.next().await else {
-                self.is_over = true;
-                return Some(self.done(begun.elapsed()));
-            };
-            self.decided += u64::from(is_decided);
-            self.failed += u64::from(!is_decided);
-            return Some(line);
         }
+        while self.deciding.len() < self.batch.in_flight
+            && let Some(customer) = self.waiting.pop_front()
+        {
+            self.deciding.spawn(Arc::clone(&self.batch).decide(customer));
+        }
+        let Some(joined) = self.deciding.join_next().await else {
+            self.is_over = true;
+            return Some(self.done(begun.elapsed()));
+        };
+        let (line, fate) = match joined {
+            Ok(decided) => decided,
+            Err(_panicked) => {
+                self.batch.asked.app.panics.fetch_add(1, Ordering::Relaxed);
+                let problem = whole(Problem::Internal.into_response()).await;
+                (Bytes::from([br#"{"type":"problem","problem":"#, &*problem, b"}\n"].concat()), Fate::Failed)
+            }
+        };
+        self.unavailable = if matches!(fate, Fate::Unavailable) { self.unavailable + 1 } else { 0 };
+        match fate {
+            Fate::Decided => self.decided += 1,
+            Fate::Barred(problem) => return Some(self.break_off(problem).await),
+            Fate::Unavailable if self.unavailable == BATCH_UNAVAILABLE_MAX => {
+                return Some(self.break_off(Problem::Timeout).await);
+            }
+            Fate::Failed | Fate::Unavailable => self.failed += 1,
+        }
+        Some(line)
+    }
+
+    /// The last line of a batch that ends before its end.
+    async fn break_off(&mut self, problem: Problem) -> Bytes {
+        self.is_over = true;
+        self.deciding.abort_all();
+        let problem = whole(problem.into_response()).await;
+        [br#"{"type":"brokenOff","problem":"#, &*problem, b"}\n"].concat().into()
     }
 
     fn progress(&self) -> Bytes {
         let Run { decided, failed, .. } = *self;
-        let share = self.next.map_or(1.0, |at| self.batch.asked.handle().listed(at));
+        let under_way: f64 = self.listings.iter().map(|at| at.share()).sum();
+        let share = ((self.shards - self.listings.len()) as f64 + under_way) / self.shards as f64;
         line(&Word::Progress { profiles: decided + failed, decided, failed, share })
     }
 
@@ -269,10 +358,4 @@ fn line(word: &Word<'_>) -> Bytes {
     let mut bytes = serde_json::to_vec(word).expect("words can be written");
     bytes.push(b'\n');
     bytes.into()
-}
-
-/// The last line of a batch whose customers cannot be listed to the end.
-async fn broken_off(problem: Problem) -> Bytes {
-    let body = problem.into_response().into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    [br#"{"type":"brokenOff","problem":"#, &*body, b"}\n"].concat().into()
 }

@@ -26,7 +26,7 @@ use crate::wire::answer::{Answer, Meta, Trace, Words, empty_reason};
 use crate::wire::recommend::Recommend;
 
 /// Says that an answer is the first one to its idempotency key again. Not a member of the body: that has the first one's bytes.
-const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// `POST /api/v1/recommend`.
 pub async fn recommend(asked: Arc<Asked>) -> Answered {

@@ -226,6 +226,9 @@ pub struct AdobeAnswer<'a> {
     /// When it was decided, in milliseconds since 1970.
     #[serde(rename = "ode:createDate")]
     pub created: i64,
+    /// Of a repeated answer: offers that have been excluded since are left out.
+    #[serde(rename = "proffer:excluded", skip_serializing_if = "std::ops::Not::not")]
+    pub excluded: bool,
 }
 
 /// What fills one slot: options, or the fallback.
@@ -274,6 +277,9 @@ pub struct Chosen<'a> {
     /// Its content.
     #[serde(rename = "xdm:content", skip_serializing_if = "Option::is_none")]
     pub content: Option<Content<'a>>,
+    /// What `respond` calls it by.
+    #[serde(rename = "proffer:rank")]
+    pub rank: u16,
     /// What it scored; not said of a fallback.
     #[serde(rename = "xdm:score", skip_serializing_if = "Option::is_none")]
     pub score: Option<Number>,

@@ -96,6 +96,7 @@ async fn an_answer_names_activity_placement_and_options_and_can_be_responded_to(
     assert!(etag(option) && option["xdm:id"].is_string() && top.get("xdm:fallback").is_none(), "{said}");
     assert_eq!((&option["@type"], &option["xdm:content"]), (&json!("text/html"), &json!("<b>A</b>")));
     assert_eq!((&option["xdm:score"], &option["xdm:name"]), (&json!(0.8), &json!("A")));
+    assert_eq!((&option["proffer:rank"], &edge["xdm:options"][0]["proffer:rank"]), (&json!(1), &json!(2)));
     assert_eq!(option["xdm:characteristics"], json!({"colour": "red"}));
     assert_eq!(contents(&said), [["A"], ["B"]], "an offer stands once");
     let respond = json!({"customerId": "ann@example.org", "recommendationId": said["xdm:propositionId"], "rank": 2,
@@ -155,7 +156,9 @@ async fn the_decision_request_id_is_an_idempotency_key_and_a_dry_run_takes_nothi
     keyed["xdm:profiles"][0]["xdm:decisionRequestId"] = json!("r-1");
     let first = answer(&node, &keyed).await;
     assert_eq!(contents(&first), [["C"]]);
-    assert_eq!(answer(&node, &keyed).await, first, "the same answer, and the one unit is not taken again");
+    let again = ask(&node, &keyed).await;
+    assert_eq!(again.header("idempotent-replayed"), "true");
+    assert_eq!(again.json(), first, "the same answer, and the one unit is not taken again");
     assert_eq!(contents(&answer(&node, &body(&[("top", "hero")], json!({}))).await), [["A"]], "it is used up");
     keyed["xdm:propositionRequests"][0]["xdm:itemCount"] = json!(2);
     assert_eq!(ask(&node, &keyed).await.status, StatusCode::CONFLICT);

@@ -83,6 +83,15 @@ impl Node {
         Node { router: router(handle.clone(), config(&clock, 5)), clock, handle }
     }
 
+    /// Takes a role's key away.
+    pub async fn revoke(&self, role: Role) {
+        let actor = Actor { name: "test".to_owned(), admin: true };
+        let op = Op::RevokeApiKey { id: format!("key_{}", role.as_str()) };
+        let command = CommandV1 { tenant: TenantId::new("default"), actor, at: NOON, op };
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+        self.handle.change(Command::V1(command), deadline).await.unwrap();
+    }
+
     /// The same node as one that reaches others by `ways`, and waits for so long.
     pub fn with_ways(&self, ways: Arc<dyn Ways>, request_timeout: Duration) -> Node {
         let config = Config { request_timeout, ..config(&self.clock, 6) };

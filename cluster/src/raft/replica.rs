@@ -240,7 +240,7 @@ impl Replica {
                     && !self.is_leaving.load(Ordering::SeqCst);
                 let acknowledged = data.last_quorum_acked.as_ref().map(|at| at.elapsed());
                 let lease =
-                    self.lease_left(&server.membership_config, acknowledged, self.ports.timing.election_max_ms());
+                    self.lease_left(&server.membership_config, acknowledged, self.ports.timing.longest_election());
                 (is_leader, (leads && lease.is_some()).then(|| leader_of(own)), lease.flatten())
             };
             self.leader.send_if_modified(|now| {
@@ -277,12 +277,12 @@ impl Replica {
         &self,
         members: &StoredMembership,
         acknowledged: Option<Duration>,
-        lease_ms: u64,
+        lease: Duration,
     ) -> Option<Option<Duration>> {
         if is(Bug::ReadsWithoutLease) || members.voter_ids().all(|voter| voter == self.id) {
             return Some(None);
         }
-        Duration::from_millis(lease_ms).checked_sub(acknowledged?).filter(|left| !left.is_zero()).map(Some)
+        lease.checked_sub(acknowledged?).filter(|left| !left.is_zero()).map(Some)
     }
 
     /// Whether a read at this replica, which leads, needs nobody's word: a quorum has acknowledged it so lately that no other
@@ -291,9 +291,8 @@ impl Replica {
         let Some(raft) = self.raft.get() else { return false };
         let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();
-        let lease_ms = self.ports.timing.election_min_ms() * 9 / 10;
         let acknowledged = metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
-        self.lease_left(&metrics.membership_config, acknowledged, lease_ms).is_some()
+        self.lease_left(&metrics.membership_config, acknowledged, self.ports.timing.read_lease()).is_some()
             && !self.is_leaving.load(Ordering::SeqCst)
     }
 
@@ -492,7 +491,7 @@ impl Replica {
 
 /// For how long a replica neither votes nor campaigns after its start.
 fn silence(timing: Timing) -> Duration {
-    Duration::from_millis(if is(Bug::VotesAfterRestart) { 0 } else { timing.election_max_ms() })
+    if is(Bug::VotesAfterRestart) { Duration::ZERO } else { timing.silence() }
 }
 
 pub(super) fn shelf(id: u64, ports: &ReplicaPorts) -> Shelf {

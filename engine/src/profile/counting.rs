@@ -222,6 +222,26 @@ fn of_too_many_groups_the_one_that_was_fed_least_recently_goes_and_what_counts_a
 }
 
 #[test]
+fn a_metric_whose_groups_have_no_end_costs_no_other_its_counts() {
+    let mut state = ShardState::new();
+    let feed = |metric: u32, of: u32| Feed {
+        metric: MetricKey(metric),
+        group: group(of),
+        window: Window::Lifetime,
+        ..feeds(START, of, 1).remove(0)
+    };
+    for of in 1..=3 {
+        run(&mut state, &event(START, of.into(), vec![feed(7, of)]));
+    }
+    for of in 1..=2 * METRIC_SERIES_PER_PROFILE as u32 {
+        run(&mut state, &event(START.plus_ms(of.into()), u128::from(of) + 100, vec![feed(8, of)]));
+    }
+    let metrics = state.profile(&ann()).and_then(Profile::metrics).unwrap();
+    let of = |metric: u32| metrics.series().iter().filter(|series| series.metric == MetricKey(metric)).count();
+    assert_eq!((of(7), of(8)), (3, METRIC_SERIES_PER_PROFILE - 3));
+}
+
+#[test]
 fn what_another_meaning_counted_and_what_a_metric_that_is_gone_did_is_forgotten() {
     let mut state = ShardState::new();
     let feed = |metric: u32, generation: u32, of: u32| Feed {

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use crate::budget::escrow::EscrowAccount;
 use crate::keys::{MetricKey, Revision, TenantId};
 use crate::level::Level;
-use crate::limits::{DEALINGS_PER_PROFILE, KEYED_BYTES_PER_PROFILE, KEYED_BYTES_PER_SHARD};
+use crate::limits::{
+    DEALINGS_PER_PROFILE, EVENT_KEYED_BYTES_PER_SHARD, EVENT_KEYS_PER_PROFILE, KEYED_BYTES_PER_PROFILE,
+    KEYED_BYTES_PER_SHARD,
+};
 use crate::profile::cells::{Cells, Look, ProfileId};
 use crate::profile::command::{AccountId, TakeAccount};
 use crate::profile::evidence::Observation;
-use crate::profile::keyed::Keyed;
+use crate::profile::keyed::{Keyed, KeyedAnswer};
 use crate::profile::metrics::Feed;
 use crate::profile::state::Profile;
 use crate::time::Timestamp;
@@ -73,12 +76,22 @@ impl<'a, L: Look> Draft<'a, L> {
         self.writes.profiles.push((id, profile));
     }
 
-    /// Whether profile and shard have room for one more answered key.
+    /// Whether profile and shard have room for one more answered key. Events leave room for what is more than counted.
     pub(crate) fn can_remember(&self, profile: &Profile, keyed: &Keyed) -> bool {
         let calls = profile.dealings.as_ref().map_or(0, |dealings| dealings.keyed.len());
         calls < DEALINGS_PER_PROFILE
             && profile.keyed_bytes() + keyed.bytes() <= KEYED_BYTES_PER_PROFILE
-            && self.look.keyed_bytes() + keyed.bytes() <= KEYED_BYTES_PER_SHARD
+            && match keyed.answer {
+                KeyedAnswer::Noted => {
+                    let notes = profile.dealings.iter().flat_map(|dealings| dealings.keyed.iter());
+                    let notes = notes.filter(|keyed| keyed.answer == KeyedAnswer::Noted).count();
+                    notes < EVENT_KEYS_PER_PROFILE
+                        && self.look.keyed_bytes() + keyed.bytes() <= EVENT_KEYED_BYTES_PER_SHARD
+                }
+                KeyedAnswer::Responded { .. } | KeyedAnswer::Took { .. } => {
+                    self.look.keyed_bytes() + keyed.bytes() <= KEYED_BYTES_PER_SHARD
+                }
+            }
     }
 
     /// The account, settled up to now; `None` if this shard never heard of it.

@@ -15,6 +15,7 @@ use crate::profile::cells::{Cells, Look, ProfileId};
 use crate::profile::command::*;
 use crate::profile::evidence::Observation;
 use crate::profile::keyed::{Keyed, KeyedAnswer};
+use crate::profile::measured::{Event, Measured, MeasuredOp};
 use crate::profile::shard::ShardState;
 use crate::profile::state::*;
 use crate::time::{DAY_MS, Timestamp};
@@ -163,6 +164,30 @@ fn rows_that_would_make_a_profile_unreadable_are_refused_and_nothing_is_lost() {
     let less = PutRow { tenant: ann().tenant, customer: ann().customer, schema: SchemaKey(0), columns: Vec::new() };
     assert_eq!(run(&mut state, NOW, ShardOp::PutRow(less)), Outcome::Done);
     check_stored(&state);
+}
+
+#[test]
+fn events_leave_room_for_what_is_more_than_counted() {
+    let mut state = ShardState::new();
+    let idempotency = |key: usize| Idempotency { key: key as u128, body: 1, until: NOW.plus_ms(HOLD_MS) };
+    let event = |key: usize| {
+        let ProfileId { tenant, customer } = ann();
+        let event = Event { tenant, customer, idempotency: idempotency(key) };
+        ShardOp::Measured(Box::new(Measured { op: MeasuredOp::Event(event), feeds: Vec::new(), gone: Vec::new() }))
+    };
+    for key in 0..EVENT_KEYS_PER_PROFILE {
+        assert!(matches!(run(&mut state, NOW, event(key)), Outcome::Responded(_)));
+    }
+    assert_eq!(run(&mut state, NOW, event(EVENT_KEYS_PER_PROFILE)), Outcome::Refused(Refusal::KeyTableFull));
+    let answer = Some(Arc::new(FirstAnswer { decision: decided(1), contended: false }));
+    let keyed =
+        Take { idempotency: Some(idempotency(9_999)), answer, ..take(1, NOW, vec![proposition(1, Vec::new())]) };
+    assert!(matches!(run(&mut state, NOW, ShardOp::Take(Box::new(keyed))), Outcome::Took(_)));
+    let later = NOW.plus_ms(HOLD_MS);
+    assert!(
+        matches!(run(&mut state, later, event(EVENT_KEYS_PER_PROFILE)), Outcome::Responded(_)),
+        "old keys are forgotten"
+    );
 }
 
 #[test]

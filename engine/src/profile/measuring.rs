@@ -158,11 +158,13 @@ pub fn values<'a>(
     })
 }
 
-/// Metrics that the profile holds something of, and that were deleted.
-fn gone(catalog: &TenantCatalog, profile: Option<&Profile>) -> Vec<MetricKey> {
+/// Metrics that the profile holds something of, and that were deleted. One that this catalogue has not heard of yet was not: the profile
+/// was fed by a newer one.
+pub(crate) fn gone(catalog: &TenantCatalog, profile: Option<&Profile>) -> Vec<MetricKey> {
     let series = profile.and_then(Profile::metrics).map_or(&[][..], |metrics| metrics.series());
-    let mut gone: Vec<MetricKey> =
-        series.iter().map(|series| series.metric).filter(|metric| catalog.metrics().get(*metric).is_none()).collect();
+    let is_known = |metric: &MetricKey| catalog.metrics().next_key().is_none_or(|next| *metric < next);
+    let is_gone = |metric: &MetricKey| is_known(metric) && catalog.metrics().get(*metric).is_none();
+    let mut gone: Vec<MetricKey> = series.iter().map(|series| series.metric).filter(is_gone).collect();
     gone.dedup();
     gone
 }

@@ -4,6 +4,8 @@
 //! it is in, and a rolling window is a list of tallies by time. Each tally knows number, sum, least and most, so a series says the
 //! same whatever is made of it. Sums are whole micro-units: no order of events changes them.
 
+use std::collections::BTreeMap;
+
 use bincode::de::Decoder;
 use bincode::enc::Encoder;
 use bincode::error::{DecodeError, EncodeError};
@@ -277,11 +279,15 @@ impl Metrics {
         }
     }
 
-    /// Takes out the group that was fed least recently. Series of metrics that do not count apart stay: there are fewer of them
-    /// than there is room.
+    /// Takes out, of the metric with the most groups, the group that was fed least recently: a metric whose groups have no end costs no
+    /// other its counts. Series of metrics that do not count apart stay: there are fewer of them than there is room.
     fn drop_stalest(&mut self) {
-        let grouped = self.0.iter().enumerate().filter(|(_, series)| series.group != Group::default());
-        let stalest = grouped.min_by_key(|(place, series)| (series.fed_at, *place)).map(|(place, _)| place);
+        let grouped = || self.0.iter().enumerate().filter(|(_, series)| series.group != Group::default());
+        let mut groups = BTreeMap::<MetricKey, usize>::new();
+        grouped().for_each(|(_, series)| *groups.entry(series.metric).or_default() += 1);
+        let largest = groups.into_iter().max_by_key(|(_, count)| *count).map(|(metric, _)| metric);
+        let its = grouped().filter(|(_, series)| Some(series.metric) == largest);
+        let stalest = its.min_by_key(|(place, series)| (series.fed_at, *place)).map(|(place, _)| place);
         self.0.remove(stalest.unwrap_or(0));
     }
 

@@ -197,7 +197,7 @@ impl ShardState {
         let segment = segment.map(|name| self.tenants[number as usize].symbols.find(name));
         let is_meant = |entry: &&Entry| {
             let is_in = segment.is_none_or(|segment| segment.is_some_and(|of| entry.profile.segments.contains(&of)));
-            entry.tenant == number && is_in
+            entry.tenant == number && is_in && !entry.profile.is_deleted()
         };
         let mut customers = Vec::new();
         for chunk in usize::from(part)..CHUNKS {

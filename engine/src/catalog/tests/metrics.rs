@@ -2,7 +2,12 @@
 
 use super::{World, json, summary};
 use crate::catalog::{Catalog, EntityKind};
-use crate::keys::TenantId;
+use crate::keys::{MetricKey, Micros, TenantId};
+use crate::profile::command::Window;
+use crate::profile::measuring::gone;
+use crate::profile::metrics::{Feed, Group, Trigger};
+use crate::profile::state::Profile;
+use crate::time::Timestamp;
 
 fn create(world: &mut World, kind: EntityKind, id: &str, body: &str) -> Vec<String> {
     match world.create(kind, id, json(body)) {
@@ -150,4 +155,28 @@ fn a_catalogue_with_metrics_reads_back_and_one_without_is_stored_as_ever() {
     // Who reads it is known again.
     std::mem::swap(&mut restored, &mut world.catalog);
     assert_eq!(summary(&world.delete(EntityKind::Metric, "m", false).unwrap_err()).0, "conflict");
+}
+
+#[test]
+fn a_metric_that_a_catalogue_has_not_heard_of_yet_was_not_deleted() {
+    let mut world = World::furnished();
+    let counted = |metric: u32| {
+        let feed = Feed {
+            trigger: Trigger::Itself,
+            metric: MetricKey(metric),
+            generation: 0,
+            group: Group::default(),
+            number: Micros(1),
+            window: Window::Lifetime,
+        };
+        let mut profile = Profile::default();
+        profile.dealings.get_or_insert_default().metrics.feed(&feed, Timestamp(0));
+        profile
+    };
+    let gone = |world: &World| gone(world.catalog.tenant(&TenantId::new("t")).unwrap(), Some(&counted(0)));
+    assert_eq!(gone(&world), [], "the profile was fed by a leader that knew more");
+    create(&mut world, EntityKind::Metric, "m", r#"{"name":"m","events":["a"]}"#);
+    assert_eq!(gone(&world), []);
+    world.delete(EntityKind::Metric, "m", false).unwrap();
+    assert_eq!(gone(&world), [MetricKey(0)]);
 }
