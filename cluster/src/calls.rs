@@ -124,6 +124,9 @@ pub struct RecoveryReport {
 pub struct Examined {
     /// Which replica.
     pub replica: u64,
+    /// When it was started: a node starts one anew on what its disk holds, if its actor died or nobody took the leadership that it gave
+    /// away. In between it never goes back.
+    pub began: Instant,
     /// The last entry that is applied.
     pub position: Position,
     /// The term in which it leads, if it does.

@@ -392,7 +392,7 @@ impl Groups for RaftGroups {
             let (position, pieces) = replica.examine().await?;
             let term = replica.leads().borrow().map(|leader| leader.term);
             let pieces = offload::call(&*self.ports.offload, Lane::Bulk, pieces).await.ok()?;
-            Some(Examined { replica: replica.id(), position, leads_in_term: term, pieces })
+            Some(Examined { replica: replica.id(), began: replica.began(), position, leads_in_term: term, pieces })
         })
     }
 

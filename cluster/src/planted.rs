@@ -64,10 +64,15 @@ impl Bug {
 #[cfg(feature = "planted")]
 static PLANTED: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
 
-/// From now on this process has this fault.
-#[cfg(feature = "planted")]
+/// Whether this program can be given a fault.
+pub const CAN_PLANT: bool = cfg!(feature = "planted");
+
+/// From now on this process has this fault, if it can have one.
 pub fn plant(bug: Bug) {
+    #[cfg(feature = "planted")]
     PLANTED.store(bug as u8, std::sync::atomic::Ordering::SeqCst);
+    #[cfg(not(feature = "planted"))]
+    let _ = bug;
 }
 
 /// Whether this process has this fault.

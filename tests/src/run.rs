@@ -348,7 +348,13 @@ impl Run {
             let wish = json!({"customerId": customer, "channel": "web", "limit": 8});
             let Some(decided) = self.insist("POST", "/recommend", &wish, until) else { break };
             let entries = decided.body["decisions"].as_array().cloned().unwrap_or_default();
-            let Some(entry) = entries.iter().find(|entry| entry["offerId"] == *offer.id) else { continue };
+            let Some(entry) = entries.iter().find(|entry| entry["offerId"] == *offer.id) else {
+                // Its units are on their way.
+                for _ in 0..200 {
+                    self.step();
+                }
+                continue;
+            };
             let key = format!("late-{turn}");
             let body = json!({"customerId": customer, "recommendationId": decided.body["recommendationId"],
                 "rank": entry["rank"], "outcome": "impression", "idempotencyKey": key});

@@ -77,6 +77,8 @@ pub(crate) struct Replica {
     store: OnceCell<Store>,
     applied: Arc<Applied>,
     pub(super) leader: watch::Sender<Option<Leader>>,
+    /// When it was started on what the disk held.
+    pub(super) began: Instant,
     /// Before this it neither votes nor campaigns, unless it is alone: openraft forgets at a restart to whom it promised.
     pub(super) silent_until: Instant,
     pub(super) receiving: AsyncMutex<Option<Receiving>>,
@@ -141,6 +143,7 @@ impl Replica {
         let shelf = shelf(id, &ports);
         let replica = Arc::new(Replica {
             id,
+            began: Instant::now(),
             silent_until: Instant::now() + silence(ports.timing),
             ports,
             shelf,
@@ -341,6 +344,11 @@ impl Replica {
     pub(crate) async fn examine(&self) -> Option<(Position, Pieces)> {
         let examined = self.raft.get()?.with_state_machine(|machine| Box::pin(machine.examine())).await;
         examined.ok()?.ok()
+    }
+
+    /// When it was started on what the disk held.
+    pub(crate) fn began(&self) -> Instant {
+        self.began
     }
 
     /// Which replica it is.

@@ -11,6 +11,7 @@ use proffer_cluster::group::Group;
 use proffer_cluster::meta::state::MetaState;
 use proffer_engine::profile::command::Position;
 use proffer_engine::profile::shard::ShardState;
+use tokio::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
 
 /// One replica's state at one moment.
@@ -23,6 +24,8 @@ pub struct Seen {
     pub group: Group,
     /// Which replica.
     pub replica: u64,
+    /// When it was started on what the host's disk held.
+    pub began: Instant,
     /// Where it stands.
     pub position: Position,
     /// The term in which it leads, if it does.
@@ -57,9 +60,9 @@ impl Seen {
         let mut hasher = Xxh3::new();
         examined.pieces.iter().for_each(|piece| hasher.update(piece));
         let hash = hasher.digest();
-        let Examined { replica, position, leads_in_term, pieces } = examined;
+        let Examined { replica, began, position, leads_in_term, pieces } = examined;
         let state = known.state(group, hash, pieces)?;
-        Ok(Seen { host, start, group, replica, position, leads_in_term, hash, state })
+        Ok(Seen { host, start, group, replica, began, position, leads_in_term, hash, state })
     }
 }
 

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use proffer_cluster::planted::Bug;
+use proffer_cluster::planted::{Bug, CAN_PLANT, plant};
 use proffer_tests::run::{Plan, run};
 use proffer_tests::sim::trace::{Keep, Trace};
 
@@ -60,7 +60,7 @@ struct Arguments {
     json: bool,
 }
 
-const UNPLANTABLE: &str = "nothing can be planted in this build: it takes -p proffer-tests --features planted";
+const UNPLANTABLE: &str = "nothing can be planted in this build: it takes --features proffer-cluster/planted";
 
 fn range(text: &str) -> Result<Range<u64>, String> {
     let (from, to) = text.split_once("..").ok_or("it looks like 1..100")?;
@@ -77,7 +77,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     if let Some(seeds) = arguments.planted {
         // Each run would end at once, and that looks as if it had found something.
-        anyhow::ensure!(cfg!(feature = "planted"), UNPLANTABLE);
+        anyhow::ensure!(CAN_PLANT, UNPLANTABLE);
         return batch::planted(arguments.bug, seeds, arguments.jobs, arguments.seconds, arguments.kept);
     }
     if let Some(seeds) = arguments.seeds {
@@ -86,7 +86,8 @@ fn main() -> anyhow::Result<ExitCode> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "off".into());
     tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
     if let Some(bug) = arguments.bug {
-        plant(bug)?;
+        anyhow::ensure!(CAN_PLANT, UNPLANTABLE);
+        plant(bug);
     }
     let keep = match (&arguments.trace, arguments.bytes) {
         (None, _) => Keep::Hash,
@@ -111,15 +112,4 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     println!("{}", if arguments.json { told::as_json(&report).to_string() } else { told::in_words(&report) });
     Ok(if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-#[cfg(feature = "planted")]
-fn plant(bug: Bug) -> anyhow::Result<()> {
-    proffer_cluster::planted::plant(bug);
-    Ok(())
-}
-
-#[cfg(not(feature = "planted"))]
-fn plant(_: Bug) -> anyhow::Result<()> {
-    anyhow::bail!(UNPLANTABLE)
 }
