@@ -33,7 +33,7 @@ fn two_at_a_time<T: Copy + Send + Sync>(of: &[T], each: impl Fn(T) + Sync) {
         for _ in 0..2 {
             scope.spawn(|| {
                 loop {
-                    let next = rest.lock().unwrap().next();
+                    let next = rest.lock().expect("no holder panics").next();
                     match next {
                         Some(next) => each(next),
                         None => break,
