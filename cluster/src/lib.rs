@@ -38,7 +38,7 @@ pub mod ports;
 mod post;
 pub mod propose;
 mod raft;
-mod reconcile;
+pub mod reconcile;
 mod remnant;
 pub mod routing;
 mod salvage;

@@ -13,26 +13,26 @@ use super::types::{LogId, Seat, leader_id, position_of};
 
 /// A group's configuration as its leader has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Members {
+pub struct Members {
     /// Where it stands in the log.
-    pub(crate) at: Option<Position>,
+    pub at: Option<Position>,
     /// Whether it is committed.
-    pub(crate) is_committed: bool,
+    pub is_committed: bool,
     /// Whether two sets of voters are in force, because it is changing.
-    pub(crate) is_joint: bool,
+    pub is_joint: bool,
     /// All voters.
-    pub(crate) voters: BTreeSet<u64>,
+    pub voters: BTreeSet<u64>,
     /// Those that vote once it has changed.
-    pub(crate) next_voters: BTreeSet<u64>,
+    pub next_voters: BTreeSet<u64>,
     /// All members, with their nodes.
-    pub(crate) seats: BTreeMap<u64, Seat>,
+    pub seats: BTreeMap<u64, Seat>,
     /// How many entries each member lacks that has answered within the longest election timeout, as far as this leader knows.
-    pub(crate) behind: BTreeMap<u64, u64>,
+    pub behind: BTreeMap<u64, u64>,
 }
 
 /// A step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub enum Step {
     /// Members that receive everything and do not vote.
     AddLearners(BTreeMap<u64, Seat>),
     /// These are the voters, all of them members already; who voted before becomes a learner. Both configurations are gone through.

@@ -31,12 +31,14 @@ mod wire;
 pub(crate) use hand_over::HandOver;
 pub(crate) use legacy::{Legacy, Remains};
 pub(crate) use machine::Erased;
-pub(crate) use members::{Members, Step, StepError};
+pub(crate) use members::StepError;
+pub use members::{Members, Step};
 pub(crate) use network::{Carrier, Unreached};
 pub(crate) use port::Port;
 pub(crate) use replica::{Found, Replica, ReplicaPorts};
 pub(crate) use survey::{is_indispensable, reach};
-pub(crate) use types::{Commands, Kind, Results, Seat};
+pub use types::Seat;
+pub(crate) use types::{Commands, Kind, Results};
 pub(crate) use wire::{RaftAnswer, RaftMessage};
 
 /// What a node logs unless asked for otherwise. A heartbeat that comes late is no news for an operator; what comes of it is told by

@@ -42,9 +42,9 @@ pub(super) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<Type
 
 /// Where a replica lives. Only the node: addresses change, and openraft keeps what a configuration says of a member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct Seat {
+pub struct Seat {
     /// The node.
-    pub(crate) node: u64,
+    pub node: u64,
 }
 
 impl fmt::Display for Seat {

@@ -20,6 +20,9 @@ use crate::limits::{COURIER_MS, FILLING_MAX, RECONCILE_MS, SETTLED_MS};
 use crate::meta::roster::{Configured, Roster};
 use crate::post::{Post, ToMeta};
 pub(crate) use drive::{Around, OwnStart, run};
+pub use step::{CaughtUp, Doing, next_step};
+
+pub use crate::raft::{Members, Seat, Step};
 
 /// Looks after the groups that this node leads.
 pub(crate) struct Reconcile {

@@ -9,7 +9,7 @@ use crate::raft::{Members, Seat, Step};
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Doing {
+pub enum Doing {
     /// All is as it should be.
     Nothing,
     /// Something has to be awaited: a commit, or a replica that lacks too much still.
@@ -24,14 +24,14 @@ pub(crate) enum Doing {
 
 /// Which replicas have everything, or nearly: not in one look by chance, but in two after each other.
 #[derive(Debug, Default)]
-pub(crate) struct CaughtUp {
+pub struct CaughtUp {
     last: BTreeSet<u64>,
     steady: BTreeSet<u64>,
 }
 
 impl CaughtUp {
     /// Takes note of a look.
-    pub(crate) fn look(&mut self, members: &Members) {
+    pub fn look(&mut self, members: &Members) {
         let now: BTreeSet<u64> = members
             .behind
             .iter()
@@ -44,7 +44,7 @@ impl CaughtUp {
 }
 
 /// What a group's leader, replica `own`, does next. `is_fit`: whether a node may lead. O(replicas).
-pub(crate) fn next_step(
+pub fn next_step(
     own: u64,
     group: Group,
     members: &Members,
