@@ -28,6 +28,7 @@ fn arrows_point_from_node_through_api_and_cluster_to_engine() {
         ("proffer-node", vec!["proffer-api", "proffer-cluster", "proffer-engine"]),
         ("proffer-chaos", vec![]),
         ("proffer-fuzz", vec![]),
+        ("proffer-model", vec!["proffer-cluster", "proffer-engine"]),
         ("proffer-tests", vec!["proffer-api", "proffer-chaos", "proffer-cluster", "proffer-engine", "proffer-node"]),
     ]);
     for (name, dependencies) in dependencies() {
