@@ -213,12 +213,11 @@ impl Batch {
 
 /// The faults of a request as those of the batch that it is in.
 fn within_request(problem: Problem) -> Problem {
-    match problem {
-        Problem::Invalid(faults) => {
-            let within = |fault: Fault| Fault { pointer: format!("/request{}", fault.pointer), ..fault };
-            Problem::Invalid(faults.into_iter().map(within).collect())
-        }
-        other => other,
+    if let Problem::Invalid(faults) = problem {
+        let within = |fault: Fault| Fault { pointer: format!("/request{}", fault.pointer), ..fault };
+        Problem::Invalid(faults.into_iter().map(within).collect())
+    } else {
+        problem
     }
 }
 
