@@ -146,6 +146,9 @@ table! {
     customer("POST", "/api/v1/simulate", READ, Repeat::Read),
     route("POST", "/api/v1/batch-decisions", BATCH),
     customer("GET", "/api/v1/why-not", READ, Repeat::Read),
+    route("POST", "/api/v1/replay", READ),
+    route("GET", "/api/v1/traces", READ),
+    route("GET", "/api/v1/traces/{id}", READ),
     customer("GET", "/api/v1/profiles/{customerId}", CHANNEL, Repeat::Read),
     customer("PUT", "/api/v1/profiles/{customerId}", CHANNEL, Repeat::Harmless),
     customer("DELETE", "/api/v1/profiles/{customerId}", CHANNEL, Repeat::Harmless),
@@ -218,6 +221,7 @@ mod tests {
     fn a_viewer_changes_nothing() {
         let mut allowed = ROUTES.iter().filter(|route| route.method != "GET" && allows(route.access, &[Role::Viewer]));
         assert_eq!(allowed.next().map(|route| route.path), Some("/api/v1/simulate"), "a dry run");
+        assert_eq!(allowed.next().map(|route| route.path), Some("/api/v1/replay"), "what was decided, again");
         assert_eq!(allowed.next(), None);
     }
 }

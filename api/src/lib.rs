@@ -27,6 +27,7 @@ pub mod recommendation;
 pub mod resolve;
 mod routes;
 pub mod starting;
+mod traces;
 mod v1;
 pub mod wire;
 
@@ -55,6 +56,8 @@ pub struct App {
     batches: Arc<Semaphore>,
     /// Handlers that panicked since the start; `/readyz?verbose` shows it.
     panics: AtomicU64,
+    /// Traces of decisions made here.
+    traces: traces::Traces,
 }
 
 impl App {
@@ -63,7 +66,8 @@ impl App {
         let bulk = Arc::new(Semaphore::new(limits::BULK_REQUESTS_MAX));
         let batches = Arc::new(Semaphore::new(limits::BATCHES_MAX));
         let ways = Arc::new(handle.clone());
-        App { handle, ways, config, request_ids, bulk, batches, panics: AtomicU64::new(0) }
+        let (panics, traces) = (AtomicU64::new(0), traces::Traces::default());
+        App { handle, ways, config, request_ids, bulk, batches, panics, traces }
     }
 
     fn into_router(self) -> Router {

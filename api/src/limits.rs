@@ -98,3 +98,12 @@ pub const BAD_LINES_MAX: usize = 100;
 pub const BULK_LINES_MAX: usize = 500_000;
 /// How far ahead of the cluster's clock the time stamp of an outcome may lie.
 pub const TIMESTAMP_AHEAD_MS_MAX: i64 = 5 * 60 * 1_000;
+
+/// Characters of a trace that an answer carries; a larger one is kept on the node that decided.
+pub const TRACE_BYTES_ANSWERED: usize = 128 * 1024;
+/// Traces that a node keeps.
+pub const TRACES_KEPT: usize = 1_000;
+/// Characters of them together.
+pub const TRACE_BYTES_KEPT: usize = 16 * 1024 * 1024;
+/// Traces that are listed at once.
+pub const PAGE_TRACES_MAX: usize = 100;

@@ -145,6 +145,23 @@ impl TokenKeys {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
+    /// `bytes` with what says that we wrote them: key id before, MAC after.
+    pub fn seal_bytes(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut sealed = self.current.id.to_be_bytes().to_vec();
+        sealed.extend(bytes);
+        sealed.extend(self.current.sign(&sealed));
+        sealed
+    }
+
+    /// The bytes of what [`TokenKeys::seal_bytes`] wrote; `None` for anything else.
+    pub fn open_bytes<'a>(&self, sealed: &'a [u8]) -> Option<&'a [u8]> {
+        let (signed, signature) = sealed.split_at_checked(sealed.len().checked_sub(MAC_BYTES)?)?;
+        let (key_id, bytes) = signed.split_at_checked(size_of::<u32>())?;
+        let key_id = u32::from_be_bytes(key_id.try_into().ok()?);
+        let mut keys = std::iter::once(&self.current).chain(&self.previous).filter(|key| key.id == key_id);
+        keys.any(|key| key.verify(signed, signature)).then_some(bytes)
+    }
+
     /// What `id` says, if we made it for this customer and it has not expired at `now`.
     ///
     /// # Errors

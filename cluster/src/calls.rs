@@ -6,6 +6,7 @@ use std::time::Duration;
 use bincode::{Decode, Encode};
 use proffer_engine::catalog::Role;
 use proffer_engine::decide::decision::Decision;
+use proffer_engine::decide::trace::Trace;
 use proffer_engine::keys::{
     CapKey, ChannelKey, CreativeKey, CustomerId, Micros, OfferKey, OutcomeKey, PlacementKey, Revision, SchemaKey,
     ShardId, TenantId,
@@ -42,12 +43,14 @@ pub struct Call {
     pub supersedes: Option<DecisionId>,
     /// Decide, but record and take nothing.
     pub dry_run: bool,
+    /// Note what is read, so that it can be decided again.
+    pub trace: bool,
 }
 
 impl Call {
     /// A plain call.
     pub fn until(deadline: Instant) -> Self {
-        Call { deadline, idempotency: None, supersedes: None, dry_run: false }
+        Call { deadline, idempotency: None, supersedes: None, dry_run: false, trace: false }
     }
 }
 
@@ -181,6 +184,8 @@ pub struct Decided {
     pub view: Arc<TenantView>,
     /// When the units of each proposition lapse; `None` for those that hold none.
     pub expires: Vec<Option<Timestamp>>,
+    /// What it was decided on, if that was asked for. Of a duplicate there is none: it was not decided.
+    pub trace: Option<Box<Trace>>,
 }
 
 /// How far the listing of a shard's customers has come.

@@ -36,9 +36,8 @@ use crate::post::{Answer, Post, ToMeta, ToShard};
 use crate::routing::Router;
 use crate::shard::ask::{Ask, DecideAsk, Lane, ReadAsk, Reply, RespondAsk, Told, WriteAsk};
 use crate::shard::door::ShardDoor;
-use crate::shard::trial::Inputs;
 use crate::surrender::Surrender;
-use crate::view::{TenantView, Views};
+use crate::view::{CatalogueAt, TenantView, Views};
 
 /// A way into a running node. Clones share it; the node runs until [`Handle::shutdown`].
 #[derive(Clone)]
@@ -126,6 +125,11 @@ impl Handle {
         if is_held { Ok(identity) } else { Err(self.inner.tenure.refusal()) }
     }
 
+    /// The catalogue of a tenant as it was at this revision, if it is in force or is still kept.
+    pub fn catalogue_at(&self, tenant: &TenantId, revision: Revision) -> Option<CatalogueAt> {
+        self.inner.views.at(tenant, revision)
+    }
+
     /// Newest catalogue revision that is wholly in force on this node.
     pub fn revision(&self) -> Revision {
         self.inner.views.revision()
@@ -186,7 +190,7 @@ impl Handle {
         if call.dry_run {
             let lane = Lane::Request(request.tenant.clone());
             let ask = |reply| Ask::Read(ReadAsk::Inputs { request, reply });
-            let decided = self.ask(shard, call.deadline, lane, ask).await.map(Inputs::try_out)?;
+            let decided = self.ask(shard, call.deadline, lane, ask).await.map(|inputs| inputs.try_out(call.trace))?;
             return self.leased(call.deadline).await.map(|()| decided);
         }
         let (mut tries, founder) = (0, shard.founder());

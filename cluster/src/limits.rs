@@ -312,3 +312,7 @@ pub const REACHES_MAX: usize = 16_384;
 
 /// Longest that a quorum is asked whether a replica leads, in milliseconds; it is asked again.
 pub const CONFIRM_MS_MAX: u64 = 1_000;
+
+/// Catalogues of one tenant that a node keeps after they were in force, so that decisions made under them can be replayed. Bodies are
+/// shared between them: each costs a pointer for each thing.
+pub const CATALOGUES_KEPT: usize = 16;

@@ -1,7 +1,7 @@
 //! What deciding threads see of the catalogue: one immutable view per tenant, swapped whole.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use proffer_engine::catalog::TenantCatalog;
@@ -10,6 +10,7 @@ use proffer_engine::snapshot::Snapshot;
 use tokio::sync::watch;
 
 use crate::calls::Identity;
+use crate::limits::CATALOGUES_KEPT;
 
 /// One tenant's catalogue and its compiled snapshot, both of the same revision.
 #[derive(Debug)]
@@ -24,6 +25,41 @@ pub struct TenantView {
     pub catalog: Arc<TenantCatalog>,
     /// The same, compiled for deciding.
     pub snapshot: Arc<Snapshot>,
+}
+
+/// One tenant's catalogue as it is, or was before.
+#[derive(Clone, Debug)]
+pub enum CatalogueAt {
+    /// In force.
+    Now(Arc<TenantView>),
+    /// No longer, and not compiled.
+    Past(Arc<Past>),
+}
+
+/// A catalogue that was in force.
+#[derive(Debug)]
+pub struct Past {
+    tenant: TenantId,
+    revision: Revision,
+    catalog: Arc<TenantCatalog>,
+}
+
+impl CatalogueAt {
+    /// What was authored.
+    pub fn catalog(&self) -> &Arc<TenantCatalog> {
+        match self {
+            CatalogueAt::Now(view) => &view.catalog,
+            CatalogueAt::Past(past) => &past.catalog,
+        }
+    }
+
+    /// The same, compiled for deciding. O(catalogue) for one that is past.
+    pub fn compiled(&self) -> Arc<Snapshot> {
+        match self {
+            CatalogueAt::Now(view) => Arc::clone(&view.snapshot),
+            CatalogueAt::Past(past) => Arc::new(Snapshot::compile(&past.tenant, &past.catalog, past.revision)),
+        }
+    }
 }
 
 /// Everything in force, of all tenants.
@@ -45,6 +81,8 @@ pub(crate) struct Views {
     expected: watch::Sender<Option<Revision>>,
     // Waiters for a revision need a wake-up, which an atomic pointer does not give.
     revision: watch::Sender<Revision>,
+    /// Catalogues that were in force before, of each tenant, oldest first: decisions are replayed under them.
+    past: Mutex<BTreeMap<TenantId, VecDeque<Arc<Past>>>>,
 }
 
 impl Views {
@@ -53,6 +91,7 @@ impl Views {
             in_force: ArcSwap::from_pointee(InForce::default()),
             expected: watch::Sender::new(None),
             revision: watch::Sender::new(Revision(0)),
+            past: Mutex::default(),
         }
     }
 
@@ -117,8 +156,38 @@ impl Views {
     /// Puts `next` in force. Only one task calls it, with revisions that never fall.
     pub(crate) fn swap(&self, next: InForce) {
         let revision = next.revision;
+        self.remember(&next);
         self.in_force.store(Arc::new(next));
         self.revision.send_replace(revision);
+    }
+
+    /// Keeps what `next` takes the place of.
+    fn remember(&self, next: &InForce) {
+        let before = self.in_force.load();
+        let mut past = self.past.lock().expect("no holder panics");
+        past.retain(|tenant, _| next.tenants.contains_key(tenant));
+        for (tenant, view) in &before.tenants {
+            let stays = next.tenants.get(tenant).is_none_or(|next| next.revision == view.revision);
+            if stays {
+                continue;
+            }
+            let kept = past.entry(tenant.clone()).or_default();
+            let (tenant, catalog) = (tenant.clone(), Arc::clone(&view.catalog));
+            kept.push_back(Arc::new(Past { tenant, revision: view.revision, catalog }));
+            if kept.len() > CATALOGUES_KEPT {
+                kept.pop_front();
+            }
+        }
+    }
+
+    /// A tenant's catalogue of this revision, if it is in force or kept.
+    pub(crate) fn at(&self, tenant: &TenantId, revision: Revision) -> Option<CatalogueAt> {
+        if let Some(view) = self.tenant(tenant).filter(|view| view.revision == revision) {
+            return Some(CatalogueAt::Now(view));
+        }
+        let past = self.past.lock().expect("no holder panics");
+        let found = past.get(tenant)?.iter().find(|past| past.revision == revision);
+        found.cloned().map(CatalogueAt::Past)
     }
 
     pub(crate) fn load(&self) -> Arc<InForce> {

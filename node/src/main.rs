@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use proffer_node::cli::{Cli, Command, bench, cluster, decide, demo, demo_cluster, import, recover_meta, serve};
+use proffer_node::cli::{
+    Cli, Command, bench, cluster, decide, demo, demo_cluster, import, recover_meta, replay, serve,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -31,6 +33,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve(args) => serve::run(args).await,
         Command::Import(args) => import::run(args).await,
         Command::Decide(args) => decide::run(args).await,
+        Command::Replay(args) => replay::run(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::DemoCluster(args) => demo_cluster::run(args).await,
         Command::Cluster(args) => cluster::run(args).await,

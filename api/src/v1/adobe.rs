@@ -49,7 +49,7 @@ pub async fn decisions(asked: Arc<Asked>) -> Answered {
     }
     asked.at_home(&customer)?;
     let request = request(&asked, &body, customer.clone())?;
-    let call = Call { deadline: asked.deadline, idempotency, supersedes: None, dry_run: body.dry_run };
+    let call = Call { deadline: asked.deadline, idempotency, supersedes: None, dry_run: body.dry_run, trace: false };
     let slots = request.slots.clone();
     let decided = asked.handle().decide(request, call).await?;
     let id = (!body.dry_run).then(|| seal(&asked, &decided, &customer));

@@ -29,6 +29,7 @@ mod respond;
 mod rows;
 mod settings;
 mod sub_categories;
+mod traces;
 mod why_not;
 
 /// Kinds with plain routes of their own.
@@ -80,6 +81,9 @@ pub fn routes() -> Router<Arc<App>> {
         .on(Method::POST, "/api/v1/batch-decisions", batch::decide)
         .on(Method::POST, "/api/v1/simulate", recommend::simulate)
         .on(Method::GET, "/api/v1/why-not", why_not::why_not)
+        .on(Method::POST, "/api/v1/replay", traces::replay)
+        .on(Method::GET, "/api/v1/traces", traces::list)
+        .on(Method::GET, "/api/v1/traces/{id}", traces::get)
         .on(Method::POST, "/api/v1/respond", respond::respond)
         .on(Method::POST, "/api/v1/release", respond::release)
         .on(Method::POST, "/api/v1/events", events::event)

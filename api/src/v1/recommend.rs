@@ -17,10 +17,12 @@ use proffer_engine::value::{Members, Value};
 use crate::asked::{Asked, typed};
 use crate::forwarding::Unanswered;
 use crate::idempotency;
+use crate::limits::TRACE_BYTES_ANSWERED;
 use crate::problem::Problem;
 use crate::recommendation::{Refused, Token, TokenArm, TokenProposition, customer_hash};
 use crate::resolve::{Slots, resolve};
 use crate::routes::Answered;
+use crate::traces;
 use crate::v1::json;
 use crate::wire::answer::{Answer, Meta, Trace, Words, empty_reason};
 use crate::wire::recommend::Recommend;
@@ -60,17 +62,43 @@ async fn answer(asked: Arc<Asked>, slots: Slots, dry_run: bool) -> Answered {
         Some(id) => Some(superseded(&asked, id, &request.customer)?),
         None => None,
     };
-    let call = Call { deadline: asked.deadline, idempotency, supersedes, dry_run };
+    let sampled = !dry_run && is_sampled(&asked);
+    let trace = body.trace || sampled;
+    let call = Call { deadline: asked.deadline, idempotency, supersedes, dry_run, trace };
     let funnels = if body.debug { slot_funnels(&asked, &request).await? } else { Vec::new() };
     let slots = request.slots.clone();
     let channel = request.channel;
     let decided = asked.handle().decide(request, call).await?;
     let id = if dry_run { None } else { Some(seal(&asked, &decided, &CustomerId(body.customer_id.0.clone()))) };
-    let mut answer = write(&decided, &body, channel, &slots, &funnels, id.as_deref());
+    let record = decided.trace.as_ref().map(|trace| traces::seal(&asked.app.config.token_keys, trace));
+    let record = record.and_then(|record| keep(&asked, &decided, &body, record, sampled));
+    let mut answer = write(&decided, &body, channel, &slots, &funnels, (id.as_deref(), record));
     if decided.duplicate {
         answer.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(answer)
+}
+
+/// Whether the decision is traced unasked: so many of a hundred are.
+fn is_sampled(asked: &Asked) -> bool {
+    let percent = asked.view.catalog.settings().trace_percent.0;
+    percent > 0.0 && (asked.app.config.entropy.u64() as f64) < percent / 100.0 * (u64::MAX as f64)
+}
+
+/// Keeps a trace that nobody asked for, or that no answer can carry; the rest is for the answer.
+fn keep(asked: &Asked, decided: &Decided, body: &Recommend, text: String, sampled: bool) -> Option<String> {
+    let is_carried = body.trace && text.len() <= TRACE_BYTES_ANSWERED;
+    if sampled || !is_carried {
+        asked.app.traces.keep(traces::Kept {
+            id: format!("{:016x}", decided.id.0),
+            tenant: asked.tenant().clone(),
+            customer: CustomerId(body.customer_id.0.clone()),
+            at: decided.at,
+            revision: decided.decision.revision,
+            text: text.clone(),
+        });
+    }
+    is_carried.then_some(text)
 }
 
 /// The body; if it cannot be read, every fault of it, names that do not exist in what can be read included.
@@ -152,7 +180,7 @@ fn write(
     channel: Option<proffer_engine::keys::ChannelKey>,
     slots: &[proffer_engine::decide::request::SlotRequest],
     funnels: &[Funnel],
-    id: Option<&str>,
+    (id, record): (Option<&str>, Option<String>),
 ) -> Response {
     let decision = &decided.decision;
     let catalog = &*decided.view.catalog;
@@ -186,6 +214,8 @@ fn write(
             seed: format!("{:016x}", decided.seed),
             decided_at: iso(decided.at),
             revision: decision.revision.0,
+            id: format!("{:016x}", decided.id.0),
+            record,
         }),
     };
     let flow = decision.flow.key.and_then(|key| catalog.flows().get(key));

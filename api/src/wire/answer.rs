@@ -264,6 +264,10 @@ pub struct Trace {
     pub decided_at: String,
     /// Catalogue revision.
     pub revision: u64,
+    /// What a node that keeps it is asked for it by.
+    pub id: String,
+    /// All that was read, to decide it again: `POST /replay`. Null of a repeated answer, and where it is too large to carry.
+    pub record: Option<String>,
 }
 
 /// Offers that are not in the answer.

@@ -20,5 +20,6 @@ mod node;
 mod offers;
 mod problems;
 mod retries;
+mod traces;
 mod tutorial;
 mod writes;

@@ -6,8 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use proffer_engine::decide::decision::{Decision, EmptyReason, Proposition, PropositionKind};
+use proffer_engine::decide::decision::{EmptyReason, Proposition};
 use proffer_engine::decide::request::{Explain, Request};
+use proffer_engine::decide::trace::{Contention, Noting, Read, Trace};
 use proffer_engine::decide::view::{EscrowView, Free, Instant as Moment};
 use proffer_engine::decide::{Scratch, Taking, decide, take_of};
 use proffer_engine::keys::{CapKey, TenantId};
@@ -188,23 +189,30 @@ impl ShardLeader {
         let at = Moment { now, frame };
         let look = self.pending.view(&self.state);
         let escrow = Searched::new(&look, view.number, barren);
-        let mut decision = decide(&view.snapshot, look.subject(id), binding, &escrow, &request, &at, seed, scratch);
+        let noting = Noting::new(&escrow);
+        let seen: &dyn EscrowView = if ask.call.trace { &noting } else { &escrow };
+        let mut decision = decide(&view.snapshot, look.subject(id), binding, seen, &request, &at, seed, scratch);
+        let noted = noting.into_seen();
         let missed = escrow.missed.into_inner();
-        if barren {
-            // Whatever still takes units lost three times: it is left out. What is refused even so waits for a policy or
-            // the mandatory limit: then only what takes nothing at all is left, and that no one refuses.
-            let is_last = ask.contended > CONTENTION_TRIES;
-            withhold(&mut decision, |proposition| match proposition.kind {
-                PropositionKind::Fallback => true,
-                PropositionKind::Regular | PropositionKind::Mandatory => !is_last && proposition.takes.is_empty(),
-            });
-        } else if decision.budget_limited && !ask.waited && self.taker.may_have(&missed) {
+        // Whatever still takes units lost three times: it is left out. What is refused even so waits for a policy or the
+        // mandatory limit: then only what takes nothing at all is left, and that no one refuses.
+        let contention = match (barren, ask.contended > CONTENTION_TRIES) {
+            (false, _) => Contention::None,
+            (true, false) => Contention::Units,
+            (true, true) => Contention::Everything,
+        };
+        contention.withhold(&mut decision);
+        if !barren && decision.budget_limited && !ask.waited && self.taker.may_have(&missed) {
             self.taker.want(&missed);
             self.taker.send(&self.state, &self.around.meta);
             return Plan::Wait;
-        } else if !missed.is_empty() {
+        } else if !barren && !missed.is_empty() {
             self.taker.want(&missed);
         }
+        let trace = ask.call.trace.then(|| {
+            let read = Read { at, seed, escrow: noted, refused: ask.masked.clone(), contention };
+            Box::new(Trace::new(look.subject(id), &request, read, &decision))
+        });
 
         let decision_id = decision_id(seed, now, ask.proposed);
         let held = look.escrow(view.number);
@@ -232,6 +240,7 @@ impl ShardLeader {
                 degraded: barren.then_some(Degraded::Contention),
                 view: Arc::clone(view),
                 decision,
+                trace,
             },
             inputs,
             request: None,
@@ -503,29 +512,13 @@ fn replayed(view: &Arc<TenantView>, id: DecisionId, at: Timestamp, first: &First
     let expires = decision.propositions.iter().map(expiry).collect();
     let degraded = first.contended.then_some(Degraded::Contention);
     let view = Arc::clone(view);
-    let decided = Decided { decision, id, at, seed, duplicate: true, excluded, degraded, view, expires };
+    let decided = Decided { decision, id, at, seed, duplicate: true, excluded, degraded, view, expires, trace: None };
     Raw { decided, inputs: None, request: None }
 }
 
 /// When the first of a proposition's units lapses.
 fn expiry(proposition: &Proposition) -> Option<Timestamp> {
     proposition.takes.iter().map(|take| take.expires_at).min()
-}
-
-/// Leaves out the propositions that `keeps` does not, and says so of their slots.
-fn withhold(decision: &mut Decision, keeps: impl Fn(&Proposition) -> bool) {
-    decision.propositions.retain(keeps);
-    if decision.slots.is_empty() && decision.propositions.is_empty() {
-        decision.empty.get_or_insert(EmptyReason::NoCandidate);
-    }
-    for (number, slot) in (0u16..).zip(&mut decision.slots) {
-        let left = decision.propositions.iter().filter(|proposition| proposition.slot == Some(number)).count() as u32;
-        slot.count = left;
-        if left == 0 {
-            slot.fallback = false;
-            slot.empty.get_or_insert(EmptyReason::NoCandidate);
-        }
-    }
 }
 
 /// What a key is known by: the same under every leader.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use proffer_engine::decide::decision::{Decision, Explanation, Proposition};
 use proffer_engine::decide::request::{Explain, Request};
+use proffer_engine::decide::trace::{Contention, Noting, Read, Trace};
 use proffer_engine::decide::view::Instant as Moment;
 use proffer_engine::decide::{Scratch, decide as decide_on};
 use proffer_engine::keys::OfferKey;
@@ -53,6 +54,29 @@ impl Inputs {
         decide_on(&self.view.snapshot, subject, &mut binding, &escrow, &self.request, &self.at, self.seed, &mut scratch)
     }
 
+    /// The same, with what was read. The explanation is no part of that.
+    fn decide_traced(&self) -> (Decision, Option<Box<Trace>>) {
+        let look = self.pending.view(&self.state);
+        let id = ProfileId { tenant: self.request.tenant.clone(), customer: self.request.customer.clone() };
+        let escrow = Searched::new(&look, self.view.number, self.barren);
+        let noting = Noting::new(&escrow);
+        let subject = look.subject(&id);
+        let (mut binding, mut scratch) = (Binding::new(), Scratch::default());
+        let (snapshot, request) = (&self.view.snapshot, &self.request);
+        let unexplained = Request { explain: Explain::Off, ..request.clone() };
+        let decision =
+            decide_on(snapshot, subject, &mut binding, &noting, &unexplained, &self.at, self.seed, &mut scratch);
+        let read = Read {
+            at: self.at,
+            seed: self.seed,
+            escrow: noting.into_seen(),
+            refused: self.masked.clone(),
+            contention: Contention::None,
+        };
+        let trace = Box::new(Trace::new(subject, request, read, &decision));
+        (self.decide(), Some(trace))
+    }
+
     /// Explains `answered`, which was decided on this and may have lost some of it since: what did is told as that.
     fn explain(&self, answered: &Decision) -> Option<Box<Explanation>> {
         let Decision { propositions, explanation, .. } = self.decide();
@@ -78,9 +102,9 @@ impl Inputs {
         Some(explanation)
     }
 
-    /// Decides and takes nothing.
-    pub(crate) fn try_out(self) -> Decided {
-        let decision = self.decide();
+    /// Decides, takes nothing, and notes what is read if that is asked for.
+    pub(crate) fn try_out(self, traced: bool) -> Decided {
+        let (decision, trace) = if traced { self.decide_traced() } else { (self.decide(), None) };
         let expires = vec![None; decision.propositions.len()];
         Decided {
             decision,
@@ -92,6 +116,7 @@ impl Inputs {
             degraded: None,
             view: self.view,
             expires,
+            trace,
         }
     }
 }

@@ -32,6 +32,7 @@ use crate::model::placement::Placement;
 use crate::model::policy::ContactPolicy;
 use crate::model::rule::QualificationRule;
 use crate::model::schema::Schema;
+use crate::model::settings::TracePercent;
 
 /// A record of a stored catalogue, by format version.
 #[derive(Encode, Decode)]
@@ -68,6 +69,8 @@ enum Record {
     Guardrail(Arc<Entity<GuardrailKey, Guardrail>>),
     /// Of a tenant that has any.
     Metric(Arc<Entity<MetricKey, BehavioralMetric>>),
+    /// Right after the tenant, where it is set.
+    TracePercent(f64),
 }
 
 impl Catalog {
@@ -112,7 +115,9 @@ fn records_of<'a>(id: &TenantId, tenant: &'a TenantCatalog) -> impl Iterator<Ite
     let mut state = tenant.state.clone();
     let slugs: Vec<(String, u32)> = std::mem::take(&mut state.category_slugs).into_iter().collect();
     let slugs: Vec<Record> = slugs.chunks(IDS_PER_RECORD).map(|slugs| Record::Slugs(slugs.to_vec())).collect();
-    let head = std::iter::once(Record::Tenant(id.clone(), Box::new(state))).chain(slugs);
+    let traced = state.settings.trace_percent.0;
+    let traced = (traced > 0.0).then_some(Record::TracePercent(traced));
+    let head = std::iter::once(Record::Tenant(id.clone(), Box::new(state))).chain(traced).chain(slugs);
     let tables = EntityKind::ALL.iter().flat_map(|kind| {
         let (next, retired) = crate::catalog::entity::for_kind!(*kind, Body => Body::table(tenant).memory());
         let retired: Vec<String> = retired.iter().cloned().collect();
@@ -213,6 +218,7 @@ impl Builder {
             Record::Flow(row) => pending.flows.push(Arc::unwrap_or_clone(row)),
             Record::Guardrail(row) => pending.guardrails.push(Arc::unwrap_or_clone(row)),
             Record::Metric(row) => pending.metrics.push(Arc::unwrap_or_clone(row)),
+            Record::TracePercent(percent) => pending.tenant.state.settings.trace_percent = TracePercent(percent),
             Record::Version(key, version) => {
                 pending.tenant.flow_versions.entry(key).or_default().push(version);
             }

@@ -30,6 +30,7 @@ mod sharing;
 mod slots;
 pub mod stable_hash;
 mod suppress;
+pub mod trace;
 pub mod variant;
 pub mod view;
 

@@ -1,5 +1,7 @@
 //! What a decision sees of the world beside snapshot and request.
 
+use bincode::{Decode, Encode};
+
 use crate::keys::CapKey;
 use crate::profile::command::AccountId;
 use crate::profile::state::Profile;
@@ -14,7 +16,7 @@ pub trait EscrowView {
 }
 
 /// What a shard may still spend of a global cap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Free {
     /// Which account: a take names it.
     pub account: AccountId,

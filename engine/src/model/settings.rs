@@ -1,5 +1,11 @@
 //! Tenant settings, each with its default.
 
+use bincode::de::Decoder;
+use bincode::enc::Encoder;
+use bincode::error::{DecodeError, EncodeError};
+use bincode::{Decode, Encode};
+
+use crate::model::fault::Faults;
 use crate::model::record::{Field, choice, record};
 use crate::value::Value;
 
@@ -30,8 +36,44 @@ record! {
         pub routes: Vec<Route> => "routes" = Vec::new(),
         /// Outcome types beside the ten built-in ones.
         pub outcomes: Vec<CustomOutcome> => "outcomes" = Vec::new(),
+        /// How many of a hundred decisions are traced unasked, 0–100.
+        pub trace_percent: TracePercent => "tracePercent" = TracePercent(0.0),
     }
 }
+
+/// A share of decisions. It came later than the other settings and is stored beside them: see `catalog/stored.rs`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TracePercent(pub f64);
+
+impl Field for TracePercent {
+    fn read(value: &Value, faults: &mut Faults) -> Option<Self> {
+        match f64::read(value, faults) {
+            Some(percent) if (0.0..=100.0).contains(&percent) => Some(TracePercent(percent)),
+            Some(_) => {
+                faults.add("must be from 0 to 100");
+                None
+            }
+            None => None,
+        }
+    }
+
+    fn write(&self) -> Value {
+        Value::Number(self.0)
+    }
+}
+
+impl Encode for TracePercent {
+    fn encode<E: Encoder>(&self, _: &mut E) -> Result<(), EncodeError> {
+        Ok(())
+    }
+}
+
+impl<C> Decode<C> for TracePercent {
+    fn decode<D: Decoder<Context = C>>(_: &mut D) -> Result<Self, DecodeError> {
+        Ok(TracePercent::default())
+    }
+}
+bincode::impl_borrow_decode!(TracePercent);
 
 impl Default for Settings {
     fn default() -> Self {

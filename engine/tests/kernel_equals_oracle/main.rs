@@ -17,8 +17,10 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use proffer_engine::catalog::TenantCatalog;
+use proffer_engine::codec::encode;
 use proffer_engine::decide::decision::{Decision, PropositionKind};
 use proffer_engine::decide::request::{Duplicates, Explain, Request, SlotTarget};
+use proffer_engine::decide::trace::{Contention, Noting, Read, Trace};
 use proffer_engine::decide::view::Subject;
 use proffer_engine::decide::{Scratch, Taking, decide, oracle, take_of};
 use proffer_engine::keys::PlacementKey;
@@ -198,9 +200,38 @@ fn check_equal(
     let silent = Request { explain: Explain::Off, ..request.clone() };
     let unexplained = Decision { explanation: None, ..found };
     prop_assert_eq!(&kernel.decide(snapshot, world, &silent), &unexplained, "explaining changes {:?}", request);
+    check_replayed(kernel, snapshot, catalog, world, &silent)?;
     let uncounted = kernel.decide(snapshot, world, &Request { counters: false, ..silent });
     let funnel = uncounted.funnel;
     prop_assert_eq!(uncounted, Decision { funnel, ..unexplained }, "counting changes {:?}", request);
+    Ok(())
+}
+
+/// A trace of the decision, stored and read again, comes to the same bytes: under the snapshot it was made under, and under one
+/// that is compiled from nothing but the catalogue.
+fn check_replayed(
+    kernel: &mut Kernel,
+    snapshot: &Snapshot,
+    catalog: &TenantCatalog,
+    world: &World,
+    request: &Request,
+) -> Result<(), TestCaseError> {
+    let noting = Noting::new(&world.escrow);
+    let Kernel { binding, scratch } = kernel;
+    let mut decision = decide(snapshot, subject(world), binding, &noting, request, &world.at, 7, scratch);
+    let contention = [Contention::None, Contention::Units, Contention::Everything][request.customer.0.len() % 3];
+    contention.withhold(&mut decision);
+    let read = Read { at: world.at, seed: 7, escrow: noting.into_seen(), refused: Vec::new(), contention };
+    let trace = Trace::new(subject(world), request, read, &decision);
+    let stored = Trace::decode(&trace.encode()).expect("it was written just now");
+    // What compiles a thousand offers for each request tests little more.
+    let compiled = (catalog.offers().len() < 30 && request.limit.is_some())
+        .then(|| Snapshot::compile(&request.tenant, catalog, snapshot.revision()));
+    for snapshot in [Some(snapshot), compiled.as_ref()].into_iter().flatten() {
+        let again = stored.replay(snapshot);
+        prop_assert_eq!(trace.difference(&again), None, "{:?}", request);
+        prop_assert_eq!(encode(&again), encode(&decision));
+    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@ pub mod demo_cluster;
 pub mod import;
 mod lines;
 pub mod recover_meta;
+pub mod replay;
 pub mod serve;
 pub mod table;
 
@@ -32,6 +33,8 @@ pub enum Command {
     Import(import::ImportArgs),
     /// Ask a running node for a decision.
     Decide(decide::DecideArgs),
+    /// Decide again what a trace holds, and say whether it comes to the same.
+    Replay(replay::ReplayArgs),
     /// Start a node with sample data, show decisions, keep serving.
     Demo(demo::DemoArgs),
     /// Start a cluster of processes on this machine with sample data, keep serving.
