@@ -146,7 +146,8 @@ table! {
     customer("POST", "/api/v1/simulate", READ, Repeat::Read),
     route("POST", "/api/v1/batch-decisions", BATCH),
     customer("GET", "/api/v1/why-not", READ, Repeat::Read),
-    route("POST", "/api/v1/replay", READ),
+    bulk("POST", "/api/v1/replay", READ),
+    bulk("POST", "/api/v1/what-if", READ),
     route("GET", "/api/v1/traces", READ),
     route("GET", "/api/v1/traces/{id}", READ),
     customer("GET", "/api/v1/profiles/{customerId}", CHANNEL, Repeat::Read),
@@ -222,6 +223,7 @@ mod tests {
         let mut allowed = ROUTES.iter().filter(|route| route.method != "GET" && allows(route.access, &[Role::Viewer]));
         assert_eq!(allowed.next().map(|route| route.path), Some("/api/v1/simulate"), "a dry run");
         assert_eq!(allowed.next().map(|route| route.path), Some("/api/v1/replay"), "what was decided, again");
+        assert_eq!(allowed.next().map(|route| route.path), Some("/api/v1/what-if"), "and what would be");
         assert_eq!(allowed.next(), None);
     }
 }

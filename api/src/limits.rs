@@ -107,3 +107,7 @@ pub const TRACES_KEPT: usize = 1_000;
 pub const TRACE_BYTES_KEPT: usize = 16 * 1024 * 1024;
 /// Traces that are listed at once.
 pub const PAGE_TRACES_MAX: usize = 100;
+/// Changes that are tried out at once.
+pub const WHAT_IF_CHANGES_MAX: usize = 100;
+/// Offers of which it is told how often they would be proposed.
+pub const WHAT_IF_OFFERS_MAX: usize = 200;

@@ -66,6 +66,14 @@ impl Traces {
         }
     }
 
+    /// Forgets those about a customer.
+    pub fn forget(&self, tenant: &TenantId, customer: &CustomerId) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let (list, bytes) = &mut *kept;
+        list.retain(|trace| trace.tenant != *tenant || trace.customer != *customer);
+        *bytes = list.iter().map(|trace| trace.text.len()).sum();
+    }
+
     /// Those of a tenant, newest first.
     pub fn of(&self, tenant: &TenantId) -> Vec<Kept> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);

@@ -30,6 +30,7 @@ mod rows;
 mod settings;
 mod sub_categories;
 mod traces;
+mod what_if;
 mod why_not;
 
 /// Kinds with plain routes of their own.
@@ -82,6 +83,7 @@ pub fn routes() -> Router<Arc<App>> {
         .on(Method::POST, "/api/v1/simulate", recommend::simulate)
         .on(Method::GET, "/api/v1/why-not", why_not::why_not)
         .on(Method::POST, "/api/v1/replay", traces::replay)
+        .on(Method::POST, "/api/v1/what-if", what_if::what_if)
         .on(Method::GET, "/api/v1/traces", traces::list)
         .on(Method::GET, "/api/v1/traces/{id}", traces::get)
         .on(Method::POST, "/api/v1/respond", respond::respond)

@@ -143,6 +143,7 @@ pub async fn delete(asked: Arc<Asked>) -> Answered {
     asked.query.only(&[])?;
     let customer = customer(&asked)?;
     asked.handle().delete_profile(asked.tenant(), &customer, asked.deadline).await?;
+    asked.app.traces.forget(asked.tenant(), &customer);
     Ok(no_content())
 }
 

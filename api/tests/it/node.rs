@@ -7,6 +7,7 @@ use http_body_util::BodyExt;
 use proffer_api::forwarding::ways::Ways;
 use proffer_api::recommendation::{TokenKey, TokenKeys};
 use proffer_api::{Config, router, router_with_ways};
+use proffer_cluster::group::Group;
 use proffer_cluster::log::Durability;
 use proffer_cluster::ports::clock::ManualClock;
 use proffer_cluster::ports::entropy::SeededEntropy;
@@ -16,7 +17,7 @@ use proffer_cluster::ports::memory_network::MemoryNetwork;
 use proffer_cluster::ports::offload::InlineOffload;
 use proffer_cluster::{Handle, Ports, start};
 use proffer_engine::catalog::{Actor, Command, CommandV1, Op, Role};
-use proffer_engine::keys::TenantId;
+use proffer_engine::keys::{ShardId, TenantId};
 use proffer_engine::time::Timestamp;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -102,6 +103,17 @@ impl Node {
     /// Ends what is behind the router.
     pub async fn stop(&self) {
         self.handle.shutdown().await;
+    }
+
+    /// All that shards and catalogue hold, as they store it.
+    pub async fn stored(&self) -> Vec<Vec<Vec<u8>>> {
+        let mut stored = Vec::new();
+        for shard in 0..2 {
+            let found = self.handle.examine(Group::Shard(ShardId(shard))).await;
+            stored.push(found.unwrap().pieces);
+        }
+        stored.push(self.handle.examine(Group::Meta).await.unwrap().pieces);
+        stored
     }
 
     pub async fn send(&self, request: Request<Body>) -> Reply {

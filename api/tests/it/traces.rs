@@ -91,6 +91,77 @@ async fn every_decision_of_a_mixed_run_replays_to_the_same_bytes_also_after_the_
 }
 
 #[tokio::test]
+async fn what_if_tells_how_decisions_would_move_and_nothing_is_counted_or_written() {
+    let node = shop().await;
+    let mut records = Vec::new();
+    for turn in 0..12 {
+        let customer = format!("c{}", turn % 4);
+        let body = json!({"customerId": customer, "channel": "web", "limit": 2, "trace": true});
+        let answer = node.ok("POST", "/api/v1/recommend", &body.to_string()).await;
+        records.push(answer["meta"]["trace"]["record"].clone());
+        let event =
+            json!({"customerId": customer, "type": "view", "offerId": "O3", "idempotencyKey": turn.to_string()});
+        node.ok("POST", "/api/v1/events", &event.to_string()).await;
+    }
+    let before = node.stored().await;
+    let ask = async |changes: Value| {
+        let body = json!({"traces": records, "changes": changes});
+        node.ok("POST", "/api/v1/what-if", &body.to_string()).await
+    };
+    let same = ask(json!([])).await;
+    assert_eq!((&same["decisions"], &same["changed"]), (&json!(12), &json!(0)), "{same}");
+    assert_eq!(same["before"], same["after"]);
+    let offers = node.ok("GET", "/api/v1/offers", "").await;
+    let id = |name: &str| {
+        let found = offers["items"].as_array().unwrap().iter().find(|offer| offer["name"] == name);
+        found.unwrap()["id"].as_str().unwrap().to_owned()
+    };
+    // The best two are O0, which has caps, and O1.
+    let paused = ask(json!([{"kind": "offers", "id": id("O1"), "set": {"status": "paused"}}])).await;
+    assert_eq!(paused["changed"], json!(12), "{paused}");
+    let times = |answer: &Value, name: &str| {
+        let found = answer["offers"].as_array().unwrap().iter().find(|moved| moved["offerId"] == id(name)).cloned();
+        found.map_or((0, 0), |moved| (moved["before"].as_u64().unwrap(), moved["after"].as_u64().unwrap()))
+    };
+    assert_eq!(times(&paused, "O1"), (12, 0));
+    assert_eq!(paused["after"]["propositions"], paused["before"]["propositions"]);
+    let better = json!({"name": "Best", "status": "active", "category": "x", "priority": 100, "revenueValue": 5});
+    let created = ask(json!([{"kind": "offers", "set": better}])).await;
+    assert_eq!((&created["before"]["revenue"], &created["after"]["revenue"]), (&json!(0), &json!(60)), "{created}");
+    let policy = json!({"name": "none", "ruleType": "metric_condition", "config": {"metric": "views", "operator": "gte", "value": 0}});
+    let barred = ask(json!([{"kind": "contact-policies", "set": policy}])).await;
+    assert_eq!(
+        (&barred["after"]["filled"], &barred["after"]["afterContactPolicy"]),
+        (&json!(0), &json!(0)),
+        "{barred}"
+    );
+    let flow = json!({"key": "few", "name": "few", "draftConfig": {"version": 2, "nodes": [
+        {"id": "i", "type": "inventory", "phase": 1, "position": 0, "config": {"scope": "manual", "offerIds": [id("O7")]}}]}});
+    let drafted = ask(json!([{"kind": "decision-flows", "set": flow, "publish": true}])).await;
+    assert_eq!(drafted["changed"], json!(0), "nobody is sent to it: {drafted}");
+
+    for (body, pointer) in [
+        (json!({"changes": [{"kind": "ghosts", "set": {}}]}), "/changes/0/kind"),
+        (json!({"changes": [{"kind": "offers"}]}), "/changes/0/id"),
+        (json!({"changes": [{"kind": "offers", "id": "x"}]}), "/changes/0/set"),
+        (json!({"changes": [], "traces": ["x"]}), "/traces/0"),
+        (json!({"changes": [{"kind": "offers", "set": {"name": "B", "priority": 101}}]}), "/priority"),
+    ] {
+        let reply = node.call("POST", "/api/v1/what-if", &body.to_string()).await;
+        assert_eq!((reply.status, reply.pointers()), (StatusCode::BAD_REQUEST, vec![pointer.to_owned()]), "{body}");
+    }
+    for record in &records {
+        assert_eq!(replay(&node, record).await["same"], json!(true));
+    }
+    for customer in ["c0", "c1", "new"] {
+        let body = json!({"customerId": customer, "channel": "kiosk", "trace": true, "explain": true});
+        node.ok("POST", "/api/v1/simulate", &body.to_string()).await;
+        node.ok("GET", &format!("/api/v1/why-not?customerId={customer}&channel=web&offerId=O1"), "").await;
+    }
+    assert!(node.stored().await == before, "a counter moved");
+}
+
+#[tokio::test]
 async fn a_trace_that_was_altered_or_made_up_is_refused() {
     let node = shop().await;
     let answer = node.ok("POST", "/api/v1/recommend?trace=true", r#"{"customerId": "c", "channel": "web"}"#).await;

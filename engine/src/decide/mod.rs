@@ -33,6 +33,7 @@ mod suppress;
 pub mod trace;
 pub mod variant;
 pub mod view;
+pub mod what_if;
 
 pub use case::Scratch;
 pub use effects::{Taking, take_of};

@@ -14,6 +14,7 @@ use crate::decide::kernel::decide;
 use crate::decide::request::{Explain, Request};
 use crate::decide::view::{EscrowView, Free, Instant, Subject};
 use crate::keys::{CapKey, OfferKey, Revision, Symbol};
+use crate::profile::command::AccountId;
 use crate::profile::metrics::{Metrics, Series};
 use crate::profile::state::{Named, Profile};
 use crate::profile::symbols::Symbols;
@@ -140,6 +141,18 @@ impl EscrowView for Noted<'_> {
     }
 }
 
+/// The same, and plenty of what was not looked up.
+struct Assumed<'a>(&'a [(CapKey, Option<Free>)]);
+
+impl EscrowView for Assumed<'_> {
+    fn free(&self, cap: CapKey, _: Timestamp) -> Option<Free> {
+        match self.0.binary_search_by_key(&cap, |(cap, _)| *cap) {
+            Ok(place) => self.0[place].1,
+            Err(_) => Some(Free { account: AccountId::nowhere(cap), amount: u64::MAX, left: None }),
+        }
+    }
+}
+
 /// What a decision read beside request and customer.
 #[derive(Clone, Debug)]
 pub struct Read {
@@ -187,6 +200,17 @@ impl Trace {
 
     /// Decides again, under the catalogue of its revision compiled as `snapshot`.
     pub fn replay(&self, snapshot: &Snapshot) -> Decision {
+        let mut decision = self.decide(snapshot, &Noted(&self.escrow));
+        self.contention.withhold(&mut decision);
+        decision
+    }
+
+    /// Decides what was asked then under another catalogue. A cap that was not looked up then has units.
+    pub fn decide_under(&self, snapshot: &Snapshot) -> Decision {
+        self.decide(snapshot, &Assumed(&self.escrow))
+    }
+
+    fn decide(&self, snapshot: &Snapshot, escrow: &dyn EscrowView) -> Decision {
         let mut symbols = Symbols::default();
         for name in &self.names {
             symbols.intern(name);
@@ -198,11 +222,7 @@ impl Trace {
         let subject = Subject { profile: profile.as_ref(), symbols: &symbols };
         let at = Instant { now: self.now, frame: self.frame };
         let (mut binding, mut scratch) = (Binding::new(), Scratch::new());
-        let escrow = Noted(&self.escrow);
-        let mut decision =
-            decide(snapshot, subject, &mut binding, &escrow, &self.request, &at, self.seed, &mut scratch);
-        self.contention.withhold(&mut decision);
-        decision
+        decide(snapshot, subject, &mut binding, escrow, &self.request, &at, self.seed, &mut scratch)
     }
 
     /// Where `decision` differs from the trace's, if its bytes do.
