@@ -19,6 +19,7 @@ use crate::problem::Problem;
 use crate::routes::Answered;
 use crate::traces;
 use crate::v1::json;
+use crate::wire::value::{Number, round_score, round_significant};
 
 record! {
     /// What is asked.
@@ -62,8 +63,8 @@ struct Sums {
     filled: u64,
     propositions: u64,
     fallbacks: u64,
-    mean_score: f64,
-    revenue: f64,
+    mean_score: Number,
+    revenue: Number,
     budget_limited: u64,
     total_candidates: u32,
     after_qualification: u32,
@@ -78,8 +79,8 @@ impl From<&Totals> for Sums {
             filled: totals.filled,
             propositions: totals.propositions,
             fallbacks: totals.fallbacks,
-            mean_score: (mean * 1e6).round() / 1e6,
-            revenue: (totals.revenue * 1e6).round() / 1e6,
+            mean_score: Number(round_score(mean)),
+            revenue: Number(round_significant(totals.revenue)),
             budget_limited: totals.budget_limited,
             total_candidates: totals.funnel.total_candidates,
             after_qualification: totals.funnel.after_qualification,
