@@ -71,6 +71,8 @@ const WRITE: Access = Access::Roles(&[Role::Editor, Role::Admin]);
 const LOAD: Access = Access::Roles(&[Role::Channel, Role::Editor, Role::Admin]);
 /// Deciding for many, which lists customers: what is done for each asks for roles of its own.
 const BATCH: Access = Access::Roles(&[Role::Channel, Role::Editor, Role::Admin]);
+/// What decisions read, profiles with it: whoever may read those, and no viewer.
+const TRACES: Access = CHANNEL;
 /// The tenant as a whole, and the cluster.
 const ADMIN: Access = Access::Roles(&[Role::Admin]);
 
@@ -148,8 +150,8 @@ table! {
     customer("GET", "/api/v1/why-not", READ, Repeat::Read),
     bulk("POST", "/api/v1/replay", READ),
     bulk("POST", "/api/v1/what-if", READ),
-    route("GET", "/api/v1/traces", READ),
-    route("GET", "/api/v1/traces/{id}", READ),
+    route("GET", "/api/v1/traces", TRACES),
+    route("GET", "/api/v1/traces/{id}", TRACES),
     customer("GET", "/api/v1/profiles/{customerId}", CHANNEL, Repeat::Read),
     customer("PUT", "/api/v1/profiles/{customerId}", CHANNEL, Repeat::Harmless),
     customer("DELETE", "/api/v1/profiles/{customerId}", CHANNEL, Repeat::Harmless),
