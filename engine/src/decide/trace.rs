@@ -132,25 +132,23 @@ impl EscrowView for Noting<'_> {
 }
 
 /// An escrow as it was noted.
-struct Noted<'a>(&'a [(CapKey, Option<Free>)]);
+struct Noted<'a> {
+    seen: &'a [(CapKey, Option<Free>)],
+    /// What a cap has that was not looked up.
+    unseen: fn(CapKey) -> Option<Free>,
+}
 
 impl EscrowView for Noted<'_> {
     fn free(&self, cap: CapKey, _: Timestamp) -> Option<Free> {
-        let place = self.0.binary_search_by_key(&cap, |(cap, _)| *cap).ok()?;
-        self.0[place].1
+        match self.seen.binary_search_by_key(&cap, |(cap, _)| *cap) {
+            Ok(place) => self.seen[place].1,
+            Err(_) => (self.unseen)(cap),
+        }
     }
 }
 
-/// The same, and plenty of what was not looked up.
-struct Assumed<'a>(&'a [(CapKey, Option<Free>)]);
-
-impl EscrowView for Assumed<'_> {
-    fn free(&self, cap: CapKey, _: Timestamp) -> Option<Free> {
-        match self.0.binary_search_by_key(&cap, |(cap, _)| *cap) {
-            Ok(place) => self.0[place].1,
-            Err(_) => Some(Free { account: AccountId::nowhere(cap), amount: u64::MAX, left: None }),
-        }
-    }
+fn plenty(cap: CapKey) -> Option<Free> {
+    Some(Free { account: AccountId::nowhere(cap), amount: u64::MAX, left: None })
 }
 
 /// What a decision read beside request and customer.
@@ -200,17 +198,18 @@ impl Trace {
 
     /// Decides again, under the catalogue of its revision compiled as `snapshot`.
     pub fn replay(&self, snapshot: &Snapshot) -> Decision {
-        let mut decision = self.decide(snapshot, &Noted(&self.escrow));
+        let mut decision = self.decide(snapshot, |_| None);
         self.contention.withhold(&mut decision);
         decision
     }
 
     /// Decides what was asked then under another catalogue. A cap that was not looked up then has units.
     pub fn decide_under(&self, snapshot: &Snapshot) -> Decision {
-        self.decide(snapshot, &Assumed(&self.escrow))
+        self.decide(snapshot, plenty)
     }
 
-    fn decide(&self, snapshot: &Snapshot, escrow: &dyn EscrowView) -> Decision {
+    fn decide(&self, snapshot: &Snapshot, unseen: fn(CapKey) -> Option<Free>) -> Decision {
+        let escrow = Noted { seen: &self.escrow, unseen };
         let mut symbols = Symbols::default();
         for name in &self.names {
             symbols.intern(name);
@@ -222,7 +221,7 @@ impl Trace {
         let subject = Subject { profile: profile.as_ref(), symbols: &symbols };
         let at = Instant { now: self.now, frame: self.frame };
         let (mut binding, mut scratch) = (Binding::new(), Scratch::new());
-        decide(snapshot, subject, &mut binding, escrow, &self.request, &at, self.seed, &mut scratch)
+        decide(snapshot, subject, &mut binding, &escrow, &self.request, &at, self.seed, &mut scratch)
     }
 
     /// Where `decision` differs from the trace's, if its bytes do.
