@@ -37,6 +37,45 @@ pub fn resolve(body: &Recommend, slots: Slots, view: &TenantView) -> Result<Requ
     if faults.is_empty() { Ok(request) } else { Err(Problem::Invalid(faults.into_vec())) }
 }
 
+/// The channel that a body names, by name, by id or both.
+pub fn channel(
+    catalog: &TenantCatalog,
+    name: Option<&Name>,
+    id: Option<&Name>,
+    faults: &mut Faults,
+) -> Option<ChannelKey> {
+    let named = name.and_then(|name| find(catalog.channels(), "channel", "channel", name, faults));
+    let by_id = id.and_then(|id| find(catalog.channels(), "channelId", "channel", id, faults));
+    match (named, by_id) {
+        (Some(named), Some(by_id)) if named != by_id => {
+            faults.add_at("channelId", "names another channel than channel");
+            None
+        }
+        (named, by_id) => named.or(by_id),
+    }
+}
+
+/// The thing that `member` of a body names by id or exact name.
+pub fn find<K: TableKey, T>(
+    table: &Table<K, T>,
+    member: &str,
+    noun: &str,
+    name: &Name,
+    faults: &mut Faults,
+) -> Option<K> {
+    match table.resolve(&Ref(name.0.to_string())) {
+        Resolved::Found(key) => Some(key),
+        Resolved::Unknown => {
+            faults.add_at(member, format!("{noun} {:?} does not exist", name.0));
+            None
+        }
+        Resolved::Ambiguous => {
+            faults.add_at(member, format!("several things are named {:?}: use the id", name.0));
+            None
+        }
+    }
+}
+
 struct Resolver<'a> {
     catalog: &'a TenantCatalog,
     faults: &'a mut Faults,
@@ -44,7 +83,7 @@ struct Resolver<'a> {
 
 impl Resolver<'_> {
     fn request(mut self, body: &Recommend, slots: Slots, view: &TenantView) -> Request {
-        let channel = self.channel(body);
+        let channel = channel(self.catalog, body.channel.as_ref(), body.channel_id.as_ref(), self.faults);
         let targets = self.slots(body, slots, channel);
         self.check_size(&targets, body.limit);
         let flow = body.decision_flow_key.as_ref().and_then(|key| {
@@ -71,19 +110,6 @@ impl Resolver<'_> {
             arbitration: body.arbitration,
             explain: if body.explain { Explain::Full { limit: explain_limit } } else { Explain::Off },
             counters: true,
-        }
-    }
-
-    fn channel(&mut self, body: &Recommend) -> Option<ChannelKey> {
-        let catalog = self.catalog;
-        let named = body.channel.as_ref().and_then(|name| self.find(catalog.channels(), "channel", "channel", name));
-        let by_id = body.channel_id.as_ref().and_then(|id| self.find(catalog.channels(), "channelId", "channel", id));
-        match (named, by_id) {
-            (Some(named), Some(by_id)) if named != by_id => {
-                self.faults.add_at("channelId", "names another channel than channel");
-                None
-            }
-            (named, by_id) => named.or(by_id),
         }
     }
 
@@ -198,20 +224,6 @@ impl Resolver<'_> {
         found
     }
 
-    fn find<K: TableKey, T>(&mut self, table: &Table<K, T>, member: &str, noun: &str, name: &Name) -> Option<K> {
-        match table.resolve(&Ref(name.0.to_string())) {
-            Resolved::Found(key) => Some(key),
-            Resolved::Unknown => {
-                self.faults.add_at(member, format!("{noun} {:?} does not exist", name.0));
-                None
-            }
-            Resolved::Ambiguous => {
-                self.faults.add_at(member, format!("several things are named {:?}: use the id", name.0));
-                None
-            }
-        }
-    }
-
     fn offers(&mut self, member: &str, names: &Names) -> Vec<OfferKey> {
         let table = self.catalog.offers();
         self.all(table, member, "offer", names)
@@ -226,7 +238,7 @@ impl Resolver<'_> {
         let mut keys = Vec::with_capacity(names.0.len());
         for (index, name) in names.0.iter().enumerate() {
             let name = Name(Arc::clone(name));
-            keys.extend(self.faults_at(member, |this| this.find(table, &index.to_string(), noun, &name)));
+            keys.extend(self.faults_at(member, |this| find(table, &index.to_string(), noun, &name, this.faults)));
         }
         keys
     }

@@ -4,21 +4,18 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use proffer_cluster::calls::Call;
-use proffer_engine::catalog::TenantCatalog;
-use proffer_engine::catalog::table::Resolved;
-use proffer_engine::keys::{ChannelKey, CustomerId};
-use proffer_engine::model::Ref;
+use proffer_engine::keys::CustomerId;
 use proffer_engine::model::fault::Faults;
 use proffer_engine::profile::measuring::{EventRequest, NUMBER_MAX};
 
 use crate::asked::{Asked, typed};
 use crate::idempotency;
 use crate::problem::Problem;
+use crate::resolve;
 use crate::routes::Answered;
 use crate::v1::json;
 use crate::v1::respond::check_timestamp;
 use crate::wire::event::Event;
-use crate::wire::field::Name;
 
 #[derive(serde::Serialize)]
 struct EventAnswer {
@@ -42,14 +39,9 @@ pub async fn event(asked: Arc<Asked>) -> Answered {
 fn read(asked: &Asked, body: Event) -> Result<EventRequest, Problem> {
     let catalog = &*asked.view.catalog;
     let mut faults = Faults::new();
-    let offer = body.offer_id.as_ref().and_then(|name| match catalog.offers().resolve(&Ref(name.0.to_string())) {
-        Resolved::Found(key) => Some(key),
-        Resolved::Unknown | Resolved::Ambiguous => {
-            faults.add_at("offerId", format!("{:?} does not exist", name.0));
-            None
-        }
-    });
-    let channel = channel(catalog, &body, &mut faults);
+    let offer = body.offer_id.as_ref();
+    let offer = offer.and_then(|name| resolve::find(catalog.offers(), "offerId", "offer", name, &mut faults));
+    let channel = resolve::channel(catalog, body.channel.as_ref(), body.channel_id.as_ref(), &mut faults);
     if body.value.is_some_and(|value| value.abs() > NUMBER_MAX) {
         faults.add_at("value", format!("must be from {} to {NUMBER_MAX}", -NUMBER_MAX));
     }
@@ -66,26 +58,4 @@ fn read(asked: &Asked, body: Event) -> Result<EventRequest, Problem> {
         channel,
         properties: body.properties.0.into_iter().collect(),
     })
-}
-
-fn channel(catalog: &TenantCatalog, body: &Event, faults: &mut Faults) -> Option<ChannelKey> {
-    let find = |member: &str, name: &Name, faults: &mut Faults| {
-        let found = match member {
-            "channel" => catalog.channels().by_name(&name.0).map(|row| row.key),
-            _ => match catalog.channels().resolve(&Ref(name.0.to_string())) {
-                Resolved::Found(key) => Some(key),
-                Resolved::Unknown | Resolved::Ambiguous => None,
-            },
-        };
-        if found.is_none() {
-            faults.add_at(member, format!("{:?} does not exist", name.0));
-        }
-        found
-    };
-    let by_name = body.channel.as_ref().and_then(|name| find("channel", name, faults));
-    let by_id = body.channel_id.as_ref().and_then(|name| find("channelId", name, faults));
-    if by_name.zip(by_id).is_some_and(|(one, other)| one != other) {
-        faults.add_at("channelId", "is another channel than channel");
-    }
-    by_name.or(by_id)
 }
