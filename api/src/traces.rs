@@ -3,7 +3,7 @@
 //! Layout before base64url: format (1 byte), [`Trace`] by `engine`, MAC: a trace is replayed only where it is known to be one.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -44,7 +44,7 @@ pub struct Kept {
     /// Under which catalogue.
     pub revision: Revision,
     /// The trace.
-    pub text: String,
+    pub text: Arc<str>,
 }
 
 /// The traces of a node, oldest first. Gone when it stops.
@@ -92,7 +92,7 @@ mod tests {
             customer: CustomerId::new("c"),
             at: Timestamp(id as i64),
             revision: Revision(1),
-            text: "x".repeat(bytes),
+            text: "x".repeat(bytes).into(),
         }
     }
 

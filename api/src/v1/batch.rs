@@ -189,9 +189,7 @@ impl Batch {
             Fate::Decided => ("decision", "answer"),
             Fate::Failed | Fate::Unavailable | Fate::Barred(_) => ("problem", "problem"),
         };
-        let customer = serde_json::to_string(&*customer.0).expect("text can be written");
-        let head = format!(r#"{{"type":"{kind}","customerId":{customer},"{member}":"#);
-        (Bytes::from([head.as_bytes(), &*whole(answered).await, b"}\n"].concat()), fate)
+        (line_of(kind, Some(&customer), member, answered).await, fate)
     }
 
     /// Some customers, and where to go on.
@@ -221,9 +219,13 @@ fn within_request(problem: Problem) -> Problem {
     }
 }
 
-/// What a node wrote, which is whole in memory.
-async fn whole(response: Response) -> Bytes {
-    response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default()
+/// A line with what a node wrote, which is whole in memory.
+async fn line_of(kind: &str, customer: Option<&CustomerId>, member: &str, written: Response) -> Bytes {
+    let written = written.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let customer = customer.map(|customer| serde_json::to_string(&*customer.0).expect("text can be written"));
+    let customer = customer.map_or(String::new(), |customer| format!(r#","customerId":{customer}"#));
+    let head = format!(r#"{{"type":"{kind}"{customer},"{member}":"#);
+    [head.as_bytes(), &*written, b"}\n"].concat().into()
 }
 
 /// A batch under way.
@@ -314,8 +316,7 @@ impl Run {
             Ok(decided) => decided,
             Err(_panicked) => {
                 self.batch.asked.app.panics.fetch_add(1, Ordering::Relaxed);
-                let problem = whole(Problem::Internal.into_response()).await;
-                (Bytes::from([br#"{"type":"problem","problem":"#, &*problem, b"}\n"].concat()), Fate::Failed)
+                (line_of("problem", None, "problem", Problem::Internal.into_response()).await, Fate::Failed)
             }
         };
         self.unavailable = if matches!(fate, Fate::Unavailable) { self.unavailable + 1 } else { 0 };
@@ -334,8 +335,7 @@ impl Run {
     async fn break_off(&mut self, problem: Problem) -> Bytes {
         self.is_over = true;
         self.deciding.abort_all();
-        let problem = whole(problem.into_response()).await;
-        [br#"{"type":"brokenOff","problem":"#, &*problem, b"}\n"].concat().into()
+        line_of("brokenOff", None, "problem", problem.into_response()).await
     }
 
     fn progress(&self) -> Bytes {

@@ -95,7 +95,7 @@ fn keep(asked: &Asked, decided: &Decided, body: &Recommend, text: String, sample
             customer: CustomerId(body.customer_id.0.clone()),
             at: decided.at,
             revision: decided.decision.revision,
-            text: text.clone(),
+            text: text.as_str().into(),
         });
     }
     is_carried.then_some(text)

@@ -112,7 +112,7 @@ impl<'a> Entry<'a> {
             customer_id: &kept.customer.0,
             decided_at: iso(kept.at),
             revision: kept.revision.0,
-            trace: whole.then_some(kept.text.as_str()),
+            trace: whole.then_some(&*kept.text),
         }
     }
 }
