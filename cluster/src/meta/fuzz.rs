@@ -137,7 +137,7 @@ fn ops() -> Vec<MetaOp> {
         MetaOp::Retarget {
             group: Group::Shard(ShardId(0)),
             voters: [1].into(),
-            learners: [4 * 65_536 - 65_536].into(),
+            learners: [3 * 65_536].into(),
             leader: Some(1),
             pinned: false,
         },

@@ -1,11 +1,14 @@
 //! Clients of a simulated cluster: they write down what they ask and what comes of it, and ask again elsewhere, with the same key, when
 //! they are not answered.
 
+mod answers;
+mod wishes;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::body::Body;
 use axum::http::Request;
-use proffer_chaos::history::{Answer, Budget, Call, Operation, Outcome, Responded};
+use proffer_chaos::history::{Answer, Call, Operation, Outcome};
 use serde_json::{Value, json};
 
 use crate::sim::host::{KEY, Reply, Slot};
@@ -15,8 +18,6 @@ use crate::tell;
 
 /// Clients; each makes one call at a time.
 const CLIENTS: u64 = 8;
-/// Customers whom they ask for.
-const CUSTOMERS: u64 = 24;
 /// After this without an answer a client asks another node.
 const PATIENCE_MS: u64 = 2_500;
 /// After this it gives a call up.
@@ -25,10 +26,6 @@ const INSIST_MS: u64 = 9_000;
 const FLEETING: usize = 4;
 /// Of those of them that have a limit.
 const FLEETING_LIMIT: u64 = 60;
-/// Offers made while things go wrong, at most.
-const MADE_MAX: usize = 40;
-/// Acknowledged outcomes that are kept to be sent again.
-const KEPT_MAX: usize = 400;
 
 /// An offer of the catalogue.
 #[derive(Clone, Debug)]
@@ -369,230 +366,11 @@ impl Workload {
         self.end(now, number, Outcome::Ok { sent_us, returned_us: now * 1_000 + 999, answer });
     }
 
-    fn understand(&mut self, number: usize, reply: &Reply) -> Answer {
-        let client = &mut self.clients[number];
-        let Some(wish) = &client.wish else { return Answer::Done };
-        let body = &reply.body;
-        match &wish.call {
-            Call::Recommend { customer, .. } => {
-                let entries = body["decisions"].as_array().cloned().unwrap_or_default();
-                let id = body["recommendationId"].as_str().unwrap_or_default().to_owned();
-                let offers: Vec<String> =
-                    entries.iter().filter_map(|entry| entry["offerId"].as_str().map(str::to_owned)).collect();
-                client.proposed = entries
-                    .iter()
-                    .filter_map(|entry| {
-                        Some((
-                            customer.clone(),
-                            id.clone(),
-                            entry["rank"].as_u64()?,
-                            entry["offerId"].as_str()?.to_owned(),
-                        ))
-                    })
-                    .collect();
-                // Only what takes units is written, and known again.
-                let takes = entries.iter().any(|entry| entry["expiresAt"].is_string());
-                if let Some(key) = wish.key.as_ref().filter(|key| takes || self.decided.contains_key(*key)) {
-                    let first = self.decided.entry(key.clone()).or_insert_with(|| (id.clone(), offers.clone()));
-                    if first.0 != id {
-                        self.violations.push(format!("{key} led to two decisions: {} and {id}", first.0));
-                    }
-                    if offers.iter().any(|offer| !first.1.contains(offer)) {
-                        self.violations.push(format!("{key} led to {:?}, then to {offers:?}", first.1));
-                    }
-                    let kept = Kept {
-                        operation: wish.operation as u64,
-                        path: "/recommend",
-                        body: wish.body.clone().unwrap_or_default(),
-                        key: key.clone(),
-                    };
-                    keep(&mut self.kept, kept, &self.draws);
-                }
-                Answer::Decided { offers }
-            }
-            Call::Respond { .. } | Call::Repeat { .. } => {
-                let is = |name: &str| body[name] == true;
-                let responded = Responded {
-                    recorded: is("recorded"),
-                    duplicate: is("duplicate"),
-                    late: is("late"),
-                    repeat: is("repeat"),
-                    over_cap: is("overCap"),
-                };
-                self.tally.duplicates += u64::from(responded.duplicate);
-                if let (Call::Respond { key, .. }, Some(sent)) = (&wish.call, &wish.body) {
-                    let kept = Kept {
-                        operation: wish.operation as u64,
-                        path: "/respond",
-                        body: sent.clone(),
-                        key: key.clone(),
-                    };
-                    keep(&mut self.kept, kept, &self.draws);
-                }
-                Answer::Responded(responded)
-            }
-            Call::WriteProfile { .. } => Answer::Done,
-            Call::Exclude { .. } => {
-                self.excluded_at = self.excluded_at.max(body["revision"].as_u64().unwrap_or(0));
-                Answer::Done
-            }
-            Call::Create { .. } => {
-                let id = body["id"].as_str().unwrap_or_default().to_owned();
-                let name = body["name"].as_str().unwrap_or_default().to_owned();
-                let is_limited = body["caps"].as_array().is_some_and(|caps| !caps.is_empty());
-                self.offers.push(Offer { id: id.clone(), name, role: Role::Fleeting { is_limited } });
-                Answer::Created { offer: id }
-            }
-            Call::ReadProfile { .. } => Answer::Profile { value: body["attributes"]["number"].as_u64() },
-            Call::ReadBudget { .. } => {
-                let of = |name: &str| body[name].as_i64().unwrap_or(i64::MIN / 8);
-                let (pool, in_flight) = (of("pool"), of("inFlight"));
-                let (free, reserved, spent) = (of("free"), of("reserved"), of("spent"));
-                Answer::Budget(Budget { limit: of("limit"), pool, in_flight, free, reserved, spent })
-            }
-            Call::Edit { .. } => Answer::Revised { revision: header(reply, "x-catalog-revision").unwrap_or(0) },
-            Call::ReadOffer { .. } => Answer::Offer {
-                catalog: header(reply, "x-catalog-revision").unwrap_or(0),
-                revision: body["revision"].as_u64().unwrap_or(0),
-                value: body["description"].as_str().and_then(|text| text.parse().ok()),
-            },
-        }
-    }
-
-    /// What a client wants next.
-    fn wish(&mut self, now: u64, number: usize) -> Option<Wish> {
-        self.numbers += 1;
-        let unique = self.numbers;
-        let customer = format!("c{}", self.draws.below(CUSTOMERS));
-        let of = |role: fn(&Role) -> bool| -> Vec<Offer> {
-            self.offers.iter().filter(|offer| role(&offer.role)).cloned().collect()
-        };
-        let proposed = self.clients[number].proposed.pop();
-        let mut wish = Wish {
-            operation: self.history.len(),
-            call: Call::ReadProfile { customer: customer.clone() },
-            method: "GET",
-            path: String::new(),
-            body: None,
-            key: None,
-            least: None,
-            is_harmless: false,
-            began_ms: now,
-        };
-        let drawn = self.draws.below(1_000);
-        match (proposed, drawn) {
-            (Some((customer, recommendation, rank, offer)), 0..700) => {
-                let key = format!("r{unique}");
-                wish.body = Some(json!({"customerId": customer, "recommendationId": recommendation, "rank": rank,
-                    "outcome": "impression"}));
-                wish.call = Call::Respond { customer, offer, key: key.clone() };
-                (wish.method, wish.path, wish.key) = ("POST", "/respond".to_owned(), Some(key));
-            }
-            (_, 700..760) => {
-                let kept = self.draws.pick(&self.kept)?.clone();
-                wish.call = match kept.path {
-                    "/respond" => Call::Repeat { of: kept.operation },
-                    _ => Call::Recommend {
-                        customer: kept.body["customerId"].as_str().unwrap_or_default().to_owned(),
-                        key: Some(kept.key.clone()),
-                    },
-                };
-                (wish.method, wish.path, wish.key) = ("POST", kept.path.to_owned(), Some(kept.key));
-                wish.body = Some(kept.body);
-            }
-            (_, 760..810) => {
-                wish.call = Call::WriteProfile { customer: customer.clone(), value: unique };
-                (wish.method, wish.path) = ("PUT", format!("/profiles/{customer}"));
-                wish.body = Some(json!({"attributes": {"number": unique}}));
-            }
-            (_, 810..880) => {
-                wish.path = format!("/profiles/{customer}");
-                wish.is_harmless = true;
-            }
-            (_, 880..920) => {
-                let offer = self.draws.pick(&of(|role| matches!(role, Role::Scarce { .. })))?.clone();
-                wish.path = format!("/offers/{}/budget", offer.id);
-                wish.call = Call::ReadBudget { offer: offer.id, linearizable: false, settled: false };
-                wish.is_harmless = true;
-            }
-            (_, 920..935) => {
-                let offer = self.draws.pick(&of(|role| *role == Role::Plain))?.clone();
-                wish.call = Call::Edit { offer: offer.id.clone(), value: unique };
-                (wish.method, wish.path) = ("PUT", format!("/offers/{}", offer.id));
-                wish.body = Some(json!({"description": unique.to_string()}));
-            }
-            (_, 935..955) => {
-                let offer = self.draws.pick(&of(|role| *role == Role::Plain))?.clone();
-                let least = self.known_revision;
-                wish.path = format!("/offers/{}", offer.id);
-                wish.call = Call::ReadOffer { offer: offer.id, least };
-                (wish.least, wish.is_harmless) = (Some(least), true);
-            }
-            (_, 955..968) => {
-                let is_left = |offer: &&Offer| !self.excluded.contains(&offer.id);
-                let fleeting = of(|role| matches!(role, Role::Fleeting { .. }));
-                let left: Vec<&Offer> = fleeting.iter().filter(is_left).collect();
-                if left.len() < FLEETING && fleeting.len() < MADE_MAX {
-                    let priority = self.draws.between(60, 70);
-                    wish.call = Call::Create { global: None, per_customer: None };
-                    (wish.method, wish.path) = ("POST", "/offers".to_owned());
-                    let name = format!("fleeting-{unique}");
-                    let caps = json!([{"scope": "global", "limit": FLEETING_LIMIT, "reservationSeconds": 2}]);
-                    let caps = if unique.is_multiple_of(2) { caps } else { json!([]) };
-                    let body = json!({"name": name, "status": "active", "priority": priority + 30, "caps": caps});
-                    wish.body = Some(body);
-                } else {
-                    let offer = (*self.draws.pick(&left)?).clone();
-                    self.excluded.insert(offer.id.clone());
-                    wish.path = format!("/offers/{}", offer.id);
-                    wish.call = Call::Exclude { offer: offer.id };
-                    wish.method = "PUT";
-                    wish.body = Some(json!({"emergencyExcluded": true}));
-                    wish.is_harmless = true;
-                }
-            }
-            (_, 968..974) => {
-                // Written down as an edit of its own kind: nobody reads these numbers.
-                let offer = self.draws.pick(&of(|role| *role == Role::Changing))?.clone();
-                let limit = self.draws.between(5, 80);
-                wish.call = Call::Edit { offer: offer.id.clone(), value: unique };
-                (wish.method, wish.path) = ("PUT", format!("/offers/{}", offer.id));
-                let caps = json!([{"scope": "global", "limit": limit, "reservationSeconds": 3}]);
-                wish.body = Some(json!({"caps": caps}));
-            }
-            (_, _) => {
-                let key = (!drawn.is_multiple_of(5)).then(|| format!("d{unique}"));
-                // Who wants nothing of which there are few takes nothing: that is answered without the log.
-                let few = of(|role| !matches!(role, Role::Plain | Role::Fleeting { is_limited: false }));
-                let few: Vec<String> =
-                    few.into_iter().filter(|_| drawn.is_multiple_of(4)).map(|offer| offer.id).collect();
-                wish.body = Some(json!({"customerId": customer, "channel": "web", "limit": 8, "excludeOffers": few}));
-                wish.call = Call::Recommend { customer, key: key.clone() };
-                (wish.method, wish.path, wish.key) = ("POST", "/recommend".to_owned(), key);
-            }
-        }
-        let (id, call) = (wish.operation as u64, wish.call.clone());
-        let operation =
-            Operation { id, client: number as u64, invoked_us: now * 1_000, call, outcome: Outcome::Unknown };
-        self.history.push(operation);
-        Some(wish)
-    }
-
     /// Asks once for something outside the clients' ways, and writes it down: for the end of a run.
     pub fn note(&mut self, now_ms: u64, call: Call, answer: Answer) {
         let at = now_ms * 1_000;
         let outcome = Outcome::Ok { sent_us: at, returned_us: at + 999, answer };
         self.history.push(Operation { id: self.history.len() as u64, client: CLIENTS, invoked_us: at, call, outcome });
-    }
-}
-
-/// Keeps an answer; beyond the room there is, in place of a drawn one.
-fn keep(kept: &mut Vec<Kept>, new: Kept, draws: &Draws) {
-    if kept.len() < KEPT_MAX {
-        kept.push(new);
-    } else {
-        let place = usize::try_from(draws.below(KEPT_MAX as u64)).unwrap_or(0);
-        kept[place] = new;
     }
 }
 
