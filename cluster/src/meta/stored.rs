@@ -174,6 +174,16 @@ mod tests {
     }
 
     #[test]
+    fn an_account_whose_actions_take_nothing_is_not_read() {
+        let mut pieces: Vec<Vec<u8>> = spread_out(1, 1).encode_chunks().collect();
+        let span_ends = pieces[1].windows(2).rposition(|pair| pair == [0xff, 0xff]).expect("a span without an end");
+        let unit = &mut pieces[1][span_ends + 2..][..1];
+        assert_eq!(unit, [1], "after the span");
+        unit[0] = 0;
+        assert!(MetaState::decode_chunks(pieces.into_iter()).is_err());
+    }
+
+    #[test]
     fn golden_bytes_of_the_head() {
         let head = StoredHead::V3 {
             founding: Some(Founding { secret: [7; 16], shards: 300 }),

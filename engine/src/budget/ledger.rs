@@ -1,6 +1,7 @@
 //! The ledger's side of the global accounts: the pool, and what each shard was given and gave back.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 
 use bincode::{Decode, Encode};
 
@@ -25,7 +26,7 @@ pub struct Ledger {
 pub struct Account {
     limit: u64,
     span: Span,
-    unit: u64,
+    unit: NonZeroU64,
     cooling_ms: i64,
     state: AccountState,
     shards: BTreeMap<ShardId, Given>,
@@ -114,13 +115,18 @@ impl Whereabouts {
     }
 }
 
+/// An action takes one unit at least, whatever its price.
+fn unit_of(terms: Terms) -> NonZeroU64 {
+    NonZeroU64::new(terms.unit).unwrap_or(NonZeroU64::MIN)
+}
+
 impl Account {
     /// One that nobody was granted anything of.
     fn new(terms: Terms) -> Self {
         Account {
             limit: terms.limit,
             span: terms.span,
-            unit: terms.unit.max(1),
+            unit: unit_of(terms),
             cooling_ms: terms.cooling_ms.max(0),
             state: AccountState::Open,
             shards: BTreeMap::new(),
@@ -142,7 +148,7 @@ impl Account {
 
     /// Price of one action.
     pub fn unit(&self) -> u64 {
-        self.unit
+        self.unit.get()
     }
 
     /// Its period.
@@ -167,7 +173,7 @@ impl Account {
 
     /// Whether not one action is left with the ledger.
     pub fn is_used_up(&self) -> bool {
-        self.pool() < i128::from(self.unit)
+        self.pool() < i128::from(self.unit.get())
     }
 
     /// What the ledger and each shard have told each other.
@@ -190,11 +196,12 @@ impl Account {
             return 0;
         }
         let Ok(pool) = u64::try_from(self.pool()) else { return 0 };
-        if pool < self.unit {
+        let unit = self.unit.get();
+        if pool < unit {
             return 0;
         }
         let share = pool / active_shards.max(1).saturating_mul(4);
-        (share / self.unit * self.unit).max(self.unit)
+        (share / unit * unit).max(unit)
     }
 
     /// Last reports of the shards.
@@ -392,7 +399,7 @@ impl Ledger {
     /// If there is no such account.
     pub fn set_terms(&mut self, id: AccountId, terms: Terms, shards: u16) -> Result<(), LedgerError> {
         let account = self.accounts.get_mut(&id).ok_or(LedgerError::Unknown)?;
-        (account.limit, account.unit, account.soft) = (terms.limit, terms.unit.max(1), terms.soft);
+        (account.limit, account.unit, account.soft) = (terms.limit, unit_of(terms), terms.soft);
         account.version = account.version.saturating_add(1);
         account.loosen(shards);
         Ok(())
@@ -431,7 +438,7 @@ impl Ledger {
         let is_received = account.shards.get(&shard).is_none_or(Given::is_received);
         let recall = if account.ends_by(now) || account.pool() < 0 && !account.soft {
             Recall::All
-        } else if others_starve && is_received && account.pool() < i128::from(account.unit) {
+        } else if others_starve && is_received && account.pool() < i128::from(account.unit.get()) {
             Recall::Spare
         } else {
             Recall::Nothing
@@ -440,7 +447,7 @@ impl Ledger {
             account: id,
             granted: account.shards.get(&shard).map_or(0, |given| given.granted),
             span: account.span,
-            unit: account.unit,
+            unit: account.unit.get(),
             cooling_ms: account.cooling_ms,
             recall,
             closed: account.state == AccountState::Closed,
