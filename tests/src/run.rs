@@ -8,11 +8,13 @@ use proffer_chaos::history::{Answer, Budget, Call};
 use proffer_cluster::Timing;
 use proffer_cluster::calls::Examined;
 use proffer_cluster::group::Group;
+use proffer_engine::time::Timestamp;
 use serde_json::{Value, json};
 
 use crate::check::claims::Claims;
 use crate::check::{self, Invariant, Known, Seen, State};
 use crate::operator::{Operator, ask};
+use crate::sim::clock::BEGIN_MS;
 use crate::sim::faults::{Faults, Kind, groups};
 use crate::sim::host::Reply;
 use crate::sim::seed::Draws;
@@ -467,7 +469,8 @@ impl Run {
 
     fn hold(&mut self, look: &Look, examined: Examined) {
         self.report.looks += 1;
-        let seen = match Seen::read(&mut self.known, look.host, look.start, look.group, examined) {
+        let at = Timestamp(BEGIN_MS + i64::try_from(self.world.now_ms).unwrap_or(i64::MAX / 2));
+        let seen = match Seen::read(&mut self.known, at, look.host, look.start, look.group, examined) {
             Ok(seen) => seen,
             Err(error) => return self.violated(format!("{} on h{}: {error}", look.group, look.host)),
         };

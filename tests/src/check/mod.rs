@@ -11,6 +11,7 @@ use proffer_cluster::group::Group;
 use proffer_cluster::meta::state::MetaState;
 use proffer_engine::profile::command::Position;
 use proffer_engine::profile::shard::ShardState;
+use proffer_engine::time::Timestamp;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -24,6 +25,8 @@ pub struct Seen {
     pub group: Group,
     /// Which replica.
     pub replica: u64,
+    /// What time it truly was.
+    pub at: Timestamp,
     /// When it was started on what the host's disk held.
     pub began: Instant,
     /// Where it stands.
@@ -56,13 +59,20 @@ impl Seen {
     ///
     /// # Errors
     /// If its pieces are no state.
-    pub fn read(known: &mut Known, host: usize, start: u64, group: Group, examined: Examined) -> Result<Self, String> {
+    pub fn read(
+        known: &mut Known,
+        at: Timestamp,
+        host: usize,
+        start: u64,
+        group: Group,
+        examined: Examined,
+    ) -> Result<Self, String> {
         let mut hasher = Xxh3::new();
         examined.pieces.iter().for_each(|piece| hasher.update(piece));
         let hash = hasher.digest();
         let Examined { replica, began, position, leads_in_term, pieces } = examined;
         let state = known.state(group, hash, pieces)?;
-        Ok(Seen { host, start, group, replica, began, position, leads_in_term, hash, state })
+        Ok(Seen { host, start, group, replica, at, began, position, leads_in_term, hash, state })
     }
 }
 
@@ -106,6 +116,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
     use invariants::*;
     vec![
         Box::new(one_history::OneHistory::default()),
+        Box::new(on_time::OnTime),
         Box::new(terms_rise::TermsRise::default()),
         Box::new(never_back::NeverBack::default()),
         Box::new(caps_hold::CapsHold::default()),

@@ -49,6 +49,16 @@ impl SimDisk {
         self.lies().fails_in = Some(after);
     }
 
+    /// Whether something would be lost with the power.
+    pub fn has_unsynced(&self) -> bool {
+        self.files().iter().any(|(name, len)| (self.inner.synced_len(name) as u64) < *len)
+    }
+
+    /// Whether a sync has failed since the power was last cut.
+    pub fn has_lied(&self) -> bool {
+        !self.lies().lost.is_empty()
+    }
+
     /// Holds at most so many bytes more than now; `None`: without limit.
     pub fn fill(&self, room: Option<u64>) {
         let used: u64 = self.files().iter().map(|(_, len)| *len).sum();

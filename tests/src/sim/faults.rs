@@ -19,6 +19,8 @@ pub enum Kind {
     Isolate,
     /// Two sets of nodes do not hear each other.
     Split,
+    /// Each node hears its two neighbours in a ring, and nobody else.
+    Ring,
     /// One link works one way only.
     OneWay,
     /// Exactly the link between a shard's leader and the meta group's.
@@ -33,6 +35,8 @@ pub enum Kind {
     Crash,
     /// A machine loses its power; what was not synced is lost.
     PowerCut,
+    /// A machine does, as soon as it has written something that is not synced.
+    CutUnsynced,
     /// All machines do, at once.
     Blackout,
     /// A process is stopped and continued.
@@ -47,7 +51,7 @@ pub enum Kind {
     SlowDisk,
     /// A disk is full.
     FullDisk,
-    /// A sync fails.
+    /// A sync fails; the machine loses its power soon after.
     FailedSync,
     /// A disk is replaced by an empty one.
     Wipe,
@@ -67,9 +71,10 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 24] = [
+    pub const ALL: [Kind; 26] = [
         Kind::Isolate,
         Kind::Split,
+        Kind::Ring,
         Kind::OneWay,
         Kind::LeadersLink,
         Kind::Slow,
@@ -77,6 +82,7 @@ impl Kind {
         Kind::Reset,
         Kind::Crash,
         Kind::PowerCut,
+        Kind::CutUnsynced,
         Kind::Blackout,
         Kind::Pause,
         Kind::ClockJump,
@@ -119,6 +125,15 @@ pub struct Removal {
     pub next_ms: u64,
 }
 
+/// When a power cut hurts most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    /// Something is written and not synced.
+    Unsynced,
+    /// A sync has failed, and then so many milliseconds have passed.
+    SyncFailed(u64),
+}
+
 /// An operator's call that the run makes as soon as somebody can be asked: path and body.
 pub type Order = (String, serde_json::Value);
 
@@ -142,6 +157,8 @@ pub struct Faults {
     pub gone: BTreeSet<usize>,
     /// What an operator is to do about it.
     pub orders: Vec<Order>,
+    /// A host that loses its power at the first moment that suits, until then.
+    aimed_at: Option<(usize, Moment, u64)>,
     /// No more hosts than this.
     hosts_max: usize,
     copies: BTreeMap<usize, (Arc<SimDisk>, u64)>,
@@ -168,6 +185,7 @@ impl Faults {
             removing: None,
             gone: BTreeSet::new(),
             orders: Vec::new(),
+            aimed_at: None,
             hosts_max: (hosts + 2).min(7),
             copies: BTreeMap::new(),
         }
@@ -181,6 +199,7 @@ impl Faults {
     /// A millisecond passes in which something may go wrong.
     pub fn tick(&mut self, world: &mut World) {
         self.undo_due(world, world.now_ms);
+        self.cut_at_its_moment(world);
         if self.next_ms == 0 {
             self.next_ms = world.now_ms + self.draws.between(1, self.pause_ms);
         }
@@ -276,6 +295,18 @@ impl Faults {
                 world.network.change(one, other, |way| way.is_cut = true);
                 self.undo.insert((until, Undo::Way(one, other)));
             }
+            Kind::Ring => {
+                let mut order = numbers;
+                self.draws.shuffle(&mut order);
+                let far = |a: usize, b: usize| (2..order.len() - 1).contains(&a.abs_diff(b));
+                if order.len() < 4 {
+                    return false;
+                }
+                tell!(world, "each of {order:?} hears those beside it, and nobody else");
+                for (a, b) in (0..order.len()).flat_map(|a| (0..a).map(move |b| (a, b))).filter(|(a, b)| far(*a, *b)) {
+                    self.cut(world, order[a], order[b], until);
+                }
+            }
             Kind::LeadersLink => {
                 let Some((meta, shard)) = leaders(world, &self.draws) else { return false };
                 tell!(
@@ -309,6 +340,9 @@ impl Faults {
                 tell!(world, "h{one}: {kind:?}");
                 world.crash(one, kind == Kind::PowerCut, &self.draws);
                 world.restart(one, world.now_ms + self.downtime());
+            }
+            Kind::CutUnsynced => {
+                self.aimed_at = Some((one, Moment::Unsynced, until));
             }
             Kind::Blackout => {
                 tell!(world, "all machines lose their power");
@@ -356,6 +390,7 @@ impl Faults {
                 tell!(world, "a sync of h{one} fails soon");
                 world.host(one).disk.fail_one_sync(self.draws.below(20));
                 self.doomed.insert(one);
+                self.aimed_at = Some((one, Moment::SyncFailed(self.draws.between(1, 2_000)), until + 5_000));
             }
             Kind::Wipe | Kind::OldCopy | Kind::Rot => return self.harm(world, kind, one),
             Kind::Join => {
@@ -390,6 +425,31 @@ impl Faults {
             }
         }
         true
+    }
+
+    /// The host that is aimed at loses its power, if this is the moment.
+    fn cut_at_its_moment(&mut self, world: &mut World) {
+        let Some((one, moment, until)) = self.aimed_at.filter(|(one, ..)| world.host(*one).runs()) else { return };
+        let now = world.now_ms;
+        match moment {
+            _ if now >= until => self.aimed_at = None,
+            Moment::Unsynced if world.host(one).disk.has_unsynced() => self.cut_power(world, one),
+            Moment::SyncFailed(more) if world.host(one).disk.has_lied() => {
+                if more == 0 {
+                    self.cut_power(world, one);
+                } else {
+                    self.aimed_at = Some((one, Moment::SyncFailed(more - 1), until));
+                }
+            }
+            Moment::Unsynced | Moment::SyncFailed(_) => {}
+        }
+    }
+
+    fn cut_power(&mut self, world: &mut World, one: usize) {
+        self.aimed_at = None;
+        tell!(world, "h{one} loses its power, just now");
+        world.crash(one, true, &self.draws);
+        world.restart(one, world.now_ms + self.downtime());
     }
 
     /// How long a process is off: now and then its supervisor is as quick as it can be.

@@ -4,5 +4,6 @@ pub mod caps_hold;
 pub mod never_back;
 pub mod none_made;
 pub mod nothing_taken;
+pub mod on_time;
 pub mod one_history;
 pub mod terms_rise;
