@@ -21,18 +21,18 @@ use crate::sim::seed::Draws;
 use crate::sim::trace::Trace;
 use crate::sim::world::World;
 use crate::tell;
-use crate::workload::{Role, Tally, Workload};
+use crate::workload::{LAPSE_S_MAX, Role, Tally, Workload};
 
 /// How long a cluster may take to be founded.
 const FOUNDED_MS_MAX: u64 = 60_000;
 /// Clients go on for so long after everything was mended.
-const AFTERWARDS_MS: u64 = 4_000;
+const AFTERWARDS_MS: u64 = 3_000;
 /// Then, within this, every node serves and nothing is under way.
 const SETTLED_MS_MAX: u64 = 30_000;
 /// And within this the last unit is sold.
 const SOLD_MS_MAX: u64 = 30_000;
 /// Reservations lapse within this; …
-const LAPSED_MS: u64 = 7_000;
+const LAPSED_MS: u64 = LAPSE_S_MAX * 1_000 + 1_000;
 /// … and within this nothing is in flight any more.
 const RETURNED_MS: u64 = 5_000;
 /// States are looked at so often.

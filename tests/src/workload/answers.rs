@@ -2,7 +2,7 @@
 
 use proffer_chaos::history::{Answer, Budget, Call, Responded};
 
-use super::{Kept, Offer, Role, Workload, header};
+use super::{Kept, NUMBER, Offer, Role, Workload, header};
 use crate::sim::host::Reply;
 use crate::sim::seed::Draws;
 
@@ -98,6 +98,19 @@ impl Workload {
                 value: body["description"].as_str().and_then(|text| text.parse().ok()),
             },
         }
+    }
+}
+
+impl Workload {
+    /// What a decision, made for the first time, has read of its customer, and tells.
+    pub(super) fn read_by(&self, number: usize, reply: &Reply) -> Option<(String, Option<u64>)> {
+        let Call::Recommend { customer, key } = &self.clients[number].wish.as_ref()?.call else { return None };
+        if key.as_ref().is_some_and(|key| self.decided.contains_key(key)) {
+            return None;
+        }
+        let mut entries = reply.body["decisions"].as_array()?.iter();
+        let told = entries.find_map(|entry| entry["personalization"].get(NUMBER))?;
+        Some((customer.clone(), told.as_u64().or_else(|| told.as_f64().map(|told| told as u64))))
     }
 }
 

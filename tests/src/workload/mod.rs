@@ -24,8 +24,13 @@ const PATIENCE_MS: u64 = 2_500;
 const INSIST_MS: u64 = 9_000;
 /// Offers that can be excluded, each once: as many at first, and new ones when fewer than these are left.
 const FLEETING: usize = 4;
+/// Reservations lapse after so many seconds, at most.
+pub const LAPSE_S_MAX: u64 = 3;
 /// Of those of them that have a limit.
 const FLEETING_LIMIT: u64 = 60;
+
+/// The field of a decision that tells what was read of the customer.
+const NUMBER: &str = "number";
 
 /// An offer of the catalogue.
 #[derive(Clone, Debug)]
@@ -173,18 +178,22 @@ impl Workload {
     /// What has to be in the catalogue, as `POST` bodies with a role each.
     pub fn wanted(&self) -> Vec<(&'static str, Value, Option<Role>)> {
         let (scarce, few) = (self.draws.between(30, 150), self.draws.between(1, 3));
-        let lapse = self.draws.between(1, 6);
+        let lapse = self.draws.between(1, LAPSE_S_MAX);
         let global = |limit: u64| json!([{"scope": "global", "limit": limit, "reservationSeconds": lapse}]);
         let offer = |name: String, priority: u64, more: Value| {
             let mut body = json!({"name": name, "status": "active", "priority": priority});
             body.as_object_mut().expect("it is one").extend(more.as_object().cloned().unwrap_or_default());
             body
         };
-        let mut wanted = vec![("channels", json!({"name": "web"}), None)];
+        let number = json!({"name": NUMBER, "type": "computed", "formula": "customer.number", "outputType": "number"});
+        let mut wanted = vec![
+            ("channels", json!({"name": "web"}), None),
+            ("categories", json!({"name": "numbered", "customFields": [number]}), None),
+        ];
         let mut add = |name: &str, priority, more, role| {
             wanted.push(("offers", offer(name.to_owned(), priority, more), Some(role)));
         };
-        add("plain", 10, json!({}), Role::Plain);
+        add("plain", 10, json!({"category": "numbered"}), Role::Plain);
         add("scarce", 90, json!({"caps": global(scarce)}), Role::Scarce { limit: scarce });
         add("last", 89, json!({"caps": global(few * 3)}), Role::Scarce { limit: few * 3 });
         let personal = json!({"caps": [{"scope": "profile", "limit": few, "reservationSeconds": lapse}]});
@@ -358,12 +367,19 @@ impl Workload {
             let outcome = if client.is_in_doubt { Outcome::Unknown } else { outcome };
             return self.end(now, number, outcome);
         }
-        let sent_us = attempt.sent_ms * 1_000;
+        // Sent and heard within a millisecond each: an answer comes after what was heard in the same one.
+        let (sent_us, returned_us) = (attempt.sent_ms * 1_000, now * 1_000 + 999);
         self.tally.ok += 1;
         self.tally.answered_after_doubt += u64::from(client.is_in_doubt);
+        let invoked_us = wish.began_ms * 1_000;
+        if let Some((customer, value)) = self.read_by(number, &reply) {
+            let id = self.history.len() as u64;
+            let outcome = Outcome::Ok { sent_us, returned_us, answer: Answer::Profile { value } };
+            let call = Call::ReadProfile { customer };
+            self.history.push(Operation { id, client: number as u64, invoked_us, call, outcome });
+        }
         let answer = self.understand(number, &reply);
-        // Sent and heard within a millisecond each: an answer comes after what was heard in the same one.
-        self.end(now, number, Outcome::Ok { sent_us, returned_us: now * 1_000 + 999, answer });
+        self.end(now, number, Outcome::Ok { sent_us, returned_us, answer });
     }
 
     /// Asks once for something outside the clients' ways, and writes it down: for the end of a run.
