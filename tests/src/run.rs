@@ -35,8 +35,10 @@ const SOLD_MS_MAX: u64 = 30_000;
 const LAPSED_MS: u64 = LAPSE_S_MAX * 1_000 + 1_000;
 /// … and within this nothing is in flight any more.
 const RETURNED_MS: u64 = 5_000;
-/// States are looked at so often.
+/// States are looked at so often, …
 const LOOK_MS: u64 = 400;
+/// … and so often while an exclusion is under way.
+const LOOK_CLOSELY_MS: u64 = 20;
 /// What nodes claim is heard so often.
 const CLAIMS_MS: u64 = 5;
 /// Violations that are told.
@@ -455,7 +457,8 @@ impl Run {
         }
         self.metas_turn = !self.metas_turn;
         if !self.metas_turn {
-            self.next_look_ms = now + LOOK_MS;
+            let is_close = self.workload.excludes().is_some();
+            self.next_look_ms = now + if is_close { LOOK_CLOSELY_MS } else { LOOK_MS };
         }
         let is_meta = self.metas_turn;
         for host in self.world.hosts.iter().filter(|host| !host.is_paused(now)) {

@@ -12,6 +12,9 @@ use super::seed::Draws;
 use super::world::World;
 use crate::tell;
 
+/// Nodes are heard to have shown what they showed for so long.
+const SHOWN_MS: u64 = 3_000;
+
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -59,6 +62,8 @@ pub enum Kind {
     OldCopy,
     /// A bit of a log or snapshot is flipped while the machine is off.
     Rot,
+    /// The same, of the one other node that has what was acknowledged while one of three was cut off; back, it hears of that one only.
+    Amnesia,
     /// Another machine joins.
     Join,
     /// A node is drained, and then not.
@@ -71,7 +76,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 26] = [
+    pub const ALL: [Kind; 27] = [
         Kind::Isolate,
         Kind::Split,
         Kind::Ring,
@@ -94,6 +99,7 @@ impl Kind {
         Kind::Wipe,
         Kind::OldCopy,
         Kind::Rot,
+        Kind::Amnesia,
         Kind::Join,
         Kind::Drain,
         Kind::Remove,
@@ -107,6 +113,8 @@ enum Undo {
     /// The way from the one to the other is fine again.
     Way(usize, usize),
     Wall(usize),
+    /// What a wall showed is forgotten.
+    Shown(usize),
     Drift(usize),
     Disk(usize),
     Undrain(usize),
@@ -134,6 +142,16 @@ enum Moment {
     SyncFailed(u64),
 }
 
+/// Three nodes, of which one is behind, one forgets, and one knows everything.
+#[derive(Clone, Copy, Debug)]
+struct Plot {
+    behind: usize,
+    forgets: usize,
+    knows: usize,
+    /// When the one forgets; then, as soon as it runs again, the other two change places.
+    at_ms: u64,
+}
+
 /// An operator's call that the run makes as soon as somebody can be asked: path and body.
 pub type Order = (String, serde_json::Value);
 
@@ -159,6 +177,7 @@ pub struct Faults {
     pub orders: Vec<Order>,
     /// A host that loses its power at the first moment that suits, until then.
     aimed_at: Option<(usize, Moment, u64)>,
+    plot: Option<Plot>,
     /// No more hosts than this.
     hosts_max: usize,
     copies: BTreeMap<usize, (Arc<SimDisk>, u64)>,
@@ -172,7 +191,7 @@ impl Faults {
         if kinds.is_empty() {
             kinds.extend(draws.pick(&Kind::ALL));
         }
-        let pause_ms = draws.between(600, 5_000);
+        let pause_ms = draws.between(200, 2_500);
         Faults {
             draws,
             kinds,
@@ -186,6 +205,7 @@ impl Faults {
             gone: BTreeSet::new(),
             orders: Vec::new(),
             aimed_at: None,
+            plot: None,
             hosts_max: (hosts + 2).min(7),
             copies: BTreeMap::new(),
         }
@@ -200,6 +220,7 @@ impl Faults {
     pub fn tick(&mut self, world: &mut World) {
         self.undo_due(world, world.now_ms);
         self.cut_at_its_moment(world);
+        self.go_on_with_plot(world);
         if self.next_ms == 0 {
             self.next_ms = world.now_ms + self.draws.between(1, self.pause_ms);
         }
@@ -233,7 +254,12 @@ impl Faults {
             self.undo.remove(&(at, undo.clone()));
             match undo {
                 Undo::Way(from, to) => world.network.change(from, to, |way| *way = Way::FINE),
-                Undo::Wall(number) => world.host(number).wall.set_right(),
+                Undo::Wall(number) => {
+                    tell!(world, "the clock of h{number} is right again");
+                    world.host(number).wall.set_right();
+                    self.undo.insert((world.now_ms + SHOWN_MS, Undo::Shown(number)));
+                }
+                Undo::Shown(_) => {}
                 Undo::Drift(number) => world.host_mut(number).drift_ppm = 0,
                 Undo::Disk(number) => {
                     world.host(number).pace.slow_ms.store(0, Ordering::SeqCst);
@@ -256,10 +282,10 @@ impl Faults {
         there >= 3 && self.harmed.is_empty() && self.removing.is_none() && self.runs_all(world)
     }
 
-    /// What most clocks show is the time: not more than a minority may be wrong.
+    /// What most clocks show is the time: not more than a minority may be wrong, or have been within the length of a lease.
     fn may_mislead(&self, world: &World) -> bool {
         let there = world.hosts.len() - self.gone.len();
-        let wrong = self.undo.iter().filter(|(_, undo)| matches!(undo, Undo::Wall(_))).count();
+        let wrong = self.undo.iter().filter(|(_, undo)| matches!(undo, Undo::Wall(_) | Undo::Shown(_))).count();
         2 * (wrong + 1) < there
     }
 
@@ -342,6 +368,8 @@ impl Faults {
                 world.restart(one, world.now_ms + self.downtime());
             }
             Kind::CutUnsynced => {
+                let led = leaders(world, &self.draws).map(|(meta, _)| meta).filter(|_| self.draws.below(2) == 0);
+                let one = led.filter(|meta| world.host(*meta).runs()).unwrap_or(one);
                 self.aimed_at = Some((one, Moment::Unsynced, until));
             }
             Kind::Blackout => {
@@ -357,7 +385,7 @@ impl Faults {
             }
             Kind::ClockJump | Kind::ClockFreeze if !self.may_mislead(world) => return false,
             Kind::ClockJump => {
-                let by = i64::try_from(self.draws.heavy(2_000, 4 * 3_600_000)).unwrap_or(0);
+                let by = i64::try_from(self.draws.heavy(20_000, 4 * 3_600_000)).unwrap_or(0);
                 let by = if self.draws.below(2) == 0 { by } else { -by };
                 tell!(world, "the clock of h{one} is put {by} ms wrong");
                 world.host(one).wall.ahead_ms.store(by, Ordering::SeqCst);
@@ -393,6 +421,18 @@ impl Faults {
                 self.aimed_at = Some((one, Moment::SyncFailed(self.draws.between(1, 2_000)), until + 5_000));
             }
             Kind::Wipe | Kind::OldCopy | Kind::Rot => return self.harm(world, kind, one),
+            Kind::Amnesia => {
+                let mut order = running;
+                self.draws.shuffle(&mut order);
+                let &[behind, forgets, knows] = order.as_slice() else { return false };
+                if world.hosts.len() != 3 || forgets == 1 || !self.may_harm(world) {
+                    return false;
+                }
+                tell!(world, "h{behind} is cut off from all others");
+                [forgets, knows].into_iter().for_each(|other| self.cut(world, behind, other, until));
+                let at_ms = world.now_ms + self.draws.between(300, 1_500);
+                self.plot = Some(Plot { behind, forgets, knows, at_ms });
+            }
             Kind::Join => {
                 if world.hosts.len() >= self.hosts_max {
                     return false;
@@ -442,6 +482,21 @@ impl Faults {
                 }
             }
             Moment::Unsynced | Moment::SyncFailed(_) => {}
+        }
+    }
+
+    fn go_on_with_plot(&mut self, world: &mut World) {
+        let Some(Plot { behind, forgets, knows, at_ms }) = self.plot else { return };
+        if world.now_ms == at_ms && !self.harm(world, Kind::Rot, forgets) {
+            self.plot = None;
+        } else if world.now_ms > at_ms && world.host(forgets).runs() {
+            self.plot = None;
+            let until = self.later(world);
+            for (from, to) in [(behind, forgets), (forgets, behind)] {
+                world.network.change(from, to, |way| *way = Way::FINE);
+            }
+            tell!(world, "h{behind} and h{forgets} hear each other, and h{knows} nobody");
+            [behind, forgets].into_iter().for_each(|other| self.cut(world, knows, other, until));
         }
     }
 
