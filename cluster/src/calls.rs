@@ -132,6 +132,8 @@ pub struct Examined {
     pub began: Instant,
     /// The last entry that is applied.
     pub position: Position,
+    /// Index of the last entry that its log holds, or held before a snapshot took its place.
+    pub log_end: u64,
     /// The term in which it leads, if it does.
     pub leads_in_term: Option<u64>,
     /// The state in its stored form: of a shard `ShardState::decode_chunks` reads it, of the meta group `MetaState::decode_chunks`.

@@ -391,8 +391,9 @@ impl Groups for RaftGroups {
             let replica = self.replica(group)?;
             let (position, pieces) = replica.examine().await?;
             let term = replica.leads().borrow().map(|leader| leader.term);
+            let (id, began, log_end) = (replica.id(), replica.began(), replica.log_end()?);
             let pieces = offload::call(&*self.ports.offload, Lane::Bulk, pieces).await.ok()?;
-            Some(Examined { replica: replica.id(), began: replica.began(), position, leads_in_term: term, pieces })
+            Some(Examined { replica: id, began, position, log_end, leads_in_term: term, pieces })
         })
     }
 

@@ -48,10 +48,15 @@ impl ClusterClock {
     /// The clocks of the nodes say this of the own one, where the meta group is led; where it is not, it is of no interest.
     pub(crate) fn judge_own(&self, clocks: Clocks) {
         let off_ms = match clocks {
-            Clocks::Right | Clocks::TooFewHeard => 0,
+            Clocks::Right | Clocks::TooFewHeard | Clocks::Disagreeing => 0,
             Clocks::Off(off_ms) => off_ms,
         };
         self.off_ms.store(off_ms, Ordering::SeqCst);
+    }
+
+    /// Cluster time, if anybody has said what it is.
+    pub(crate) fn known(&self) -> Option<Timestamp> {
+        Some(self.wall()).filter(|wall| wall.0 != NONE)
     }
 
     /// Whether the own clock is so wrong that the meta group must not be led here, though it is; by how many milliseconds.

@@ -27,6 +27,8 @@ pub(crate) enum Clocks {
     Right,
     /// Too few have said what they show.
     TooFewHeard,
+    /// Most have, but they disagree, and the others have not been heard for a lease.
+    Disagreeing,
     /// It is so many milliseconds ahead of most others': too many.
     Off(i64),
 }
@@ -144,29 +146,35 @@ impl Granter {
         lacking
     }
 
-    /// What the clocks of nodes that reported lately say of the leader's, whose own node is among them. Too few are heard while most of
-    /// the group's `voters` have not reported; or some, a lease long, if those that have disagree. O(nodes · log nodes).
+    /// What the clocks of the group's `voters` that reported lately say of the leader's, whose own node is among them. Where all are heard and
+    /// no time is that of most, the median counts. O(voters²).
     pub(crate) fn clocks(&self, own_wall: Timestamp, voters: &[u64], now: Duration) -> Clocks {
-        let window = self.window();
-        let is_heard =
-            |voter: &&u64| self.nodes.get(voter).is_some_and(|node| node.showed_lately(window, now).is_some());
-        let heard = voters.iter().filter(is_heard).count();
-        if heard * 2 <= voters.len() && !voters.is_empty() {
+        let ahead = self.ahead(own_wall, voters, now);
+        if ahead.len() * 2 <= voters.len() && !voters.is_empty() {
             return Clocks::TooFewHeard;
         }
-        let ahead = self.ahead(own_wall, now);
-        if let Some(off_ms) = off_by(&ahead) {
+        let most_show = |clock: i64| {
+            let like_it = ahead.iter().filter(|other| clock.abs_diff(**other) <= CLOCK_OFF_MS.unsigned_abs());
+            like_it.count() * 2 > voters.len()
+        };
+        if voters.is_empty() || most_show(0) {
+            return Clocks::Right;
+        }
+        if let Some(off_ms) = ahead.iter().copied().filter(|clock| most_show(*clock)).min_by_key(|clock| clock.abs()) {
             return Clocks::Off(off_ms);
         }
-        let agree = ahead.last().zip(ahead.first()).is_none_or(|(most, least)| most - least <= CLOCK_OFF_MS);
-        let is_new = self.led_since.is_none_or(|since| since + window > now);
-        if agree || heard == voters.len() || !is_new { Clocks::Right } else { Clocks::TooFewHeard }
+        let is_new = self.led_since.is_none_or(|since| since + self.window() > now);
+        match ahead.len() == voters.len() {
+            true => off_by(&ahead).map_or(Clocks::Right, Clocks::Off),
+            false if is_new => Clocks::TooFewHeard,
+            false => Clocks::Disagreeing,
+        }
     }
 
-    /// By how many milliseconds the leader's clock is ahead of each that was reported lately, rising.
-    fn ahead(&self, own_wall: Timestamp, now: Duration) -> Vec<i64> {
+    /// By how many milliseconds the leader's clock is ahead of each of these that was reported lately, rising.
+    fn ahead(&self, own_wall: Timestamp, voters: &[u64], now: Duration) -> Vec<i64> {
         let window = self.window();
-        let reported = self.nodes.values().filter_map(|node| node.showed_lately(window, now));
+        let reported = voters.iter().filter_map(|voter| self.nodes.get(voter)?.showed_lately(window, now));
         let ahead =
             reported.map(|(wall, at)| own_wall.0.saturating_sub(wall.0.saturating_add(millis(now.saturating_sub(at)))));
         let mut ahead: Vec<i64> = ahead.collect();
@@ -354,8 +362,17 @@ mod tests {
         assert_eq!(clocks(&[5_000, 6_001, 90_000], 5_000), Clocks::Off(-1_001));
         assert_eq!(clocks(&[5_000, 1_000, 1_100], 5_000), Clocks::Off(3_900));
         assert_eq!(clocks(&[5_000, 5_000, 90_000, 90_000], 5_000), Clocks::Right);
+        assert_eq!(clocks(&[5_000, 5_000, 5_000, 90_000, 90_000], 90_000), Clocks::Off(85_000));
         let late = told(&[0, 0, 0], 0).clocks(Timestamp(50_000), &[1, 2, 3], ms(12_100));
         assert_eq!(late, Clocks::TooFewHeard, "nobody has told it lately");
+    }
+
+    #[test]
+    fn with_a_voter_gone_a_leader_of_long_standing_whose_clock_jumps_is_not_right() {
+        let clocks = |own: i64| told(&[5_000, 5_000], 0).clocks(Timestamp(own + 100), &[1, 2, 3], ms(10_100));
+        assert_eq!((clocks(5_000), clocks(25_000)), (Clocks::Right, Clocks::Off(20_000)));
+        let jumped = |own: i64| told(&[own, 5_000], 0).clocks(Timestamp(own + 100), &[1, 2, 3], ms(10_100));
+        assert_eq!((jumped(25_000), jumped(-15_000)), (Clocks::Disagreeing, Clocks::Disagreeing));
     }
 
     #[test]
@@ -384,6 +401,6 @@ mod tests {
         assert_eq!(clocks(&[5_000], 10_000), Clocks::TooFewHeard);
         assert_eq!(clocks(&[5_000, 5_900], 10_000), Clocks::Right);
         assert_eq!(clocks(&[5_000, 90_000], 10_000), Clocks::TooFewHeard, "the third may tell which is wrong");
-        assert_eq!(clocks(&[5_000, 90_000], 11_100), Clocks::Right, "it is gone: somebody's clock has to do");
+        assert_eq!(clocks(&[5_000, 90_000], 11_100), Clocks::Disagreeing, "it is gone, and nobody else can tell");
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proffer_engine::keys::Revision;
+use proffer_engine::time::Timestamp;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -52,8 +53,6 @@ pub(super) struct Leasing {
     fences: Vec<(Revision, oneshot::Sender<()>)>,
     everywhere: Vec<(Revision, Reply<()>, Room)>,
     warned_at: Option<Instant>,
-    /// Most nodes' clocks have been heard since this began to lead.
-    has_heard: bool,
 }
 
 impl Leasing {
@@ -65,14 +64,12 @@ impl Leasing {
             fences: Vec::new(),
             everywhere: Vec::new(),
             warned_at: None,
-            has_heard: false,
         }
     }
 
     /// This replica leads from now on.
     pub(super) fn lead(&mut self, now: Duration) {
         self.granter.lead(now);
-        self.has_heard = false;
     }
 
     /// It does not lead, and grants nothing any more: nor to those of the round under way.
@@ -111,10 +108,9 @@ impl Leasing {
         true
     }
 
-    /// The round has ended: whether this was the leader after it had begun. Each grant is noted before its answer goes. What the clocks of
-    /// those who asked say of this node's; `None` if this was not the leader. Nobody is told the time before most have been heard; if this
-    /// clock is wrong, everybody is told what most show, until another leads.
-    pub(super) fn confirmed(&mut self, is_leader: bool, sight: &Sight<'_>) -> Option<Clocks> {
+    /// The round has ended: whether this was the leader after it had begun; and cluster time as this node knew it, if it did. Each grant is noted before its answer goes. What the clocks of
+    /// those who asked say of this node's; `None` if this was not the leader. While nobody knows what time it is, nobody is granted anything.
+    pub(super) fn confirmed(&mut self, is_leader: bool, sight: &Sight<'_>, known: Option<Timestamp>) -> Option<Clocks> {
         let round = self.round.take().unwrap_or_default();
         if !is_leader {
             return None;
@@ -124,19 +120,11 @@ impl Leasing {
         for (renew, _) in round.values() {
             self.granter.showed(renew, now);
         }
-        let clocks = match self.granter.clocks(wall, &sight.voters(), now) {
-            Clocks::TooFewHeard if self.has_heard => Clocks::Right,
-            clocks @ (Clocks::Right | Clocks::TooFewHeard | Clocks::Off(_)) => clocks,
-        };
-        self.has_heard |= clocks != Clocks::TooFewHeard;
-        let wall = match clocks {
-            Clocks::Right => wall,
-            Clocks::Off(off_ms) => {
-                self.warn(off_ms);
-                wall.plus_ms(-off_ms)
-            }
-            Clocks::TooFewHeard => return Some(clocks),
-        };
+        let clocks = self.granter.clocks(wall, &sight.voters(), now);
+        if let Clocks::Off(off_ms) = clocks {
+            self.warn(off_ms);
+        }
+        let Some(wall) = cluster_time(clocks, wall, known) else { return Some(clocks) };
         for (renew, reply) in round.into_values() {
             if let Some(grant) = self.granter.grant(&renew, told, wall, now) {
                 let _ = reply.send(grant);
@@ -194,5 +182,32 @@ impl Leasing {
         let lapses = lapses.min().map(|until| until.saturating_sub(now));
         let look = (!self.everywhere.is_empty()).then_some(Duration::from_millis(LEASE_LOOK_MS));
         lapses.into_iter().chain(look).min().map(|wait| Instant::now() + wait)
+    }
+}
+
+/// What time it is, if that is known: what most clocks show; or what was known before, for it goes on by itself. Where nobody knew and those heard
+/// disagree, somebody's clock has to do.
+fn cluster_time(clocks: Clocks, own: Timestamp, known: Option<Timestamp>) -> Option<Timestamp> {
+    match clocks {
+        Clocks::Right => Some(own),
+        Clocks::Off(off_ms) => Some(own.plus_ms(-off_ms)),
+        Clocks::Disagreeing => Some(known.unwrap_or(own)),
+        Clocks::TooFewHeard => known,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_most_do_not_confirm_is_not_the_time_where_that_is_known() {
+        let (own, known) = (Timestamp(20_000), Timestamp(500));
+        assert_eq!(cluster_time(Clocks::Right, own, Some(known)), Some(own));
+        assert_eq!(cluster_time(Clocks::Off(19_000), own, Some(known)), Some(Timestamp(1_000)));
+        assert_eq!(cluster_time(Clocks::Disagreeing, own, Some(known)), Some(known));
+        assert_eq!(cluster_time(Clocks::TooFewHeard, own, Some(known)), Some(known));
+        assert_eq!(cluster_time(Clocks::Disagreeing, own, None), Some(own));
+        assert_eq!(cluster_time(Clocks::TooFewHeard, own, None), None);
     }
 }

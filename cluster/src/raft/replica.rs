@@ -351,6 +351,11 @@ impl Replica {
         self.began
     }
 
+    /// Index of the last entry that its log holds, or held before a snapshot took its place; `None` before it was opened.
+    pub(crate) fn log_end(&self) -> Option<u64> {
+        Some(self.store.get()?.last().map_or(0, |last| last.index))
+    }
+
     /// Which replica it is.
     pub(crate) fn id(&self) -> u64 {
         self.id

@@ -31,6 +31,8 @@ pub struct Seen {
     pub began: Instant,
     /// Where it stands.
     pub position: Position,
+    /// Where its log ends.
+    pub log_end: u64,
     /// The term in which it leads, if it does.
     pub leads_in_term: Option<u64>,
     /// Of its stored form.
@@ -70,9 +72,9 @@ impl Seen {
         let mut hasher = Xxh3::new();
         examined.pieces.iter().for_each(|piece| hasher.update(piece));
         let hash = hasher.digest();
-        let Examined { replica, began, position, leads_in_term, pieces } = examined;
+        let Examined { replica, began, position, log_end, leads_in_term, pieces } = examined;
         let state = known.state(group, hash, pieces)?;
-        Ok(Seen { host, start, group, replica, at, began, position, leads_in_term, hash, state })
+        Ok(Seen { host, start, group, replica, at, began, position, log_end, leads_in_term, hash, state })
     }
 }
 
@@ -116,6 +118,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
     use invariants::*;
     vec![
         Box::new(one_history::OneHistory::default()),
+        Box::new(nothing_forgotten::NothingForgotten::default()),
         Box::new(on_time::OnTime),
         Box::new(terms_rise::TermsRise::default()),
         Box::new(never_back::NeverBack::default()),

@@ -10,6 +10,8 @@ use super::seed::Draws;
 
 #[derive(Debug, Default)]
 struct Lies {
+    /// It has no more room than so much.
+    is_filled: bool,
     /// After so many more syncs one fails …
     fails_in: Option<u64>,
     /// … and what it should have kept is gone with the power, whatever later syncs say: from, to.
@@ -36,8 +38,12 @@ impl SimDisk {
             1 => unsynced,
             _ => usize::try_from(draws.below(unsynced as u64 + 1)).unwrap_or(0),
         });
-        let lost = std::mem::take(&mut *self.lies());
-        for (name, (from, to)) in lost.lost {
+        let lost = {
+            let mut lies = self.lies();
+            lies.fails_in = None;
+            std::mem::take(&mut lies.lost)
+        };
+        for (name, (from, to)) in lost {
             for offset in from..to {
                 self.inner.flip(&name, offset, 0xA5);
             }
@@ -63,6 +69,12 @@ impl SimDisk {
     pub fn fill(&self, room: Option<u64>) {
         let used: u64 = self.files().iter().map(|(_, len)| *len).sum();
         self.inner.set_capacity(room.map(|room| used + room));
+        self.lies().is_filled = room.is_some();
+    }
+
+    /// Whether it has little room, or none.
+    pub fn is_filled(&self) -> bool {
+        self.lies().is_filled
     }
 
     /// Inverts a bit of a file whose name begins so; which file and where, if there is one.

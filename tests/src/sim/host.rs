@@ -96,6 +96,8 @@ pub enum Stepped {
     Up,
     /// The process ended itself.
     Ended(String),
+    /// It could not be started.
+    NotStarted(String),
 }
 
 /// Where a host is reached.
@@ -216,7 +218,7 @@ impl Host {
         }
         let stage = process.stage.lock().expect("no holder panics").clone();
         match stage {
-            Stage::Ended(reason) => Stepped::Ended(reason),
+            Stage::Ended(reason) => Stepped::NotStarted(reason),
             Stage::Up(..) if !was_up => Stepped::Up,
             Stage::Up(..) | Stage::Starting => Stepped::On,
         }

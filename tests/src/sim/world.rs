@@ -10,6 +10,9 @@ use super::net::SimNetwork;
 use super::seed::Draws;
 use super::trace::Trace;
 
+/// A process that cannot be started for want of room is tried again after so long.
+const FULL_MS: u64 = 500;
+
 /// See the module.
 pub struct World {
     /// Milliseconds since the beginning.
@@ -117,7 +120,13 @@ impl World {
             match self.hosts[number - 1].step(self.now_ms) {
                 Stepped::On => {}
                 Stepped::Up => tell!(self, "h{number} serves"),
-                Stepped::Ended(reason) => {
+                Stepped::NotStarted(reason) if self.hosts[number - 1].disk.is_filled() => {
+                    tell!(self, "h{number} is not started while its disk is full: {reason}");
+                    self.network.crash(number, false);
+                    self.hosts[number - 1].kill();
+                    self.restart(number, self.now_ms + FULL_MS);
+                }
+                Stepped::Ended(reason) | Stepped::NotStarted(reason) => {
                     tell!(self, "h{number} ends itself: {reason}");
                     self.network.crash(number, false);
                     self.hosts[number - 1].kill();

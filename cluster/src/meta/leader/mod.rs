@@ -206,8 +206,9 @@ impl MetaLeader {
 
     /// Whether this was the leader still when it had been asked to be confirmed.
     pub(crate) fn confirmed(&mut self, is_leader: bool) {
+        let known = self.around.tenure.clock().known();
         let sight = Sight { state: &self.state, clock: &*self.around.clock };
-        if let Some(clocks) = self.leasing.confirmed(is_leader, &sight) {
+        if let Some(clocks) = self.leasing.confirmed(is_leader, &sight, known) {
             self.around.tenure.clock().judge_own(clocks);
         }
     }
