@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use proffer_engine::catalog::Command;
 use proffer_engine::codec;
 use proffer_engine::keys::{CustomerId, OfferKey, Revision, ShardId, TenantId};
+use proffer_engine::learn::Learned;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -18,6 +19,7 @@ use crate::accounts::Sides;
 use crate::calls::{BudgetReport, Changed, Examined, Forwarded, Identity, Place, Status};
 use crate::error::Error;
 use crate::groups::{Group, Groups};
+use crate::learning::Learning;
 use crate::lease::Tenure;
 use crate::limits::{BUDGET_READS_MAX, CHANGE_BYTES_MAX, CHANGED_HERE_MS, PLACE_LOOK_MS, RETRY_AFTER_START_MS};
 use crate::meta::command::Founding;
@@ -39,6 +41,7 @@ pub struct Handle {
 pub(crate) struct Inner {
     pub(crate) router: Router,
     pub(crate) views: Arc<Views>,
+    pub(crate) learning: Arc<Learning>,
     pub(crate) tenure: Arc<Tenure>,
     pub(crate) shards: Vec<Arc<ShardDoor>>,
     pub(crate) meta: Arc<MetaDoor>,
@@ -85,6 +88,11 @@ impl Handle {
     /// The tenant's catalogue and snapshot in force; `None` if there is no such tenant. Load it once per request. O(log tenants).
     pub fn tenant(&self, tenant: &TenantId) -> Option<Arc<TenantView>> {
         self.inner.views.tenant(tenant)
+    }
+
+    /// What is known here of how a tenant's offers are received, in all shards together: at most about a second old. O(log tenants).
+    pub fn learned(&self, tenant: &TenantId) -> Arc<Learned> {
+        self.inner.learning.of(tenant)
     }
 
     /// All tenants.

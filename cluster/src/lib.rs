@@ -27,6 +27,7 @@ pub mod handle;
 mod home;
 mod hosting;
 pub mod identity;
+mod learning;
 mod lease;
 pub mod limits;
 pub mod log;

@@ -285,6 +285,16 @@ pub const CLAIMS_SILENT_MS: u64 = 1_000;
 pub const CLAIMS_UNLINKED_MS: u64 = 300;
 /// The same of one that only others hear: its words have two rounds to come.
 pub const RUMOURS_UNLINKED_MS: u64 = 2 * CLAIMS_TELL_MS + 100;
+/// How often a replica tells its node what it has counted for learning, in milliseconds.
+pub const EVIDENCE_POST_MS: u64 = 200;
+/// How long a node waits before it adds up again what shards have counted, in milliseconds.
+pub const LEARN_MERGE_MS: u64 = 50;
+/// How often a node asks the others what they know of that, in milliseconds. With the two above: within a second it is known everywhere.
+pub const LEARN_ASK_MS: u64 = 250;
+/// Bytes of tallies in an answer where heartbeats go too.
+pub const LEARN_CONTROL_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of tallies in an answer elsewhere. Of a shard that has more, 350,000 offers' worth, other nodes learn nothing.
+pub const LEARN_BULK_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Longest time that one request of the cluster's own takes on its way, in milliseconds; it is made again.
 pub const COURIER_MS: u64 = 2_000;
 /// How often a node that wants to join asks again, in milliseconds.

@@ -20,6 +20,7 @@ use crate::handle::{Handle, Inner};
 use crate::home::Home;
 use crate::hosting::Hosting;
 use crate::identity::{self, Belonging, FOUNDER};
+use crate::learning::Learning;
 use crate::lease::Tenure;
 use crate::limits::{START_IN_TROUBLE_MS, START_UNLED_MS_MAX};
 use crate::log::{Durability, LogOptions, LogPorts};
@@ -235,11 +236,13 @@ async fn build(config: &Config, ports: &Ports, groups: Arc<dyn Groups>, place: P
     let router = Router::new(founding.secret, founding.shards);
     let (views, meta) = (Arc::new(Views::new()), Arc::new(MetaDoor::default()));
     let tenure = Arc::new(Tenure::new(Arc::clone(&ports.clock), Arc::clone(&views)));
+    let learning = Arc::new(Learning::new(founding.shards));
     let doors: Vec<_> = (0..founding.shards).map(|_| Arc::new(ShardDoor::new())).collect();
     let around = doors.iter().zip((0..).map(ShardId)).map(|(door, shard)| ShardSurroundings {
         shard,
         door: Arc::clone(door),
         views: Arc::clone(&views),
+        learning: Arc::clone(&learning),
         meta: Arc::clone(&meta),
         clock: if is(Bug::TimeFromLocalClock) { Arc::clone(&ports.clock) } else { Arc::clone(tenure.clock()) as _ },
         entropy: Arc::clone(&ports.entropy),
@@ -306,11 +309,20 @@ async fn build(config: &Config, ports: &Ports, groups: Arc<dyn Groups>, place: P
             () = kept.keep(node, boots, grantor) => {}
         }
     });
+    let (merging, offload, mut over) = (Arc::clone(&learning), Arc::clone(&ports.offload), drained.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            biased;
+            _ = over.wait_for(|drained| *drained) => {}
+            () = merging.run(offload) => {}
+        }
+    });
     let closing = AtomicBool::new(false);
     let tasks = Mutex::new(JoinSet::new());
     let inner = Inner {
         router,
         views,
+        learning,
         shards: doors,
         meta,
         groups: Arc::clone(&groups),
@@ -362,6 +374,7 @@ fn meet(node: &mut Built, ports: &Ports, standing: Standing) {
         admission,
         hearing,
         witness: Arc::clone(&witness),
+        learning: Arc::clone(&node.inner.learning),
     });
     let peers = Peers::start(config, Arc::clone(&ports.network), Arc::clone(&ports.entropy), gatekeeper, service);
     for (node, address) in &belonging.peers {
@@ -401,6 +414,7 @@ fn meet(node: &mut Built, ports: &Ports, standing: Standing) {
     tasks.spawn(testify(post.clone(), Arc::clone(&groups), witness, home, roster.clone()));
     tasks.spawn(hosting.run(roster));
     tasks.spawn(post::run_courier(post.clone()));
+    tasks.spawn(post::learn_from_others(post.clone(), Arc::clone(&node.inner.learning)));
     tasks.spawn(post::tell_claims(post.clone(), groups, Arc::clone(&node.inner.views), info.boots));
     tasks.spawn(post::enroll(post.clone(), info));
 }

@@ -9,6 +9,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use proffer_engine::decide::request::{Explain, Request};
 use proffer_engine::decide::view::Subject;
 use proffer_engine::decide::{Scratch, decide};
+use proffer_engine::learn::NOTHING;
 use proffer_engine::snapshot::{Binding, Snapshot};
 
 use workload::{Extra, NoEscrow, Workload};
@@ -32,7 +33,17 @@ fn decisions(criterion: &mut Criterion) {
                         let mut customers = profiles.iter().cycle();
                         bench.iter(|| {
                             let subject = Subject { profile: customers.next(), symbols: &load.symbols };
-                            decide(&snapshot, subject, &mut binding, &NoEscrow, &request, &at, 0, &mut scratch)
+                            decide(
+                                &snapshot,
+                                subject,
+                                &mut binding,
+                                &NoEscrow,
+                                &NOTHING,
+                                &request,
+                                &at,
+                                0,
+                                &mut scratch,
+                            )
                         });
                     });
                 }

@@ -12,6 +12,9 @@ use hdrhistogram::Histogram;
 use proffer_engine::decide::request::{Explain, Request};
 use proffer_engine::decide::view::Subject;
 use proffer_engine::decide::{Scratch, decide};
+use proffer_engine::keys::OfferKey;
+use proffer_engine::learn::{Learned, NOTHING, Tallies};
+use proffer_engine::profile::evidence::Tally;
 use proffer_engine::profile::state::Profile;
 use proffer_engine::snapshot::{Binding, Snapshot};
 
@@ -34,17 +37,20 @@ struct Row {
     ask: fn(&Workload) -> Request,
     /// Customers without attributes, for whom no condition holds.
     strangers: bool,
+    /// Each offer has been shown and answered, one more often than another.
+    learned: bool,
     /// p50 to reach, µs.
     target: Option<f64>,
 }
 
 /// Rows over the same catalogue follow each other.
-const ROWS: [Row; 17] = [
+const ROWS: [Row; 19] = [
     row("wide slot", 1_000, Workload::wide, None),
     row("30 activities, dedup", 1_000, Workload::thirty, None),
     row("wide slot", 10_000, Workload::wide, Some(6.0)),
     row("wide slot, no counters", 10_000, uncounted, None),
     row("wide slot, explained", 10_000, explained, None),
+    Row { learned: true, ..row("wide slot, P learned", 10_000, Workload::wide, None) },
     row("narrow slot", 10_000, Workload::narrow, None),
     Row { strangers: true, ..row("nobody eligible", 10_000, Workload::wide, Some(8.0)) },
     row("30 activities, dedup", 10_000, Workload::thirty, Some(40.0)),
@@ -56,6 +62,7 @@ const ROWS: [Row; 17] = [
     Row { extra: Extra::Expressions, ..row("the same, no counters", 10_000, uncounted, None) },
     row("wide slot", 100_000, Workload::wide, Some(35.0)),
     row("wide slot, no counters", 100_000, uncounted, None),
+    Row { learned: true, ..row("wide slot, P learned", 100_000, Workload::wide, None) },
     row("narrow slot", 100_000, Workload::narrow, None),
     Row { strangers: true, ..row("nobody eligible", 100_000, Workload::wide, None) },
     row("30 activities, dedup", 100_000, Workload::thirty, None),
@@ -63,7 +70,7 @@ const ROWS: [Row; 17] = [
 ];
 
 const fn row(name: &'static str, offers: usize, ask: fn(&Workload) -> Request, target: Option<f64>) -> Row {
-    Row { name, offers, extra: Extra::Nothing, ask, strangers: false, target }
+    Row { name, offers, extra: Extra::Nothing, ask, strangers: false, learned: false, target }
 }
 
 fn uncounted(load: &Workload) -> Request {
@@ -76,6 +83,22 @@ fn thirty_uncounted(load: &Workload) -> Request {
 
 fn explained(load: &Workload) -> Request {
     Request { explain: Explain::Full { limit: 100 }, ..load.wide() }
+}
+
+/// 100 to 10,000 propositions of each offer, of which 1 to 8 in a hundred came to something.
+fn evidence(load: &Workload) -> Learned {
+    let tally = |offer: OfferKey| {
+        let drawn = u64::from(offer.0.wrapping_mul(0x9E37_79B1) >> 8);
+        let shown = 100 + drawn % 9_900;
+        Tally { shown, positive: shown * (1 + drawn / 9_900 % 8) / 100 }
+    };
+    let offers: Vec<_> = load.tenant_catalog().offers().iter().map(|offer| (offer.key, tally(offer.key))).collect();
+    let add = |sum: Tally, (_, tally): &(OfferKey, Tally)| Tally {
+        shown: sum.shown + tally.shown,
+        positive: sum.positive + tally.positive,
+    };
+    let all = offers.iter().fold(Tally::default(), add);
+    Learned::new(Tallies { all, offers, categories: Vec::new() })
 }
 
 /// A catalogue and whom to decide for.
@@ -100,11 +123,14 @@ impl Bench {
         let mut times = Histogram::<u64>::new_with_bounds(1, LONGEST_NS, 3).expect("the bounds are in order");
         let request = (row.ask)(&self.load);
         let customers = if row.strangers { &self.strangers } else { &self.customers };
+        let evidence = row.learned.then(|| evidence(&self.load));
+        let learned = evidence.as_ref().unwrap_or(&NOTHING);
         let mut last = None;
         for (number, customer) in customers.iter().cycle().take(WARM_UP + decisions).enumerate() {
             let subject = Subject { profile: Some(customer), symbols: &self.load.symbols };
             let start = Clock::now();
-            let decision = decide(&self.snapshot, subject, &mut binding, &NoEscrow, &request, &at, 0, &mut scratch);
+            let decision =
+                decide(&self.snapshot, subject, &mut binding, &NoEscrow, learned, &request, &at, 0, &mut scratch);
             if number >= WARM_UP {
                 times.saturating_record(start.elapsed().as_nanos() as u64);
             }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant as Clock};
 
 use proffer_engine::decide::view::Subject;
 use proffer_engine::decide::{Scratch, decide, oracle};
+use proffer_engine::learn::{NOTHING, Tallies};
 use proffer_engine::profile::state::Profile;
 use proffer_engine::snapshot::{Binding, Snapshot};
 use zen_expression::expression::Standard;
@@ -58,7 +59,7 @@ fn kernel(load: &Workload, profile: &Profile) -> (Duration, u32) {
     let request = proffer_engine::decide::request::Request { slots: Vec::new(), ..load.wide() };
     let subject = Subject { profile: Some(profile), symbols: &load.symbols };
     let (time, decision) =
-        median(2_000, || decide(&snapshot, subject, &mut binding, &NoEscrow, &request, &at, 0, &mut scratch));
+        median(2_000, || decide(&snapshot, subject, &mut binding, &NoEscrow, &NOTHING, &request, &at, 0, &mut scratch));
     (time, decision.funnel.after_qualification)
 }
 
@@ -94,7 +95,8 @@ fn naive(load: &Workload, profile: &Profile) -> (Duration, u32) {
     let at = load.at();
     let request = proffer_engine::decide::request::Request { slots: Vec::new(), ..load.wide() };
     let subject = Subject { profile: Some(profile), symbols: &load.symbols };
-    let (time, decision) = median(3, || oracle::decide(load.tenant_catalog(), subject, &NoEscrow, &request, &at));
+    let (time, decision) =
+        median(3, || oracle::decide(load.tenant_catalog(), subject, &NoEscrow, &Tallies::default(), &request, &at));
     (time, decision.funnel.after_qualification)
 }
 

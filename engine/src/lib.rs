@@ -13,6 +13,7 @@ pub mod codec;
 pub mod decide;
 pub mod expr;
 pub mod keys;
+pub mod learn;
 pub mod level;
 pub mod limits;
 pub mod model;

@@ -51,10 +51,10 @@ pub async fn replay(asked: Arc<Asked>) -> Answered {
     let body: Replay = typed(&asked.json()?)?;
     let foreign = || Problem::invalid("/trace", "is no trace that this cluster made");
     let trace = traces::open(&asked.app.config.token_keys, &body.trace).ok_or_else(foreign)?;
-    if trace.request.tenant != *asked.tenant() {
+    if trace.recorded.request.tenant != *asked.tenant() {
         return Err(foreign().into());
     }
-    let revision = trace.revision;
+    let revision = trace.recorded.revision;
     let then = match asked.handle().catalogue_at(asked.tenant(), revision) {
         Some(then) => then,
         None => {
@@ -82,12 +82,12 @@ pub async fn replay(asked: Arc<Asked>) -> Answered {
     let offers = propositions.filter_map(|proposed| then.catalog().offers().get(proposed.offer));
     let answer = Replayed {
         same: difference.is_none(),
-        customer_id: &trace.request.customer.0,
-        decided_at: iso(trace.now),
-        seed: format!("{:016x}", trace.seed),
+        customer_id: &trace.recorded.request.customer.0,
+        decided_at: iso(trace.recorded.now),
+        seed: format!("{:016x}", trace.recorded.seed),
         revision: revision.0,
         offers: offers.map(|offer| offer.id.as_str()).collect(),
-        recorded: hash(&trace.decision),
+        recorded: hash(&trace.recorded.decision),
         replayed: hash(&again),
         difference: difference.map(|at| Difference { path: at.path, recorded: at.recorded, replayed: at.replayed }),
     };

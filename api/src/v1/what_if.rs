@@ -125,7 +125,7 @@ fn read_traces(asked: &Asked, body: &WhatIf) -> Result<Vec<Trace>, Problem> {
     let mut faults = Faults::new();
     let mut read = Vec::with_capacity(body.traces.len());
     for (index, text) in body.traces.iter().enumerate() {
-        match traces::open(keys, text).filter(|trace| trace.request.tenant == *asked.tenant()) {
+        match traces::open(keys, text).filter(|trace| trace.recorded.request.tenant == *asked.tenant()) {
             Some(trace) => read.push(trace),
             None => faults.within("traces", |faults| {
                 faults.add_at(&index.to_string(), "is no trace that this cluster made");

@@ -11,6 +11,7 @@ use proffer_engine::decide::decision::{
 };
 use proffer_engine::decide::request::{SlotRequest, SlotTarget};
 use proffer_engine::keys::{ChannelKey, OfferKey};
+use proffer_engine::learn::PropensitySource;
 use proffer_engine::model::creative::Creative;
 use proffer_engine::model::offer::Offer;
 use proffer_engine::model::template::{self, Escape};
@@ -450,7 +451,7 @@ impl From<&Factors> for RankingScores {
         let [propensity, relevance, impact, emphasis, uplift] = factors.weights.map(number);
         RankingScores {
             propensity: number(factors.propensity),
-            propensity_source: "default",
+            propensity_source: word_of(factors.source),
             relevance: number(factors.relevance),
             impact: number(factors.impact),
             emphasis: number(factors.emphasis),
@@ -461,6 +462,16 @@ impl From<&Factors> for RankingScores {
             weights: Weights { propensity, relevance, impact, emphasis, uplift },
             optimized: factors.optimized.map(number),
         }
+    }
+}
+
+/// What P rests on, in a word.
+pub fn word_of(source: PropensitySource) -> &'static str {
+    match source {
+        PropensitySource::Offer => "offer",
+        PropensitySource::Category => "category",
+        PropensitySource::Global => "global",
+        PropensitySource::Default => "default",
     }
 }
 

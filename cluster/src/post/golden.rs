@@ -5,9 +5,11 @@ use proffer_engine::budget::escrow::EscrowReport;
 use proffer_engine::budget::ledger::Totals;
 use proffer_engine::catalog::{Actor, Changed as Effect, Command, CommandV1, Op, Refusal};
 use proffer_engine::codec::{decode, encode};
-use proffer_engine::keys::{CapKey, CustomerId, OfferKey, Revision, ShardId, TenantId};
+use proffer_engine::keys::{CapKey, CategoryKey, CustomerId, OfferKey, Revision, ShardId, TenantId};
+use proffer_engine::learn::Tallies;
 use proffer_engine::level::Level;
 use proffer_engine::profile::command::{AccountId, EscrowMessage, Leader, Position, Recall, ShardOp};
+use proffer_engine::profile::evidence::Tally;
 use proffer_engine::time::{Span, Timestamp};
 
 use super::failure::{Failure, Plain};
@@ -16,6 +18,7 @@ use crate::calls::{Changed, Operation};
 use crate::directory::Claim;
 use crate::group::Group;
 use crate::identity::Reach;
+use crate::learning::{Counted, Mark};
 use crate::lease::{Grant, Renew, Report};
 use crate::meta::ask::LedgerRow;
 use crate::meta::roster::{Configured, Members, NodeInfo};
@@ -27,6 +30,18 @@ const ACCOUNT: AccountId = AccountId { tenant: 1, cap: CapKey(2), ordinal: 3 };
 const SPAN: Span = Span { from: Timestamp(0), until: Timestamp(1_000) };
 const AT: Position = Position { leader: Leader { term: 2, replica: 3 }, index: 4 };
 const GROUP: Group = Group::Shard(ShardId(5));
+
+const MARK: Mark = Mark { generation: 1, count: 9 };
+
+fn counted() -> Counted {
+    let tally = |shown, positive| Tally { shown, positive };
+    let tallies = Tallies {
+        all: tally(7, 2),
+        offers: vec![(OfferKey(6), tally(7, 2))],
+        categories: vec![(CategoryKey(8), tally(3, 1))],
+    };
+    Counted { shard: ShardId(5), mark: MARK, tenants: [(tenant(), tallies)].into() }
+}
 
 fn tenant() -> TenantId {
     TenantId::new("t")
@@ -92,6 +107,7 @@ fn name(message: &Message) -> &'static str {
         Message::Remains(_) => "remains",
         Message::Recover(_) => "recover",
         Message::Reached(_) => "reached",
+        Message::Learn(_) => "learn",
     }
 }
 
@@ -148,6 +164,7 @@ fn messages() -> Vec<Message> {
         Message::Remains(GROUP),
         Message::Recover(ToRecover { shard: ShardId(5), accept_loss: true, by: "me".to_owned() }),
         Message::Reached(vec![(11, Reach { term: 2, last: Some(AT) })]),
+        Message::Learn(vec![(ShardId(5), MARK)]),
     ]
 }
 
@@ -168,6 +185,7 @@ fn name_of(answer: &Result<Answer, Failure>) -> &'static str {
             Answer::Passed(_) => "passed",
             Answer::Remains(_) => "remains",
             Answer::Customers(..) => "customers",
+            Answer::Learned(..) => "learned",
         },
         Err(Failure::Partial { .. }) => "partial",
         Err(Failure::Plain(plain)) => match plain {
@@ -226,6 +244,7 @@ fn answers() -> Vec<Result<Answer, Failure>> {
         Ok(Answer::Passed(vec![1, 2])),
         Ok(Answer::Remains(Some(remains))),
         Ok(Answer::Customers(vec![CustomerId::new("c")], Some(8))),
+        Ok(Answer::Learned(vec![counted()], true)),
         Err(Failure::Partial { applied: 3, asked: 5, refused: vec![(4, Plain::KeyReused)], cause: Plain::Expired }),
         plain(Plain::Refused(Refusal::NotFound(why()))),
         plain(Plain::UnknownTenant(why())),
@@ -291,6 +310,7 @@ pass 0303020102
 remains 040105
 recover 050501026d65
 reached 06010b0201020304
+learn 0701050109
 ";
 
 const ANSWERS: &str = "\
@@ -307,6 +327,7 @@ granted 0009010201fa
 passed 000a020102
 remains 000b010b010203040201020b0c01
 customers 000c0101630108
+learned 000d010501090101740702010607020108030101
 partial 0101030501040409
 refused 01000002026e6f
 unknown tenant 010001026e6f

@@ -17,6 +17,7 @@ use crate::directory::Claim;
 use crate::error::Error;
 use crate::group::Group;
 use crate::identity::Reach;
+use crate::learning::{Counted, Mark};
 use crate::lease::{Grant, Renew, Report};
 use crate::meta::ask::LedgerRow;
 use crate::meta::roster::{Configured, NodeInfo};
@@ -41,6 +42,8 @@ pub(crate) enum Message {
     Recover(ToRecover),
     /// How far the sender's replicas have come, for good. Safe to lose.
     Reached(Vec<(u64, Reach)>),
+    /// What others know that is later than these marks of what shards have counted.
+    Learn(Vec<(ShardId, Mark)>),
 }
 
 /// What an operator wants who wants a shard begun anew.
@@ -126,6 +129,8 @@ pub(crate) enum Answer {
     Remains(Option<Remains>),
     /// Some customers, and the part of the shard to go on with.
     Customers(Vec<CustomerId>, Option<u16>),
+    /// What shards have counted, and whether there is more than fits.
+    Learned(Vec<Counted>, bool),
 }
 
 /// An answer's bytes.

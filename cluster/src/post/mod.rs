@@ -17,6 +17,7 @@ mod gatekeeper;
 mod golden;
 mod grantor;
 mod joining;
+mod learning;
 mod local;
 mod message;
 mod recovery;
@@ -43,6 +44,7 @@ pub(crate) use courier::run_courier;
 pub(crate) use gatekeeper::Porter;
 pub(crate) use grantor::NearestGrantor;
 pub(crate) use joining::{Admission, Newcomer, enroll, join};
+pub(crate) use learning::learn_from_others;
 pub(crate) use local::Local;
 pub(crate) use message::{Answer, Message, ToMeta, ToRecover, ToShard};
 pub(crate) use service::PeerService;
@@ -265,7 +267,8 @@ fn lane_of(message: &Message, bytes: usize) -> Lane {
         | Message::Pass { .. }
         | Message::Remains(_)
         | Message::Recover(_)
-        | Message::Reached(_) => Lane::of(bytes),
+        | Message::Reached(_)
+        | Message::Learn(_) => Lane::of(bytes),
     }
 }
 

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use proffer_engine::codec;
 use tokio::time::Instant;
 
+use super::learning::room_on;
 use super::message::encode_answer;
 use super::{Admission, Answer, Message, Post, ToMeta};
 use crate::error::Error;
 use crate::groups::{Group, RaftGroups};
+use crate::learning::Learning;
 use crate::meta::hearing::Hearing;
 use crate::peers::{Class, Hello, Request, Service};
 use crate::ports::propose::Pending;
@@ -21,6 +23,7 @@ pub(crate) struct PeerService {
     pub(crate) admission: Arc<Admission>,
     pub(crate) hearing: Arc<Hearing>,
     pub(crate) witness: Arc<Witness>,
+    pub(crate) learning: Arc<Learning>,
 }
 
 impl PeerService {
@@ -62,6 +65,7 @@ impl Service for PeerService {
             Class::Call => Box::pin(async move { post.answerer().await.answer(body, within).await }),
             Class::Own => {
                 let (hearing, witness) = (Arc::clone(&self.hearing), Arc::clone(&self.witness));
+                let learning = Arc::clone(&self.learning);
                 Box::pin(async move {
                     let answer = match codec::decode("another node's request", &body) {
                         Ok(Message::Leading(claims)) => {
@@ -77,6 +81,10 @@ impl Service for PeerService {
                         Ok(Message::Reached(reaches)) => {
                             witness.note(&reaches);
                             Ok(Answer::Heard)
+                        }
+                        Ok(Message::Learn(marks)) => {
+                            let (told, has_more) = learning.later_than(&marks, room_on(lane));
+                            Ok(Answer::Learned(told, has_more))
                         }
                         Ok(Message::Pass { to, message }) => {
                             post.pass_on(to, lane, message, deadline).await.map(Answer::Passed)

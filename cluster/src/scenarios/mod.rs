@@ -6,6 +6,7 @@ mod deaths;
 mod disks;
 mod exclusions;
 mod hostile;
+mod learning;
 mod lease;
 mod levels;
 mod links;

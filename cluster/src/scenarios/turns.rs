@@ -23,6 +23,7 @@ use super::world::*;
 use crate::calls::{Call, CallKey, Degraded, RespondRequest};
 use crate::config::Reads;
 use crate::error::Error;
+use crate::learning::Learning;
 use crate::limits::{ENTRY_BYTES_MAX, OWN_RETRY_MS, PROPOSE_TRIES, TICK_DUE_MAX, WAITERS_SWEEP_MS};
 use crate::meta::command::{Founding, MetaCommand, MetaCommandV1, MetaOp, MetaOutcome};
 use crate::meta::compile::Compile;
@@ -80,6 +81,7 @@ impl Bench {
             shard: ShardId(0),
             door: Arc::clone(&door),
             views: Arc::clone(&views),
+            learning: Arc::new(Learning::new(1)),
             meta: Arc::new(MetaDoor::default()),
             clock: Arc::new(TokioClock::new()),
             entropy: Arc::clone(&entropy) as _,

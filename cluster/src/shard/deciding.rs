@@ -188,10 +188,12 @@ impl ShardLeader {
         let (binding, scratch, frame) = self.frames.workbench(view, now);
         let at = Moment { now, frame };
         let look = self.pending.view(&self.state);
+        let learned = self.around.learning.of(&view.tenant);
         let escrow = Searched::new(&look, view.number, barren);
         let noting = Noting::new(&escrow);
         let seen: &dyn EscrowView = if ask.call.trace { &noting } else { &escrow };
-        let mut decision = decide(&view.snapshot, look.subject(id), binding, seen, &request, &at, seed, scratch);
+        let mut decision =
+            decide(&view.snapshot, look.subject(id), binding, seen, &learned, &request, &at, seed, scratch);
         let noted = noting.into_seen();
         let missed = escrow.missed.into_inner();
         // Whatever still takes units lost three times: it is left out. What is refused even so waits for a policy or the
@@ -210,7 +212,8 @@ impl ShardLeader {
             self.taker.want(&missed);
         }
         let trace = ask.call.trace.then(|| {
-            let read = Read { at, seed, escrow: noted, refused: ask.masked.clone(), contention };
+            let (refused, learned) = (ask.masked.clone(), Arc::clone(&learned));
+            let read = Read { at, seed, escrow: noted, refused, contention, learned };
             Box::new(Trace::new(look.subject(id), &request, read, &decision))
         });
 
@@ -227,7 +230,8 @@ impl ShardLeader {
             let (state, pending) = (self.state.clone(), self.pending.clone());
             let request = Request { explain, ..request };
             let masked = ask.masked.clone();
-            Box::new(Inputs { state, pending, view: Arc::clone(view), request, at, seed, masked, barren })
+            let view = Arc::clone(view);
+            Box::new(Inputs { state, pending, view, learned, request, at, seed, masked, barren })
         });
         let raw = Raw {
             decided: Decided {
@@ -426,7 +430,8 @@ impl ShardLeader {
                 let pending = proffer_engine::profile::pending::Pending::new();
                 let at = Moment { now, frame };
                 let (state, masked) = (self.state.clone(), Vec::new());
-                reply.send(Ok(Inputs { state, pending, view, request, at, seed, masked, barren: false }));
+                let learned = self.around.learning.of(&view.tenant);
+                reply.send(Ok(Inputs { state, pending, view, learned, request, at, seed, masked, barren: false }));
             }
             ReadAsk::State { reply } => {
                 reply.send(Ok(self.share()));

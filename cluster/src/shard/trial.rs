@@ -8,6 +8,7 @@ use proffer_engine::decide::trace::{Contention, Noting, Read, Trace};
 use proffer_engine::decide::view::Instant as Moment;
 use proffer_engine::decide::{Scratch, decide as decide_on};
 use proffer_engine::keys::OfferKey;
+use proffer_engine::learn::Learned;
 use proffer_engine::profile::cells::{Look, ProfileId};
 use proffer_engine::profile::command::DecisionId;
 use proffer_engine::profile::pending::Pending;
@@ -24,6 +25,7 @@ pub(crate) struct Inputs {
     pub(crate) state: ShardState,
     pub(crate) pending: Pending,
     pub(crate) view: Arc<TenantView>,
+    pub(crate) learned: Arc<Learned>,
     pub(crate) request: Request,
     pub(crate) at: Moment,
     pub(crate) seed: u64,
@@ -51,7 +53,8 @@ impl Inputs {
         let escrow = Searched::new(&look, self.view.number, self.barren);
         let (mut binding, mut scratch) = (Binding::new(), Scratch::default());
         let subject = look.subject(&id);
-        decide_on(&self.view.snapshot, subject, &mut binding, &escrow, &self.request, &self.at, self.seed, &mut scratch)
+        let (snapshot, learned, request) = (&self.view.snapshot, &self.learned, &self.request);
+        decide_on(snapshot, subject, &mut binding, &escrow, learned, request, &self.at, self.seed, &mut scratch)
     }
 
     /// The same, with what was read. The explanation is no part of that.
@@ -62,16 +65,26 @@ impl Inputs {
         let noting = Noting::new(&escrow);
         let subject = look.subject(&id);
         let (mut binding, mut scratch) = (Binding::new(), Scratch::default());
-        let (snapshot, request) = (&self.view.snapshot, &self.request);
+        let (snapshot, learned, request) = (&self.view.snapshot, &self.learned, &self.request);
         let unexplained = Request { explain: Explain::Off, ..request.clone() };
-        let decision =
-            decide_on(snapshot, subject, &mut binding, &noting, &unexplained, &self.at, self.seed, &mut scratch);
+        let decision = decide_on(
+            snapshot,
+            subject,
+            &mut binding,
+            &noting,
+            learned,
+            &unexplained,
+            &self.at,
+            self.seed,
+            &mut scratch,
+        );
         let read = Read {
             at: self.at,
             seed: self.seed,
             escrow: noting.into_seen(),
             refused: self.masked.clone(),
             contention: Contention::None,
+            learned: Arc::clone(learned),
         };
         let trace = Box::new(Trace::new(subject, request, read, &decision));
         (self.decide(), Some(trace))

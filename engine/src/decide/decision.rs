@@ -7,6 +7,7 @@ use crate::keys::{
     ActivityKey, CapKey, ChannelKey, CreativeKey, FlowKey, GuardrailKey, OfferKey, PlacementKey, PolicyKey, Revision,
     RuleKey,
 };
+use crate::learn::PropensitySource;
 use crate::profile::command::CapTake;
 use crate::value::Value;
 
@@ -160,6 +161,8 @@ pub struct Explanation {
 pub struct Factors {
     /// P.
     pub propensity: f64,
+    /// What P rests on.
+    pub source: PropensitySource,
     /// R.
     pub relevance: f64,
     /// I.

@@ -11,6 +11,7 @@ use crate::decide::request::Request;
 use crate::decide::slots;
 use crate::decide::view::{EscrowView, Instant, Subject};
 use crate::keys::ChannelKey;
+use crate::learn::NOTHING;
 use crate::model::offer::CapScope;
 use crate::profile::command::{
     CapTake, CountEvent, Counted, DecisionId, FirstAnswer, Idempotency, PolicyTake, Take, TakeAccount, TakenProposition,
@@ -84,8 +85,9 @@ pub fn take_of(
         request,
         at,
         history: History::default(),
-        // Nothing that takes units looks at metrics.
+        // Nothing that takes units looks at metrics, or at how well offers are received.
         measured: &[],
+        learned: &NOTHING,
     };
     let policies = policy_takes(&case, subject, binding, decision);
     let implied = |channel: ChannelKey| snapshot.shared.channels.get(&channel).is_some_and(|channel| channel.implicit);

@@ -8,7 +8,7 @@ use crate::decide::decision::{Factors, RemovalReason, Removed, furthest};
 use crate::decide::mandatory;
 use crate::decide::qualify::is_of_spot;
 use crate::decide::rank::Scorer;
-use crate::decide::score::{Modifiers, NEUTRAL_PROPENSITY, uplift_base};
+use crate::decide::score::{Modifiers, uplift_base};
 use crate::decide::screen;
 use crate::decide::suppress;
 use crate::keys::{CreativeKey, OfferKey, RuleKey};
@@ -197,7 +197,7 @@ fn is_eligible(spotting: &Spotting<'_, '_>, global: u32) -> bool {
         let last = case.last_shown(case.offer(global));
         last.is_none_or(|last| case.at.now.since_ms(last) as f64 >= days * DAY_MS as f64)
     };
-    eligibility.propensity_threshold.is_none_or(|least| NEUTRAL_PROPENSITY >= least)
+    track.is_likely_enough(case, global)
         && eligibility.recency.is_none_or(recent_enough)
         && part.segment.required.of(position).iter().all(|segment| track.world.is_in(*segment))
 }
@@ -237,9 +237,12 @@ fn assemble(
     let set = own.weights(offer, segment.categories[position as usize]);
     let seen = Scorer { plan: own, ..*scorer };
     let relevance = seen.relevance(segment, global, position);
-    let prieu = own.factors(offer, set, relevance, &scorer.spotting.case.shared.largest);
+    let case = scorer.spotting.case;
+    let propensity = case.propensity(segment, position);
+    let prieu = own.factors(offer, set, propensity.value, relevance, &case.shared.largest);
     Factors {
         propensity: prieu.propensity,
+        source: propensity.source,
         relevance: prieu.relevance,
         impact: prieu.impact,
         emphasis: prieu.emphasis,

@@ -21,6 +21,7 @@ use crate::decide::screen;
 use crate::decide::slots::{self, Lane};
 use crate::decide::view::{EscrowView, Instant, Subject};
 use crate::keys::{OfferKey, Slot};
+use crate::learn::Learned;
 use crate::model::flow::{Arbitration, ControlGroupAction};
 use crate::snapshot::{Binding, Snapshot};
 use crate::value::Value;
@@ -36,6 +37,7 @@ pub fn decide(
     subject: Subject<'_>,
     binding: &mut Binding,
     escrow: &dyn EscrowView,
+    learned: &Learned,
     request: &Request,
     at: &Instant,
     _seed: u64,
@@ -53,6 +55,7 @@ pub fn decide(
         escrow,
         request,
         at,
+        learned,
         history: look_back(snapshot, subject.profile),
         measured: &measured,
     };

@@ -102,6 +102,13 @@ impl<'a> Track<'a> {
         question.holds(&at, case.profile)
     }
 
+    /// Whether P of the offer at `global` is what its own `eligibility` wants.
+    pub(crate) fn is_likely_enough(&self, case: &Case<'_>, global: u32) -> bool {
+        let (part, position) = case.locate(global);
+        let least = part.segment.offers[position as usize].body.eligibility.propensity_threshold;
+        least.is_none_or(|least| case.propensity(&part.segment, position).value >= least)
+    }
+
     /// Whether the offer at `global` fails a rule that is evaluated offer by offer, wherever it would go.
     pub(crate) fn fails_late(&self, case: &Case<'_>, global: u32) -> bool {
         let Some(rules) = self.flow.rules else { return false };
@@ -111,9 +118,10 @@ impl<'a> Track<'a> {
         let mut failing = false;
         if segment.rule_columns[rules].late.as_ref().is_some_and(|late| late.has(position)) {
             let own = segment.rules_of.of(position).iter().map(|number| &segment.rules[*number as usize]);
-            failing = own
-                .filter(|rule| is_late(rule) && selector.selects(&rule.key))
-                .any(|rule| !self.holds(case, &rule.question, global));
+            failing = !self.is_likely_enough(case, global)
+                || own
+                    .filter(|rule| is_late(rule) && selector.selects(&rule.key))
+                    .any(|rule| !self.holds(case, &rule.question, global));
             failing = failing
                 || case.shared.wide_rules.iter().any(|(rule, scopes)| {
                     is_late(rule)
@@ -161,7 +169,7 @@ pub(crate) const NOWHERE: Spot = Spot { channel: ChannelKey::NONE, placement: Pl
 fn is_late(rule: &Rule) -> bool {
     rule.effect == Effect::Hard
         && match rule.question {
-            Question::Program(_) | Question::Field { .. } => true,
+            Question::Program(_) | Question::Field { .. } | Question::Propensity { .. } => true,
             Question::Request(_) | Question::Recency { .. } => false,
         }
 }
@@ -210,7 +218,7 @@ pub(crate) fn look<'a>(case: &Case<'a>, flow: &Flow, subject: Subject<'a>, bindi
     }
     segments.sort_unstable();
     segments.dedup();
-    World { facts, segments, now: case.at.now, measures: case.measures() }
+    World { facts, segments, now: case.at.now, measures: case.measures(), learned: case.learned }
 }
 
 fn overlay<'a>(facts: &mut [&'a Value], slots: &[u32], named: &'a [(crate::keys::Symbol, Value)]) {
@@ -250,7 +258,7 @@ pub(crate) fn qualify(case: &Case<'_>, track: &mut Track<'_>, scratch: &mut Scra
                     bar(case, track, scopes);
                 }
             }
-            (Question::Program(_) | Question::Field { .. }, Effect::Hard) => {
+            (Question::Program(_) | Question::Field { .. } | Question::Propensity { .. }, Effect::Hard) => {
                 if !scopes.global && scopes.segments.iter().any(|segment| track.world.is_in(*segment)) {
                     track.late_everywhere.push(number);
                 } else if !scopes.channels.is_empty() || !scopes.placements.is_empty() {

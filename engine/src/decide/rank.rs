@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use smallvec::SmallVec;
 
 use crate::decide::candidates::{Show, Spotting};
-use crate::decide::score::{self, Modifiers, RelevanceSignals};
+use crate::decide::score::{self, Modifiers, NEUTRAL_PROPENSITY, RelevanceSignals};
 use crate::keys::CreativeKey;
 use crate::model::flow::ScoreMethod;
 use crate::model::offer::Offer;
@@ -52,7 +52,7 @@ impl Scorer<'_, '_, '_> {
         for part in &case.snapshot.parts {
             let segment = &part.segment;
             let columns = &segment.plans[self.plan_number];
-            let lift = self.lift(segment);
+            let lift = self.lift(segment, columns);
             let words = &left[part.range()];
             for (block, bound) in columns.order.iter().zip(&columns.bounds) {
                 if bound + lift < least {
@@ -108,14 +108,20 @@ impl Scorer<'_, '_, '_> {
         })
     }
 
-    /// By how much boosts can raise a log-score above what the columns say.
-    fn lift(&self, segment: &Segment) -> f64 {
+    /// By how much boosts and P can raise a log-score above what the columns say.
+    fn lift(&self, segment: &Segment, columns: &PlanColumns) -> f64 {
         let boosts = match self.spotting.track.flow.rules {
             Some(rules) if !self.plan.priority_only => segment.rule_columns[rules].boost_bound,
             Some(_) | None => 0.0,
         };
         // A sum of scores is a logarithm again, and not every rounding keeps their order.
-        if self.plan.objectives.is_some() { boosts + BOUND_SLACK } else { boosts }
+        let lift = if self.plan.objectives.is_some() { boosts + BOUND_SLACK } else { boosts };
+        if self.is_adapted(columns) { lift + self.plan.lift(self.spotting.case.learned.ceiling()) } else { lift }
+    }
+
+    /// Whether scores are other than with P = 0.5.
+    fn is_adapted(&self, columns: &PlanColumns) -> bool {
+        columns.adaptive && !self.spotting.case.learned.is_neutral()
     }
 
     fn log_score(&self, segment: &Segment, columns: &PlanColumns, global: u32, position: u32) -> f64 {
@@ -127,12 +133,19 @@ impl Scorer<'_, '_, '_> {
             terms = self.formula_terms(segment, global, position);
             let optimized = self.optimized(segment, global, position);
             terms = optimized.map_or(terms, |sum| score::term(1.0, sum));
-        } else if columns.relevant || (columns.weighted && segment.has_weights) {
-            let offer = &segment.offers[position as usize].body;
-            let category = segment.categories[position as usize];
-            let largest = &self.spotting.case.shared.largest;
-            let relevance = self.relevance(segment, global, position);
-            terms = self.plan.terms(offer, category, relevance, self.weight(global), largest);
+        } else {
+            let is_weighted = columns.weighted && segment.has_weights;
+            let is_adapted = self.is_adapted(columns);
+            if columns.relevant || is_weighted || is_adapted {
+                let case = self.spotting.case;
+                let offer = &segment.offers[position as usize].body;
+                let category = segment.categories[position as usize];
+                // What does not matter is not looked up.
+                let propensity = if is_adapted { case.propensity(segment, position).value } else { NEUTRAL_PROPENSITY };
+                let relevance = if columns.relevant { self.relevance(segment, global, position) } else { 1.0 };
+                let weight = if is_weighted { self.weight(global) } else { FULL_WEIGHT };
+                terms = self.plan.terms(offer, category, propensity, relevance, weight, &case.shared.largest);
+            }
         }
         if self.is_plain(segment, global, position) {
             return terms;
@@ -253,7 +266,9 @@ impl Scorer<'_, '_, '_> {
         let (case, track) = (self.spotting.case, self.spotting.track);
         let offer = &segment.offers[position as usize].body;
         let set = self.plan.weights(offer, segment.categories[position as usize]);
-        let factors = self.plan.factors(offer, set, self.relevance(segment, global, position), &case.shared.largest);
+        let (propensity, relevance) =
+            (case.propensity(segment, position).value, self.relevance(segment, global, position));
+        let factors = self.plan.factors(offer, set, propensity, relevance, &case.shared.largest);
         self.plan.formula_terms(program, &OfferWorld::new(&track.world, case.shared, segment, position), &factors)
     }
 
@@ -263,12 +278,13 @@ impl Scorer<'_, '_, '_> {
         let offer = &segment.offers[position as usize].body;
         let category = segment.categories[position as usize];
         let largest = &self.spotting.case.shared.largest;
+        let propensity = self.spotting.case.propensity(segment, position).value;
         let relevance = self.relevance(segment, global, position);
         let terms = match &self.plan.formula {
             Some(_) => self.formula_terms(segment, global, position),
-            None => self.plan.method_terms(offer, category, relevance, self.weight(global), largest),
+            None => self.plan.method_terms(offer, category, propensity, relevance, self.weight(global), largest),
         };
-        self.plan.optimized(offer, self.plan.weights(offer, category), terms, relevance, largest)
+        self.plan.optimized(offer, self.plan.weights(offer, category), terms, propensity, relevance, largest)
     }
 
     /// Method and exponents that an offer is scored by.

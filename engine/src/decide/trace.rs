@@ -14,6 +14,7 @@ use crate::decide::kernel::decide;
 use crate::decide::request::{Explain, Request};
 use crate::decide::view::{EscrowView, Free, Instant, Subject};
 use crate::keys::{CapKey, OfferKey, Revision, Symbol};
+use crate::learn::{Learned, Tallies};
 use crate::profile::command::AccountId;
 use crate::profile::metrics::{Metrics, Series};
 use crate::profile::state::{Named, Profile};
@@ -62,12 +63,24 @@ impl Contention {
 /// Stored form: a trace outlives the release that made it.
 #[derive(Debug, Encode, Decode)]
 enum Stored {
-    V1(Trace),
+    /// P was 0.5 for every offer: nothing was learned, or it was before anything could be.
+    V1(Recorded),
+    /// With the tallies that P followed from.
+    V2(Recorded, Tallies),
 }
 
 /// See the module.
-#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
+    /// What was read of one shard and one request, and the decision.
+    pub recorded: Recorded,
+    /// What P followed from: shared with all that decided by it.
+    learned: Arc<Learned>,
+}
+
+/// See [`Trace`].
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Recorded {
     /// The catalogue it was decided under.
     pub revision: Revision,
     /// What was asked, with what `apply` refused among its excluded offers.
@@ -164,12 +177,14 @@ pub struct Read {
     pub refused: Vec<OfferKey>,
     /// What others left of it.
     pub contention: Contention,
+    /// What was known of how offers are received.
+    pub learned: Arc<Learned>,
 }
 
 impl Trace {
     /// The trace of `decision`, which was made of `request` for `subject`. O(profile).
     pub fn new(subject: Subject<'_>, request: &Request, read: Read, decision: &Decision) -> Self {
-        let Read { at, seed, escrow, refused, contention } = read;
+        let Read { at, seed, escrow, refused, contention, learned } = read;
         let (mut names, mut metrics) = (Vec::new(), Vec::new());
         let profile = subject.profile.map(|profile| {
             let mut profile = profile.clone();
@@ -180,7 +195,7 @@ impl Trace {
             names = rename(&mut profile, subject.symbols);
             profile
         });
-        Trace {
+        let recorded = Recorded {
             revision: decision.revision,
             request: Request { explain: Explain::Off, ..request.clone() },
             refused,
@@ -193,13 +208,14 @@ impl Trace {
             escrow,
             contention,
             decision: Decision { explanation: None, ..decision.clone() },
-        }
+        };
+        Trace { recorded, learned }
     }
 
     /// Decides again, under the catalogue of its revision compiled as `snapshot`.
     pub fn replay(&self, snapshot: &Snapshot) -> Decision {
         let mut decision = self.decide(snapshot, |_| None);
-        self.contention.withhold(&mut decision);
+        self.recorded.contention.withhold(&mut decision);
         decision
     }
 
@@ -209,27 +225,28 @@ impl Trace {
     }
 
     fn decide(&self, snapshot: &Snapshot, unseen: fn(CapKey) -> Option<Free>) -> Decision {
-        let escrow = Noted { seen: &self.escrow, unseen };
+        let Recorded { names, profile, metrics, escrow, now, frame, request, seed, .. } = &self.recorded;
+        let escrow = Noted { seen: escrow, unseen };
         let mut symbols = Symbols::default();
-        for name in &self.names {
+        for name in names {
             symbols.intern(name);
         }
-        let mut profile = self.profile.clone();
-        if let Some(metrics) = Metrics::restored(self.metrics.clone()).filter(|metrics| !metrics.series().is_empty()) {
+        let mut profile = profile.clone();
+        if let Some(metrics) = Metrics::restored(metrics.clone()).filter(|metrics| !metrics.series().is_empty()) {
             profile.get_or_insert_default().dealings.get_or_insert_default().metrics = metrics;
         }
         let subject = Subject { profile: profile.as_ref(), symbols: &symbols };
-        let at = Instant { now: self.now, frame: self.frame };
+        let at = Instant { now: *now, frame: *frame };
         let (mut binding, mut scratch) = (Binding::new(), Scratch::new());
-        decide(snapshot, subject, &mut binding, &escrow, &self.request, &at, self.seed, &mut scratch)
+        decide(snapshot, subject, &mut binding, &escrow, &self.learned, request, &at, *seed, &mut scratch)
     }
 
     /// Where `decision` differs from the trace's, if its bytes do.
     pub fn difference(&self, decision: &Decision) -> Option<Difference> {
-        if codec::encode(&self.decision) == codec::encode(decision) {
+        if codec::encode(&self.recorded.decision) == codec::encode(decision) {
             return None;
         }
-        let (recorded, replayed) = (format!("{:#?}", self.decision), format!("{decision:#?}"));
+        let (recorded, replayed) = (format!("{:#?}", self.recorded.decision), format!("{decision:#?}"));
         let mut path: Vec<&str> = Vec::new();
         let mut lines = recorded.lines().zip(replayed.lines());
         let found = lines.find(|(one, other)| {
@@ -244,7 +261,11 @@ impl Trace {
 
     /// As bytes.
     pub fn encode(&self) -> Vec<u8> {
-        codec::encode(&Stored::V1(self.clone()))
+        let recorded = self.recorded.clone();
+        codec::encode(&match self.learned.is_neutral() {
+            true => Stored::V1(recorded),
+            false => Stored::V2(recorded, self.learned.tallies().clone()),
+        })
     }
 
     /// From bytes.
@@ -252,8 +273,11 @@ impl Trace {
     /// # Errors
     /// If they are no trace, or one of another version. What is read is trusted: bytes from outside must be known to be a trace's.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let Stored::V1(trace) = codec::decode("a trace", bytes)?;
-        Ok(trace)
+        let (recorded, tallies) = match codec::decode("a trace", bytes)? {
+            Stored::V1(recorded) => (recorded, Tallies::default()),
+            Stored::V2(recorded, tallies) => (recorded, tallies),
+        };
+        Ok(Trace { recorded, learned: Arc::new(Learned::new(tallies)) })
     }
 }
 
@@ -280,7 +304,8 @@ mod tests {
     use super::*;
     use crate::decide::decision::{FlowChoice, Funnel, SlotOutcome};
     use crate::decide::request::Duplicates;
-    use crate::keys::{ChannelKey, CreativeKey, CustomerId, PlacementKey, TenantId};
+    use crate::keys::{CategoryKey, ChannelKey, CreativeKey, CustomerId, PlacementKey, TenantId};
+    use crate::profile::evidence::Tally;
     use crate::time::Span;
     use crate::value::Value;
 
@@ -317,6 +342,10 @@ mod tests {
     }
 
     fn trace() -> Trace {
+        trace_of(Tallies::default())
+    }
+
+    fn trace_of(tallies: Tallies) -> Trace {
         let request = Request {
             tenant: TenantId::new("acme"),
             customer: CustomerId::new("ann"),
@@ -351,6 +380,7 @@ mod tests {
             escrow: vec![(CapKey(9), None)],
             refused: vec![OfferKey(3)],
             contention: Contention::None,
+            learned: Arc::new(Learned::new(tallies)),
         };
         let subject = Subject { profile: Some(&profile), symbols: &symbols };
         Trace::new(subject, &request, read, &decision())
@@ -359,14 +389,34 @@ mod tests {
     #[test]
     fn a_trace_keeps_its_bytes_and_names_only_what_the_profile_has() {
         let trace = trace();
-        assert_eq!(trace.names.iter().map(|name| &**name).collect::<Vec<_>>(), ["age", "vip"]);
+        assert_eq!(trace.recorded.names.iter().map(|name| &**name).collect::<Vec<_>>(), ["age", "vip"]);
         let bytes = trace.encode();
         assert_eq!(Trace::decode(&bytes).unwrap(), trace);
         let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         insta::assert_snapshot!(hex.concat());
         let mut unknown = bytes;
-        unknown[0] = 1;
+        unknown[0] = 2;
         assert!(Trace::decode(&unknown).is_err());
+    }
+
+    #[test]
+    fn a_trace_has_the_tallies_that_p_followed_from() {
+        let tally = |shown, positive| Tally { shown, positive };
+        let tallies = Tallies {
+            all: tally(30, 3),
+            offers: vec![(OfferKey(70), tally(30, 3))],
+            categories: vec![(CategoryKey(2), tally(20, 1))],
+        };
+        let (plain, trace) = (trace().encode(), trace_of(tallies.clone()));
+        let bytes = trace.encode();
+        let read = Trace::decode(&bytes).unwrap();
+        assert_eq!((&read, read.learned.tallies()), (&trace, &tallies));
+        assert_eq!((bytes[0], &bytes[1..plain.len()]), (1, &plain[1..]), "the rest is what it was");
+        let tail: Vec<String> = bytes[plain.len()..].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(tail.concat(), "1e0301461e0301021401");
+        // Too little to change any P is left out, and so is a byte for it.
+        let few = Tallies { all: tally(9, 9), offers: Vec::new(), categories: Vec::new() };
+        assert_eq!(trace_of(few).encode(), plain);
     }
 
     #[test]

@@ -15,6 +15,13 @@ pub struct Tally {
     pub positive: u64,
 }
 
+impl Tally {
+    /// How many observations it is made of.
+    pub fn count(&self) -> u64 {
+        self.shown.saturating_add(self.positive)
+    }
+}
+
 /// A tenant's counters in one shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
@@ -88,5 +95,10 @@ impl Evidence {
     /// Counters by offer.
     pub fn offers(&self) -> impl Iterator<Item = (OfferKey, Tally)> + '_ {
         self.offers.iter().map(|(offer, tally)| (*offer, *tally))
+    }
+
+    /// Counters by category.
+    pub fn categories(&self) -> impl Iterator<Item = (CategoryKey, Tally)> + '_ {
+        self.categories.iter().map(|(category, tally)| (*category, *tally))
     }
 }

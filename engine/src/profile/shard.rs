@@ -163,6 +163,11 @@ impl ShardState {
         Some(&self.tenants[*self.numbers.get(tenant)? as usize].evidence)
     }
 
+    /// Every tenant's counters for learning, shared.
+    pub fn evidence_by_tenant(&self) -> impl Iterator<Item = (&TenantId, &Arc<Evidence>)> {
+        self.tenants.iter().map(|tenant| (&tenant.id, &tenant.evidence))
+    }
+
     /// All tenants that this shard has heard of.
     pub fn tenants(&self) -> impl Iterator<Item = &TenantId> {
         self.tenants.iter().map(|tenant| &tenant.id)

@@ -48,10 +48,41 @@ impl Plan {
         channel_match.is_some() || freshness.is_some() || segment_match.is_some()
     }
 
-    /// The factors of an offer whose R is `relevance`.
-    pub fn factors(&self, offer: &Offer, set: &WeightSet, relevance: f64, largest: &LargestValues) -> Prieu {
+    /// By how much a P of at most `ceiling`, in place of 0.5, can raise a log-score; negative if it lowers all of them.
+    pub fn lift(&self, ceiling: f64) -> f64 {
+        if self.priority_only || self.formula.is_some() {
+            return 0.0;
+        }
+        let ratio = term(1.0, ceiling) - term(1.0, NEUTRAL_PROPENSITY);
+        let sets = std::iter::once(&self.base).chain(self.overrides.iter().map(|(_, _, set)| set));
+        let weights = sets.map(WeightSet::propensity_weight);
+        if self.objectives.is_some() {
+            // A sum of scores rises no more than the term of it that rises most, and one that does not look at P stays.
+            return weights.fold(1.0, f64::max) * ratio.max(0.0) + BOUND_SLACK;
+        }
+        weights.map(|weight| weight * ratio).fold(f64::NEG_INFINITY, f64::max) + BOUND_SLACK
+    }
+
+    /// Whether P is among what an offer is scored by.
+    fn reads_propensity(&self, set: &WeightSet) -> bool {
+        let aims = self.objectives.as_ref();
+        let method_counts = aims.is_none_or(|objectives| objectives.score != 0.0);
+        !self.priority_only
+            && (method_counts && set.propensity_weight() != 0.0
+                || aims.is_some_and(|objectives| objectives.propensity != 0.0))
+    }
+
+    /// The factors of an offer whose P and R are these.
+    pub fn factors(
+        &self,
+        offer: &Offer,
+        set: &WeightSet,
+        propensity: f64,
+        relevance: f64,
+        largest: &LargestValues,
+    ) -> Prieu {
         Prieu {
-            propensity: NEUTRAL_PROPENSITY,
+            propensity,
             relevance,
             impact: impact(self.impact.as_ref(), offer.business_value.0, offer.margin, offer.revenue_value, largest),
             emphasis: f64::from(offer.priority.0) / 100.0,
@@ -65,13 +96,14 @@ impl Plan {
         offer: &Offer,
         set: &WeightSet,
         terms: f64,
+        propensity: f64,
         relevance: f64,
         largest: &LargestValues,
     ) -> Option<f64> {
         let objectives = self.objectives.as_ref().filter(|_| !self.priority_only)?;
         let aims = Aims {
             method_terms: terms,
-            prieu: &self.factors(offer, set, relevance, largest),
+            prieu: &self.factors(offer, set, propensity, relevance, largest),
             business_value: offer.business_value.0,
             margin: offer.margin,
             revenue_value: offer.revenue_value,
@@ -79,22 +111,23 @@ impl Plan {
         Some(weigh(objectives, &aims, largest))
     }
 
-    /// The log-sum, but for modifiers, of an offer whose R is `relevance`, shown with a creative of `weight` percent: the
+    /// The log-sum, but for modifiers, of an offer whose P and R are these, shown with a creative of `weight` percent: the
     /// method's, or of what the objectives make of it.
     pub fn terms(
         &self,
         offer: &Offer,
         category: Option<CategoryKey>,
+        propensity: f64,
         relevance: f64,
         weight: u8,
         largest: &LargestValues,
     ) -> f64 {
-        let terms = self.method_terms(offer, category, relevance, weight, largest);
+        let terms = self.method_terms(offer, category, propensity, relevance, weight, largest);
         if self.objectives.is_none() {
             return terms;
         }
         let set = self.weights(offer, category);
-        self.optimized(offer, set, terms, relevance, largest).map_or(terms, |sum| term(1.0, sum))
+        self.optimized(offer, set, terms, propensity, relevance, largest).map_or(terms, |sum| term(1.0, sum))
     }
 
     /// The log-sum of a formula's value: what is no positive number scores 0.
@@ -103,11 +136,12 @@ impl Plan {
         term(1.0, program.eval(&scored).as_number().unwrap_or(0.0).max(0.0))
     }
 
-    /// The method's log-sum of an offer whose R is `relevance`, shown with a creative of `weight` percent.
+    /// The method's log-sum of an offer whose P and R are these, shown with a creative of `weight` percent.
     pub fn method_terms(
         &self,
         offer: &Offer,
         category: Option<CategoryKey>,
+        propensity: f64,
         relevance: f64,
         weight: u8,
         largest: &LargestValues,
@@ -118,8 +152,10 @@ impl Plan {
         let set = self.weights(offer, category);
         match set.method {
             ScoreMethod::PriorityWeighted => log_priority_weighted(offer.priority.0, weight),
-            ScoreMethod::Propensity => log_propensity(NEUTRAL_PROPENSITY),
-            ScoreMethod::Formula => self.factors(offer, set, relevance, largest).log_score(exponents(&set.weights)),
+            ScoreMethod::Propensity => log_propensity(propensity),
+            ScoreMethod::Formula => {
+                self.factors(offer, set, propensity, relevance, largest).log_score(exponents(&set.weights))
+            }
         }
     }
 }
@@ -150,7 +186,8 @@ impl Environment for Scored<'_, '_, '_> {
 /// One scoring plan over a segment.
 #[derive(Clone, Debug)]
 pub struct PlanColumns {
-    /// Log-sum with R = 1 and full creative weight: exact where neither matters, else an upper bound; infinite where a formula scores.
+    /// Log-sum with R = 1, full creative weight and P = 0.5: exact where none of them matters or differs, else an upper bound
+    /// (but for P: [`Plan::lift`]); infinite where a formula scores.
     pub scores: Box<[f64]>,
     /// Offers with a factor 0 that removes them, if there are any.
     pub zero: Option<Bits>,
@@ -158,6 +195,8 @@ pub struct PlanColumns {
     pub weighted: bool,
     /// Offers whose score depends on R.
     pub relevant: bool,
+    /// Offers whose score depends on P.
+    pub adaptive: bool,
     /// Upper bound by block, in `order`.
     pub bounds: Box<[f64]>,
     /// Blocks by descending bound.
@@ -168,7 +207,7 @@ impl PlanColumns {
     /// The columns of `plan` over a segment.
     pub(crate) fn new(plan: &Plan, segment: &Segment, largest: &LargestValues) -> Self {
         let len = segment.len;
-        let (mut weighted, mut relevant) = (false, false);
+        let (mut weighted, mut relevant, mut adaptive) = (false, false, false);
         let mut zero = Vec::new();
         let mut scores = vec![0.0; len];
         for (position, offer) in segment.by_key() {
@@ -178,6 +217,7 @@ impl PlanColumns {
                 continue;
             }
             let set = plan.weights(offer, category);
+            adaptive |= plan.reads_propensity(set);
             let method_counts = plan.objectives.as_ref().is_none_or(|objectives| objectives.score != 0.0);
             let relevance_counts = plan.objectives.as_ref().is_some_and(|objectives| objectives.relevance != 0.0);
             relevant |= relevance_counts && plan.is_relevance_on() && !plan.priority_only;
@@ -187,12 +227,12 @@ impl PlanColumns {
                 ScoreMethod::Propensity => {}
                 ScoreMethod::Formula => {
                     relevant |= method_counts && plan.is_relevance_on();
-                    if plan.factors(offer, set, 1.0, largest).is_removed(exponents(&set.weights)) {
+                    if plan.factors(offer, set, NEUTRAL_PROPENSITY, 1.0, largest).is_removed(exponents(&set.weights)) {
                         zero.push(position);
                     }
                 }
             }
-            scores[position as usize] = plan.terms(offer, category, 1.0, FULL_WEIGHT, largest);
+            scores[position as usize] = plan.terms(offer, category, NEUTRAL_PROPENSITY, 1.0, FULL_WEIGHT, largest);
         }
         let best = |block: &[f64]| block.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let mut blocks: Vec<(f64, u32)> = scores.chunks(BLOCK).map(best).zip(0..).collect();
@@ -201,6 +241,7 @@ impl PlanColumns {
             zero: Bits::of(len, zero).if_any(),
             weighted,
             relevant,
+            adaptive,
             bounds: blocks.iter().map(|block| block.0).collect(),
             order: blocks.iter().map(|block| block.1).collect(),
             scores: scores.into(),

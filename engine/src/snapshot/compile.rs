@@ -16,6 +16,7 @@ use super::shared::Shared;
 use super::slots::Names;
 use crate::catalog::tenant::OfferUser;
 use crate::catalog::{CapDefinition, TenantCatalog};
+use crate::decide::score::NEUTRAL_PROPENSITY;
 use crate::keys::{CategoryKey, ChannelKey, CreativeKey, OfferKey, PlacementKey, RuleKey, SubCategoryKey};
 use crate::model::creative::Creative;
 use crate::model::offer::{CapScope, CountOn, Enforcement, Offer, OfferKind};
@@ -103,7 +104,7 @@ fn in_score_order(
     let plan = shared.default_plan();
     let score = |(row, (category, _)): (&OfferRow, &(Option<CategoryKey>, _))| {
         let offer = &row.body;
-        let score = plan.terms(offer, *category, 1.0, FULL_WEIGHT, &shared.largest);
+        let score = plan.terms(offer, *category, NEUTRAL_PROPENSITY, 1.0, FULL_WEIGHT, &shared.largest);
         (score, (offer.priority, offer.business_value))
     };
     let mut scored: Vec<_> = rows.iter().zip(homes).map(score).zip(0..).collect();

@@ -118,6 +118,17 @@ pub struct WeightSet {
     pub weights: FormulaWeights,
 }
 
+impl WeightSet {
+    /// The exponent of P in the method's score.
+    pub fn propensity_weight(&self) -> f64 {
+        match self.method {
+            ScoreMethod::PriorityWeighted => 0.0,
+            ScoreMethod::Propensity => 1.0,
+            ScoreMethod::Formula => self.weights.propensity_weight,
+        }
+    }
+}
+
 /// How offers are scored on a channel: the node's weights and those that override them for some offers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {

@@ -415,7 +415,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::time::Timestamp;
 
     const SLOTS: u16 = 3;
     const SEGMENTS: u32 = 4;
@@ -468,8 +467,7 @@ mod tests {
                 let world = World {
                     facts: facts.iter().collect(),
                     segments: segments.into_iter().collect(),
-                    now: Timestamp(0),
-                    measures: Default::default(),
+                    ..World::of_nothing()
                 };
                 let mut failing = vec![0; words];
                 index.fail_into(&world, &mut failing, &mut spare);
@@ -502,12 +500,7 @@ mod tests {
         let mut spare = vec![0; bitset::words_for(len)];
         for value in [-1, 0, 63, 64, 777, 4_998, 4_999, 6_000] {
             let fact = Value::Number(f64::from(value));
-            let world = World {
-                facts: smallvec::smallvec![&fact],
-                segments: Vec::new(),
-                now: Timestamp(0),
-                measures: Default::default(),
-            };
+            let world = World { facts: smallvec::smallvec![&fact], segments: Vec::new(), ..World::of_nothing() };
             let mut failing = vec![0; bitset::words_for(len)];
             index.fail_into(&world, &mut failing, &mut spare);
             let passing = (0..len as u32).filter(|position| !bitset::has(&failing, *position)).count() as i32;

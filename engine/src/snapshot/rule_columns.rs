@@ -3,20 +3,15 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::bitset::{self, Bits, put};
 use super::checks::Check;
 use super::columns::BOUND_SLACK;
-use super::metrics::Measures;
 use super::predicates::{Builder, PredicateIndex};
 use super::rules::{Effect, Question, Rule, Scopes, Selector};
 use super::segment::Segment;
 use super::shared::Shared;
 use super::world::{OfferWorld, World};
-use crate::decide::score::NEUTRAL_PROPENSITY;
 use crate::keys::RuleKey;
-use crate::time::Timestamp;
 
 /// Rules of one selection over a segment.
 #[derive(Clone, Debug)]
@@ -139,7 +134,7 @@ impl RuleColumns {
                     _ if !selector.selects(&rule.key) => {}
                     (Effect::Hard, Question::Request(check)) => index.require(check, position),
                     (Effect::Hard, Question::Recency { .. }) => {}
-                    (Effect::Hard, Question::Program(_) | Question::Field { .. }) => {
+                    (Effect::Hard, Question::Program(_) | Question::Field { .. } | Question::Propensity { .. }) => {
                         match settle(segment, shared, &rule.question, position) {
                             Some(passes) => index.require(&Check::Constant(passes), position),
                             None => put(&mut late.0, position, true),
@@ -156,8 +151,8 @@ impl RuleColumns {
             if !required.is_empty() {
                 index.require(&Check::Segments(required.into()), position);
             }
-            if offer.body.eligibility.propensity_threshold.is_some_and(|least| NEUTRAL_PROPENSITY < least) {
-                index.require(&Check::Constant(false), position);
+            if offer.body.eligibility.propensity_threshold.is_some_and(|least| least > 0.0) {
+                put(&mut late.0, position, true);
             }
         }
         let (creative_index, late_creatives) = index_creatives(segment, selector, &mut soft, &mut boosts);
@@ -227,8 +222,7 @@ impl WideColumn {
 
 /// The answer for an offer, if its stored fields alone decide it.
 fn settle(segment: &Segment, shared: &Shared, question: &Question, position: u32) -> Option<bool> {
-    let world =
-        World { facts: SmallVec::new(), segments: Vec::new(), now: Timestamp(0), measures: Measures::default() };
+    let world = World::of_nothing();
     question.settled(&OfferWorld::new(&world, shared, segment, position))
 }
 
@@ -256,9 +250,13 @@ fn index_creatives(
                 match (&rule.question, rule.effect) {
                     _ if !selector.selects(&rule.key) => {}
                     (Question::Request(check), Effect::Hard) => index.require(check, place as u32),
-                    (Question::Program(_) | Question::Field { .. } | Question::Recency { .. }, Effect::Hard) => {
-                        late.push(position);
-                    }
+                    (
+                        Question::Program(_)
+                        | Question::Field { .. }
+                        | Question::Recency { .. }
+                        | Question::Propensity { .. },
+                        Effect::Hard,
+                    ) => late.push(position),
                     (_, Effect::Match { .. }) => put(&mut soft.0, position, true),
                     (_, Effect::Ranking { boost }) => {
                         put(&mut soft.0, position, true);

@@ -6,7 +6,6 @@ use super::checks::Check;
 use super::slots::{Field, Names};
 use super::world::{OfferWorld, is_true};
 use crate::catalog::TenantCatalog;
-use crate::decide::score::NEUTRAL_PROPENSITY;
 use crate::expr::{self, Name, Namespace, Program, Resolver, Source, compare};
 use crate::keys::{CategoryKey, ChannelKey, CreativeKey, OfferKey, PlacementKey, RuleKey, SubCategoryKey};
 use crate::model::Entity;
@@ -55,6 +54,11 @@ pub enum Question {
         /// Days of 24 hours.
         days: f64,
     },
+    /// P of the offer is not below this.
+    Propensity {
+        /// 0–1.
+        least: f64,
+    },
 }
 
 impl Question {
@@ -70,13 +74,14 @@ impl Question {
                 let last = profile.and_then(|profile| profile.last_shown(at.segment.keys[at.position as usize]));
                 last.is_none_or(|last| at.world.now.since_ms(last) as f64 >= days * DAY_MS as f64)
             }
+            Question::Propensity { least } => at.propensity().value >= *least,
         }
     }
 
-    /// Whether the answer depends on fields of the offer.
+    /// Whether the answer depends on which offer it is, its history aside.
     pub(crate) fn looks_at_offers(&self) -> bool {
         match self {
-            Question::Program(_) | Question::Field { .. } => true,
+            Question::Program(_) | Question::Field { .. } | Question::Propensity { .. } => true,
             Question::Request(_) | Question::Recency { .. } => false,
         }
     }
@@ -86,7 +91,7 @@ impl Question {
         match self {
             Question::Program(program) => program.offer_fields().iter().any(|field| fields.contains(field)),
             Question::Field { field, .. } => fields.contains(field),
-            Question::Request(_) | Question::Recency { .. } => false,
+            Question::Request(_) | Question::Recency { .. } | Question::Propensity { .. } => false,
         }
     }
 
@@ -96,7 +101,7 @@ impl Question {
             |fields: &[u16]| fields.iter().all(|field| at.segment.fields[usize::from(*field)].is_stored(at.position));
         let settled = match self {
             Question::Request(Check::Constant(_)) => true,
-            Question::Request(_) | Question::Recency { .. } => false,
+            Question::Request(_) | Question::Recency { .. } | Question::Propensity { .. } => false,
             Question::Program(program) => {
                 program.facts().is_empty() && !program.reads_time() && reads_only_stored(program.offer_fields())
             }
@@ -154,7 +159,11 @@ fn ask(names: &mut Names, config: &RuleConfig) -> Question {
         }
         RuleConfig::Expression(config) => ask_expression(names, &config.expression),
         RuleConfig::PropensityThreshold(config) => {
-            Question::Request(Check::Constant(NEUTRAL_PROPENSITY >= config.min_propensity))
+            // 0 is below every P.
+            match config.min_propensity {
+                ..=0.0 => Question::Request(Check::Constant(true)),
+                least => Question::Propensity { least },
+            }
         }
         RuleConfig::RecencyCheck(config) => Question::Recency { days: config.min_days },
         RuleConfig::MetricCondition(config) => {

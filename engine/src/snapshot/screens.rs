@@ -3,11 +3,8 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::bitset::{Bits, put};
 use super::checks::Check;
-use super::metrics::Measures;
 use super::rules::{Question, compare_name};
 use super::segment::Segment;
 use super::shared::Shared;
@@ -17,7 +14,6 @@ use crate::decide::decision::RemovalReason;
 use crate::expr::{Environment, Pattern, Resolver, Source};
 use crate::model::filter::{Combinator, FilterCondition, FilterGroup, FilterTerm};
 use crate::model::rule::OnMissing;
-use crate::time::Timestamp;
 
 /// One test of one filter, or a hard guardrail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +105,9 @@ impl Test {
     pub(crate) fn holds_for_all(&self, world: &World<'_>) -> bool {
         match self {
             Test::Ask(Question::Request(check)) => check.holds(world),
-            Test::Ask(Question::Program(_) | Question::Field { .. } | Question::Recency { .. }) => false,
+            Test::Ask(
+                Question::Program(_) | Question::Field { .. } | Question::Recency { .. } | Question::Propensity { .. },
+            ) => false,
             Test::Matches { source, pattern } => match source {
                 Source::Fact(slot) => pattern.is_in(world.value(*slot)),
                 Source::Offer(_) => false,
@@ -172,8 +170,7 @@ pub struct TestColumn {
 
 impl TestColumn {
     fn new(segment: &Segment, shared: &Shared, test: &Test) -> Self {
-        let world =
-            World { facts: SmallVec::new(), segments: Vec::new(), now: Timestamp(0), measures: Measures::default() };
+        let world = World::of_nothing();
         let (mut failing, mut late) = (Bits::none(segment.len), Bits::none(segment.len));
         for position in 0..segment.len as u32 {
             match test.settled(&OfferWorld::new(&world, shared, segment, position)) {

@@ -10,6 +10,7 @@ use super::shared::{ComputedField, Shared};
 use crate::expr::Environment;
 use crate::expr::compare;
 use crate::keys::Slot;
+use crate::learn::{Learned, NOTHING, Propensity};
 use crate::model::category::OutputType;
 use crate::time::Timestamp;
 use crate::value::Value;
@@ -28,9 +29,22 @@ pub struct World<'a> {
     pub(crate) now: Timestamp,
     /// What the customer's metrics are worth.
     pub(crate) measures: Measures<'a>,
+    /// What is known of how offers are received.
+    pub(crate) learned: &'a Learned,
 }
 
 impl World<'_> {
+    /// A world without facts: what is settled there is settled for everybody.
+    pub(crate) fn of_nothing() -> Self {
+        World {
+            facts: SmallVec::new(),
+            segments: Vec::new(),
+            now: Timestamp(0),
+            measures: Measures::default(),
+            learned: &NOTHING,
+        }
+    }
+
     /// The fact in `slot`.
     #[inline]
     pub fn value(&self, slot: Slot) -> &Value {
@@ -98,6 +112,12 @@ impl<'a, 'b> OfferWorld<'a, 'b> {
             known.insert(place, (index, value.clone()));
         }
         value
+    }
+
+    /// P of the offer.
+    pub(crate) fn propensity(&self) -> Propensity {
+        let position = self.position as usize;
+        self.world.learned.propensity(self.segment.keys[position], self.segment.categories[position])
     }
 
     fn recall(&self, index: u32) -> Option<Value> {

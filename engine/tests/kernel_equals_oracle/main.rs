@@ -15,6 +15,7 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use proffer_engine::catalog::TenantCatalog;
 use proffer_engine::codec::encode;
@@ -83,7 +84,7 @@ fn subject(world: &World) -> Subject<'_> {
 }
 
 fn naive(catalog: &TenantCatalog, world: &World, request: &Request) -> Decision {
-    oracle::decide(catalog, subject(world), &world.escrow, request, &world.at)
+    oracle::decide(catalog, subject(world), &world.escrow, world.learned.tallies(), request, &world.at)
 }
 
 /// A deciding thread: its buffers live from one decision to the next, and from one snapshot to the next.
@@ -96,7 +97,7 @@ struct Kernel {
 impl Kernel {
     fn decide(&mut self, snapshot: &Snapshot, world: &World, request: &Request) -> Decision {
         let Kernel { binding, scratch } = self;
-        decide(snapshot, subject(world), binding, &world.escrow, request, &world.at, 7, scratch)
+        decide(snapshot, subject(world), binding, &world.escrow, &world.learned, request, &world.at, 7, scratch)
     }
 }
 
@@ -218,12 +219,20 @@ fn check_replayed(
 ) -> Result<(), TestCaseError> {
     let noting = Noting::new(&world.escrow);
     let Kernel { binding, scratch } = kernel;
-    let mut decision = decide(snapshot, subject(world), binding, &noting, request, &world.at, 7, scratch);
+    let mut decision =
+        decide(snapshot, subject(world), binding, &noting, &world.learned, request, &world.at, 7, scratch);
     // By the customer's first letter: their names are of one length.
     let letter = usize::from(request.customer.0.as_bytes()[0]);
     let contention = [Contention::None, Contention::Units, Contention::Everything][letter % 3];
     contention.withhold(&mut decision);
-    let read = Read { at: world.at, seed: 7, escrow: noting.into_seen(), refused: Vec::new(), contention };
+    let read = Read {
+        at: world.at,
+        seed: 7,
+        escrow: noting.into_seen(),
+        refused: Vec::new(),
+        contention,
+        learned: Arc::clone(&world.learned),
+    };
     let trace = Trace::new(subject(world), request, read, &decision);
     let stored = Trace::decode(&trace.encode()).expect("it was written just now");
     // What compiles a thousand offers for each request tests little more.

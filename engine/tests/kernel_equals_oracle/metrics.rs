@@ -201,6 +201,7 @@ fn another_meaning_begins_anew_and_another_description_does_not() {
             profile: scene.profile.clone(),
             symbols: scene.symbols.clone(),
             now: scene.now,
+            tallies: scene.tallies.clone(),
         };
         for times in 1..9 {
             let members = [

@@ -28,7 +28,7 @@ fn ground() -> Made {
 
 fn stranger(catalog: &TenantCatalog) -> World {
     let at = Instant { now: START, frame: Calendar::of(catalog.settings()).frame(START) };
-    World { profile: None, symbols: Symbols::default(), escrow: Escrow::default(), at }
+    World { profile: None, symbols: Symbols::default(), escrow: Escrow::default(), at, learned: Default::default() }
 }
 
 fn plain_request(made: &Made) -> Request {

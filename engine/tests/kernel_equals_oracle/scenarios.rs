@@ -4,8 +4,10 @@ use proffer_engine::catalog::{EntityKind, Op};
 use proffer_engine::decide::decision::{EmptyReason, RemovalReason};
 use proffer_engine::decide::request::{SlotRequest, SlotTarget};
 use proffer_engine::keys::CreativeKey;
+use proffer_engine::learn::{PropensitySource, Tallies};
 use proffer_engine::limits::COMPUTED_DEPTH_MAX;
 use proffer_engine::profile::command::{Counted, Window};
+use proffer_engine::profile::evidence::Tally;
 use proffer_engine::time::{DAY_MS, HOUR_MS};
 use proffer_engine::value::Value;
 
@@ -81,6 +83,47 @@ fn prieu_weighs_the_factors_that_the_flow_names() {
     scene.flow(Value::map::<&str>([]), &[("score", 2.0, score)]);
     // The reference value of (.5, 1, .8, .8) with these weights.
     assert!((scene.decide(&scene.request()).propositions[0].score - 0.685454).abs() < 5e-7);
+}
+
+#[test]
+fn what_came_of_earlier_propositions_ranks_qualifies_and_is_told() {
+    let mut scene = Scene::new();
+    scene.offer("a", &[("priority", number(90.0))]).offer("b", &[]).offer("c", &[]);
+    let score = Value::map([("method", text("propensity"))]);
+    scene.flow(Value::map::<&str>([]), &[("qualify", 1.0, Value::map::<&str>([])), ("score", 2.0, score)]);
+    assert_eq!(scene.proposed(&scene.request()), ["a", "b", "c"], "without evidence by priority");
+
+    let tally = |shown, positive| Tally { shown, positive };
+    scene.tallies = Tallies {
+        all: tally(30, 6),
+        offers: vec![(scene.key("a"), tally(20, 0)), (scene.key("b"), tally(10, 6))],
+        categories: Vec::new(),
+    };
+    // All: (6 + 5) / 40 = 0.275. b: (6 + 2.75) / 20, c: that of all, a: (0 + 2.75) / 30.
+    let decision = scene.decide(&scene.request());
+    let expected = [("b", 0.4375, PropensitySource::Offer), ("c", 0.275, PropensitySource::Global)];
+    let expected = expected.into_iter().chain([("a", 2.75 / 30.0, PropensitySource::Offer)]);
+    let factors = &decision.explanation.as_ref().expect("asked for").factors;
+    assert_eq!(decision.propositions.len(), 3);
+    for ((proposition, factors), (id, value, source)) in decision.propositions.iter().zip(factors).zip(expected) {
+        assert_eq!((proposition.offer, factors.source), (scene.key(id), source));
+        assert!(close(proposition.score, value) && close(factors.propensity, value), "{id}");
+    }
+
+    let least = |least| Value::map([("minPropensity", number(least))]);
+    let rule = |stage, config| [("ruleType", text("propensity_threshold")), ("stage", text(stage)), ("config", config)];
+    scene.rule("soft", ("global", ""), &rule("match", least(0.3)));
+    let scores: Vec<f64> = scene.decide(&scene.request()).propositions.iter().map(|one| one.score).collect();
+    assert!(close(scores[0], 0.4375) && close(scores[1], 0.1375), "a failed match rule halves: {scores:?}");
+    scene.rule("hard", ("global", ""), &rule("eligibility", least(0.2)));
+    assert_eq!(scene.proposed(&scene.request()), ["b", "c"]);
+    assert!(matches!(scene.why(&scene.request(), "a"), Some(RemovalReason::Rule(_))));
+    let choosy = Value::map([("propensityThreshold", number(0.28))]);
+    scene.offer("d", &[("eligibility", choosy)]);
+    assert_eq!(scene.why(&scene.request(), "d"), Some(RemovalReason::Eligibility));
+    scene.tallies.all = tally(10, 9);
+    // All: (9 + 5) / 20 = 0.7, b: (6 + 7) / 20, a: (0 + 7) / 30, and halved.
+    assert_eq!(scene.proposed(&scene.request()), ["c", "d", "b", "a"]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use proffer_engine::decide::decision::RemovalReason;
 use proffer_engine::decide::request::{Duplicates, SlotRequest, SlotTarget};
 use proffer_engine::decide::view::Instant;
 use proffer_engine::keys::{ChannelKey, CreativeKey, CustomerId, OfferKey, PlacementKey};
+use proffer_engine::learn::{Learned, Tallies};
 use proffer_engine::profile::state::{Exposure, Profile};
 use proffer_engine::time::{Calendar, HOUR_MS, Timestamp};
 use proffer_engine::value::Value;
@@ -21,6 +22,7 @@ pub struct Scene {
     pub profile: Profile,
     pub symbols: Symbols,
     pub now: Timestamp,
+    pub tallies: Tallies,
 }
 
 impl Scene {
@@ -31,7 +33,13 @@ impl Scene {
         for placement in ["top", "side"] {
             made.create(EntityKind::Placement, placement, &[("name", text(placement)), ("channelId", text("web"))]);
         }
-        Scene { made, profile: Profile::default(), symbols: Symbols::default(), now: START }
+        Scene {
+            made,
+            profile: Profile::default(),
+            symbols: Symbols::default(),
+            now: START,
+            tallies: Tallies::default(),
+        }
     }
 
     pub fn create(&mut self, kind: EntityKind, id: &str, members: Members<'_>) {
@@ -149,7 +157,13 @@ impl Scene {
 
     pub fn world(&self) -> World {
         let at = Instant { now: self.now, frame: Calendar::of(self.catalog().settings()).frame(self.now) };
-        World { profile: Some(self.profile.clone()), symbols: self.symbols.clone(), escrow: Escrow::default(), at }
+        World {
+            profile: Some(self.profile.clone()),
+            symbols: self.symbols.clone(),
+            escrow: Escrow::default(),
+            at,
+            learned: Arc::new(Learned::new(self.tallies.clone())),
+        }
     }
 
     /// Decides, and takes what that proposes: the customer has it behind them.

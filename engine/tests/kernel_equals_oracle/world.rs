@@ -11,6 +11,7 @@ use proffer_engine::keys::{
     CapKey, CategoryKey, ChannelKey, CreativeKey, CustomerId, OfferKey, OutcomeKey, PlacementKey, Revision, Symbol,
     TenantId,
 };
+use proffer_engine::learn::{Learned, Tallies};
 use proffer_engine::model::flow::Arbitration;
 use proffer_engine::model::offer::{CapPer, CapScope, CapWindow, Enforcement};
 use proffer_engine::profile::apply::{Outcome, Refusal, apply};
@@ -19,6 +20,7 @@ use proffer_engine::profile::command::{
     AccountId, CountEvent, Counted, DecisionId, EscrowMessage, Idempotency, Leader, OptOut, Position, Recall,
     ShardCommand, ShardCommandV1, ShardOp, SoftTerms, Take, TakeAccount, Window,
 };
+use proffer_engine::profile::evidence::Tally;
 use proffer_engine::profile::measuring::EventRequest;
 use proffer_engine::profile::measuring::measure_event;
 use proffer_engine::profile::metrics::Metrics;
@@ -75,6 +77,7 @@ pub struct World {
     pub symbols: Symbols,
     pub escrow: Escrow,
     pub at: Instant,
+    pub learned: Arc<Learned>,
 }
 
 impl World {
@@ -86,7 +89,8 @@ impl World {
         let at = Instant { now, frame: Calendar::of(catalog.settings()).frame(now) };
         let escrow = escrow(catalog, &mut dice);
         let profile = (!dice.chance(8)).then(|| profile(catalog, &mut symbols, &at, &mut dice, history));
-        World { profile, symbols, escrow, at }
+        let learned = Arc::new(Learned::new(tallies(catalog, &mut dice)));
+        World { profile, symbols, escrow, at, learned }
     }
 
     /// The world after `take` was applied to it, or why that was refused.
@@ -108,6 +112,7 @@ impl World {
                 symbols: self.symbols.clone(),
                 escrow: Escrow::left(&state),
                 at: self.at,
+                learned: Arc::clone(&self.learned),
             }),
         }
     }
@@ -119,6 +124,19 @@ fn keys<K: Copy>(keys: impl Iterator<Item = K>) -> Vec<K> {
 
 fn offers(catalog: &TenantCatalog) -> Vec<OfferKey> {
     keys(catalog.offers().iter().map(|offer| offer.key))
+}
+
+/// Nothing, too little for most, or enough for priors of all kinds; of offers that are gone, too.
+fn tallies(catalog: &TenantCatalog, dice: &mut Dice) -> Tallies {
+    let most = dice.pick(&[0, 0, 1, 30, 400]);
+    let mut tally = || {
+        let shown = if most == 0 { 0 } else { dice.pick(&[0, 1, 9, 10, 19, 20, 400]).min(most) };
+        let share = dice.pick(&[0, 0, 1, 5, 50, 100]);
+        Tally { shown, positive: shown * share / 100 }
+    };
+    let offers = offers(catalog).into_iter().chain([OfferKey(u32::MAX)]).map(|offer| (offer, tally())).collect();
+    let categories = catalog.categories().iter().map(|category| (category.key, tally())).collect();
+    Tallies { all: tally(), offers, categories }
 }
 
 fn escrow(catalog: &TenantCatalog, dice: &mut Dice) -> Escrow {

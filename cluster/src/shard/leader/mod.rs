@@ -22,6 +22,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::config::Reads;
 use crate::error::Error;
+use crate::learning::{Learning, Posting};
 use crate::limits::{BEHIND_MS, FORMING_BYTES_MAX, TICK_DUE_MAX, TURN_ASKS_MAX, WAITERS_SWEEP_MS};
 use crate::meta::door::MetaDoor;
 use crate::planted::{Bug, is};
@@ -45,6 +46,7 @@ pub(crate) struct Surroundings {
     pub(crate) shard: ShardId,
     pub(crate) door: Arc<ShardDoor>,
     pub(crate) views: Arc<Views>,
+    pub(crate) learning: Arc<Learning>,
     pub(crate) meta: Arc<MetaDoor>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
@@ -85,12 +87,15 @@ pub(crate) struct ShardLeader {
     tick_pending: bool,
     /// The log did not take what the cluster itself wanted: it is not asked for a tick again before.
     quiet_until: Instant,
+    posting: Posting,
 }
 
 impl ShardLeader {
     /// Takes over recovered state whose last entry is `applied`.
     pub(crate) fn new(around: Surroundings, state: ShardState, applied: Position) -> Self {
         let taker = Taker::new(around.shard);
+        let mut posting = Posting::default();
+        posting.look(around.shard, &state, &around.learning);
         ShardLeader {
             around,
             due: state.next_due(),
@@ -110,6 +115,7 @@ impl ShardLeader {
             taker,
             tick_pending: false,
             quiet_until: Instant::now(),
+            posting,
         }
     }
 
@@ -129,6 +135,7 @@ impl ShardLeader {
             outcomes.push(if is_kept { apply(&mut self.state, position, command) } else { Outcome::Done });
         }
         (self.applied, self.due) = (position, self.state.next_due());
+        self.post_evidence();
         if !ours {
             // Somebody else's entry: what was foreseen on the state before it need not come true.
             self.start_over();
@@ -144,7 +151,12 @@ impl ShardLeader {
     pub(crate) fn install(&mut self, state: ShardState, applied: Position) {
         (self.due, self.state, self.applied) = (state.next_due(), state, applied);
         self.taker = Taker::new(self.around.shard);
+        self.post_evidence();
         self.start_over();
+    }
+
+    fn post_evidence(&mut self) {
+        self.posting.look(self.around.shard, &self.state, &self.around.learning);
     }
 
     /// Whether this replica leads.
@@ -218,7 +230,7 @@ impl ShardLeader {
     /// When time alone makes something to do.
     pub(crate) fn next_timer(&self) -> Option<Instant> {
         if self.leader.is_none() {
-            return self.doubted_at();
+            return self.doubted_at().into_iter().chain(self.posting.due()).min();
         }
         let parked = self.parked.iter().map(|(until, _)| *until).min();
         let due = self.due.filter(|_| !self.tick_pending).map(|due| {
@@ -226,13 +238,16 @@ impl ShardLeader {
             self.quiet_until.max(Instant::now() + Duration::from_millis(ms.unsigned_abs()))
         });
         let swept = (!self.waiting.is_empty()).then(|| Instant::now() + Duration::from_millis(WAITERS_SWEEP_MS));
-        let asked = self.taker.next_timer();
+        let asked = self.taker.next_timer().into_iter().chain(self.posting.due());
         let behind = (!self.behind.is_empty()).then(|| Instant::now() + Duration::from_millis(BEHIND_MS));
         parked.into_iter().chain(due).chain(asked).chain(behind).chain(swept).min()
     }
 
     /// Time has passed.
     pub(crate) fn wake(&mut self) {
+        if self.posting.due().is_some_and(|due| due <= Instant::now()) {
+            self.post_evidence();
+        }
         if self.leader.is_none() {
             if self.doubted_at().is_some_and(|at| at <= Instant::now()) {
                 self.doubt_in_flight();

@@ -10,6 +10,7 @@ use crate::decide::request::Request;
 use crate::decide::view::{EscrowView, Instant};
 use crate::expr::{self, Environment, Name, Namespace, Resolver, Source};
 use crate::keys::{CategoryKey, OfferKey, Slot as FactSlot, SubCategoryKey};
+use crate::learn::Tallies;
 use crate::model::category::{CustomField, CustomFieldType, OutputType};
 use crate::model::offer::Offer;
 use crate::model::record::{Field, Record};
@@ -29,6 +30,8 @@ pub(super) struct Case<'a> {
     pub(super) calendar: Calendar,
     pub(super) profile: &'a Profile,
     pub(super) escrow: &'a dyn EscrowView,
+    /// What was counted, of all shards together.
+    pub(super) tallies: &'a Tallies,
     pub(super) request: &'a Request,
     pub(super) at: Instant,
     pub(super) flow: Flow,
@@ -45,6 +48,7 @@ impl<'a> Case<'a> {
         profile: &'a Profile,
         symbols: &Symbols,
         escrow: &'a dyn EscrowView,
+        tallies: &'a Tallies,
         request: &'a Request,
         at: Instant,
     ) -> Self {
@@ -70,7 +74,19 @@ impl<'a> Case<'a> {
         }
         let facts = known;
         let calendar = Calendar::of(catalog.settings());
-        Case { catalog, calendar, profile, escrow, request, at, flow, segments, facts, computed: RefCell::default() }
+        Case {
+            catalog,
+            calendar,
+            profile,
+            escrow,
+            tallies,
+            request,
+            at,
+            flow,
+            segments,
+            facts,
+            computed: RefCell::default(),
+        }
     }
 
     pub(super) fn now(&self) -> Timestamp {

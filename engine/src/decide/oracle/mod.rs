@@ -12,6 +12,7 @@ mod flow;
 mod limits;
 mod metrics;
 mod policies;
+mod propensity;
 mod rules;
 mod scoring;
 mod slots;
@@ -21,6 +22,7 @@ use crate::catalog::TenantCatalog;
 use crate::decide::decision::Decision;
 use crate::decide::request::Request;
 use crate::decide::view::{EscrowView, Instant, Subject};
+use crate::learn::Tallies;
 use crate::profile::state::Profile;
 
 /// Decides `request`. O(slots · offers · (rules + policies) · history).
@@ -28,11 +30,12 @@ pub fn decide(
     catalog: &TenantCatalog,
     subject: Subject<'_>,
     escrow: &dyn EscrowView,
+    tallies: &Tallies,
     request: &Request,
     at: &Instant,
 ) -> Decision {
     let stranger = Profile::default();
     let profile = subject.profile.unwrap_or(&stranger);
-    let case = case::Case::new(catalog, profile, subject.symbols, escrow, request, *at);
+    let case = case::Case::new(catalog, profile, subject.symbols, escrow, tallies, request, *at);
     answer::answer(&case)
 }

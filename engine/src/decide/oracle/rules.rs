@@ -6,7 +6,6 @@ use super::case::{Case, OfferRow};
 use super::creatives::CreativeRow;
 use super::flow::selects;
 use super::slots::Slot;
-use crate::decide::score::NEUTRAL_PROPENSITY;
 use crate::expr::compare::condition_holds;
 use crate::expr::{Name, Namespace, Pattern};
 use crate::keys::{GuardrailKey, RuleKey};
@@ -82,7 +81,7 @@ impl Case<'_> {
                 condition_holds(&actual, config.operator, &config.value, config.on_missing)
             }
             RuleConfig::Expression(config) => self.evaluate(&config.expression, offer) == Value::Bool(true),
-            RuleConfig::PropensityThreshold(config) => NEUTRAL_PROPENSITY >= config.min_propensity,
+            RuleConfig::PropensityThreshold(config) => self.propensity(offer).value >= config.min_propensity,
             RuleConfig::RecencyCheck(config) => self.is_recent_enough(config.min_days, offer),
             RuleConfig::MetricCondition(config) => {
                 let actual = self.value(&metric_name(&config.metric, config.group.as_deref()), offer);
@@ -129,7 +128,7 @@ impl Case<'_> {
     pub(super) fn is_eligible(&self, offer: &OfferRow) -> bool {
         let Eligibility { propensity_threshold, recency, required_segments, model_reference: _ } =
             &offer.body.eligibility;
-        propensity_threshold.is_none_or(|least| NEUTRAL_PROPENSITY >= least)
+        propensity_threshold.is_none_or(|least| self.propensity(offer).value >= least)
             && recency.is_none_or(|days| self.is_recent_enough(days, offer))
             && self.is_in_all(required_segments)
     }

@@ -4,9 +4,8 @@ use super::case::{Case, OfferRow};
 use super::creatives::CreativeRow;
 use super::slots::Slot;
 use crate::decide::decision::Factors;
-use crate::decide::score::{
-    self, Aims, LargestValues, Modifiers, NEUTRAL_PROPENSITY, Prieu, RelevanceSignals, exponents,
-};
+use crate::decide::score::{self, Aims, LargestValues, Modifiers, Prieu, RelevanceSignals, exponents};
+use crate::learn::PropensitySource;
 use crate::model::Status;
 use crate::model::flow::{FormulaWeights, ScoreMethod};
 use crate::model::guardrail::GuardrailMode;
@@ -41,12 +40,13 @@ impl Case<'_> {
     ) -> Scored {
         let (method, weights) = self.method(offer, slot);
         let prieu = self.prieu(offer, slot, weights.as_ref().map_or(0.1, |weights| weights.uplift_scale));
+        let source = self.propensity(offer).source;
         if by_priority {
             let log_score = Modifiers::NONE.apply(score::log_priority(offer.body.priority.0));
             return Scored {
                 log_score,
                 is_removed: false,
-                factors: factors(&prieu, &Modifiers::NONE, BY_PRIORITY, None),
+                factors: factors(&prieu, source, &Modifiers::NONE, BY_PRIORITY, None),
             };
         }
         let modifiers = self.modifiers(offer, creative, slot);
@@ -80,13 +80,13 @@ impl Case<'_> {
         let objectives = self.flow.objectives.as_ref();
         let optimized = objectives.map(|objectives| score::weigh(objectives, &aims, &self.largest_values()));
         let terms = optimized.map_or(terms, |sum| score::term(1.0, sum));
-        let factors = factors(&prieu, &modifiers, exponents, optimized);
+        let factors = factors(&prieu, source, &modifiers, exponents, optimized);
         Scored { log_score: modifiers.apply(terms), is_removed, factors }
     }
 
     /// Factors of what is not scored: mandatory and fallback offers.
     pub(super) fn unscored(&self, offer: &OfferRow, slot: &Slot) -> Factors {
-        factors(&self.prieu(offer, slot, 0.1), &Modifiers::NONE, [0.0; 5], None)
+        factors(&self.prieu(offer, slot, 0.1), self.propensity(offer).source, &Modifiers::NONE, [0.0; 5], None)
     }
 
     /// Method and weights: the node's, or those of the first override whose conditions all hold.
@@ -120,7 +120,7 @@ impl Case<'_> {
         let impact =
             score::impact(blend, body.business_value.0, body.margin, body.revenue_value, &self.largest_values());
         Prieu {
-            propensity: NEUTRAL_PROPENSITY,
+            propensity: self.propensity(offer).value,
             relevance: score::relevance(relevance, &signals, self.now()),
             impact,
             emphasis: f64::from(body.priority.0) / 100.0,
@@ -168,9 +168,16 @@ impl Case<'_> {
     }
 }
 
-fn factors(prieu: &Prieu, modifiers: &Modifiers, weights: [f64; 5], optimized: Option<f64>) -> Factors {
+fn factors(
+    prieu: &Prieu,
+    source: PropensitySource,
+    modifiers: &Modifiers,
+    weights: [f64; 5],
+    optimized: Option<f64>,
+) -> Factors {
     Factors {
         propensity: prieu.propensity,
+        source,
         relevance: prieu.relevance,
         impact: prieu.impact,
         emphasis: prieu.emphasis,

@@ -106,7 +106,7 @@ fn limits(dice: &mut Dice) -> Vec<(&'static str, Value)> {
 fn eligibility(dice: &mut Dice) -> Value {
     let mut members = Vec::new();
     if dice.chance(30) {
-        members.push(("propensityThreshold", number(dice, &[0.4, 0.5, 0.6])));
+        members.push(("propensityThreshold", number(dice, &[0.1, 0.3, 0.5, 0.6])));
     }
     if dice.chance(40) {
         members.push(("recency", number(dice, &[0.5, 1.0, 7.0])));

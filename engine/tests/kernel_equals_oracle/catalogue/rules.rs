@@ -172,7 +172,7 @@ pub(super) fn create_rule(known: &Known, dice: &mut Dice) -> Op {
         }),
         7..=9 => ("expression", vec![("expression", text(dice.pick(&EXPRESSIONS)))]),
         10 => ("recency_check", vec![("minDays", number(dice, &[0.5, 1.0, 7.0]))]),
-        _ => ("propensity_threshold", vec![("minPropensity", number(dice, &[0.4, 0.5, 0.6]))]),
+        _ => ("propensity_threshold", vec![("minPropensity", number(dice, &[0.1, 0.3, 0.5, 0.6]))]),
     };
     if dice.chance(40) {
         config.push(("multiplier", number(dice, &[0.1, 0.3, 1.0])));

@@ -1,0 +1,9 @@
+//! What has been learned from outcomes (domain.md §8): tallies of all shards together, and the propensities that follow from them.
+//!
+//! Pure, as everything here: who counts, sends and adds up is told in docs/adr/0020.
+
+mod propensity;
+mod tallies;
+
+pub use propensity::{Learned, NOTHING, Propensity, PropensitySource};
+pub use tallies::Tallies;
