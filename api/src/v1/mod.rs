@@ -24,6 +24,7 @@ mod flows;
 pub(crate) mod import;
 pub mod probes;
 mod profiles;
+mod propensity;
 mod recommend;
 mod respond;
 mod rows;
@@ -67,6 +68,7 @@ pub fn routes() -> Router<Arc<App>> {
         .on(Method::PUT, sub, sub_categories::update)
         .on(Method::DELETE, sub, sub_categories::delete)
         .on(Method::GET, "/api/v1/offers/{id}/budget", budget::get)
+        .on(Method::GET, "/api/v1/offers/{id}/propensity", propensity::get)
         .on(Method::POST, "/api/v1/schemas/{id}/rows", rows::put)
         .on(Method::POST, "/api/v1/decision-flows/publish", flows::publish_named)
         .on(Method::POST, "/api/v1/decision-flows/{id}/publish", flows::publish)

@@ -15,6 +15,7 @@ mod fields;
 mod forwarding;
 mod hierarchy;
 mod imports;
+mod learning;
 mod metrics;
 mod node;
 mod offers;
