@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 /// A minute would take a debug build too long.
 const SECONDS: u64 = 5;
 /// Always the same: each with other nodes, shards and faults.
-const FIXED: RangeInclusive<u64> = 1..=20;
+const FIXED: RangeInclusive<u64> = 1..=50;
 /// So many more that nobody has seen before.
-const FRESH: u64 = 40;
+const FRESH: u64 = 10;
 /// Run twice.
 const TWICE: u64 = 3;
 /// Found within few seeds, and by which: the others are looked for by `simulate --planted`.
-const PLANTED: [(&str, u64); 2] = [("EscrowPerNode", 1), ("SyncSkipped", 3)];
+const PLANTED: [(&str, u64); 3] = [("EscrowPerNode", 1), ("KeysForgottenOnFailover", 1), ("ReadsWithoutLease", 1)];
 
 fn simulate(seed: u64, more: &[&str]) -> Value {
     let mut command = Command::new(env!("CARGO_BIN_EXE_simulate"));

@@ -2,6 +2,7 @@
 //! there only becomes less. That an offer is excluded may be seen later than what is done about it, so what was reserved is remembered for a while.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use proffer_cluster::group::Group;
 use proffer_engine::profile::cells::Look;
@@ -56,8 +57,8 @@ impl Invariant for NothingTaken {
                     for offer in catalog.offers().iter().filter(|offer| offer.body.emergency_excluded) {
                         let caps = catalog.caps(offer.key).iter();
                         for (account, _) in caps.flat_map(|cap| state.ledger().accounts_of(number, cap.cap)) {
-                            if !self.excluded.contains_key(&account) {
-                                self.excluded.insert(account, state.fence().0);
+                            if let Entry::Vacant(new) = self.excluded.entry(account) {
+                                new.insert(state.fence().0);
                                 newly.push(account);
                             }
                         }
