@@ -167,10 +167,13 @@ impl Taker {
     /// Once a round: what is not known to be booked is reported again, and empty pools are asked again for what is still
     /// wanted. `true`: a round was made.
     pub(crate) fn round(&mut self, state: &ShardState, meta: &MetaDoor, now: Instant) -> bool {
-        if now < self.last_round + Duration::from_millis(LEDGER_ROUND_MS) || is(Bug::SaidOnce) {
+        if now < self.last_round + Duration::from_millis(LEDGER_ROUND_MS) {
             return false;
         }
         self.last_round = now;
+        if is(Bug::SaidOnce) {
+            return false;
+        }
         self.asked.clear();
         self.empty.clear();
         self.freed.extend(self.recalled.keys());
