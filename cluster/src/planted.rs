@@ -29,7 +29,8 @@ pub enum Bug {
     TimeFromLocalClock,
     /// A leader that has not heard from the others for long goes on reading.
     ReadsWithoutLease,
-    /// A replica that comes back to a node has the id of the one that left.
+    /// A replica whose log is rotten begins anew under the id that it had, and nobody asks how far it had come. (Planted in two places: each
+    /// makes up for the other.)
     ReplicaIdReused,
     /// Only the node that leads a shard keeps what the ledger gave it.
     EscrowPerNode,

@@ -10,6 +10,7 @@ use crate::groups::Group;
 use crate::home::Home;
 use crate::identity::{Belonging, Identity};
 use crate::log::{Corruption, Log, LogOptions, LogPorts, OnCorruption, OpenError, Recovery};
+use crate::planted::{Bug, is};
 use crate::ports::disk::{Disk, DiskError};
 use crate::ports::offload::{self, Lane};
 use crate::raft::{ReplicaPorts, is_indispensable};
@@ -20,6 +21,9 @@ pub(crate) type GivenUp = BTreeMap<Group, String>;
 impl Belonging {
     /// The replica of a group that lies here is never to run again.
     pub(crate) fn give_up(&mut self, group: Group) {
+        if is(Bug::ReplicaIdReused) {
+            return;
+        }
         if let Some(replica) = self.seats.remove(&group) {
             self.leaving.insert(replica);
             self.left.insert(group, replica);
@@ -54,7 +58,7 @@ pub(crate) async fn open_log(
     };
     let words = OpenError::Corrupt(corruptions.clone()).to_string();
     tracing::error!(reason = %words, groups = ?hurt.keys().collect::<Vec<_>>(), "replicas are given up, and renewed from others");
-    let can_be_told = corruptions.iter().all(|corruption| corruption.group.is_some());
+    let can_be_told = corruptions.iter().all(|corruption| corruption.group.is_some()) && !is(Bug::ReplicaIdReused);
     let kept = home.change(|identity| {
         if !can_be_told {
             identity.log = None;

@@ -11,6 +11,7 @@ use proffer_cluster::group::Group;
 use proffer_engine::time::Timestamp;
 use serde_json::{Value, json};
 
+use crate::check::at_rest::AtRest;
 use crate::check::claims::Claims;
 use crate::check::{self, Invariant, Known, Seen, State};
 use crate::operator::{Operator, ask};
@@ -118,6 +119,8 @@ struct Run {
     next_look_ms: u64,
     metas_turn: bool,
     operator: Operator,
+    /// Of the end of the run.
+    at_rest: Option<AtRest>,
     claims: Claims,
     next_claims_ms: u64,
     draws: Draws,
@@ -155,6 +158,7 @@ pub fn run(plan: Plan, trace: Trace) -> Report {
         next_look_ms: 0,
         metas_turn: false,
         operator: Operator::new(plan.seed),
+        at_rest: None,
         claims: Claims::default(),
         next_claims_ms: 0,
         draws,
@@ -414,12 +418,16 @@ impl Run {
         }
     }
 
-    /// Replicas of a group that are asked at rest hold the same.
+    /// Replicas of a group that are asked at rest hold the same, and groups know the same of each other.
     fn compare_all(&mut self) {
         let until = self.world.now_ms + 2 * LOOK_MS + 1_000;
         self.next_look_ms = 0;
+        self.at_rest = Some(AtRest::default());
         while self.world.now_ms < until {
             self.step();
+        }
+        for what in self.at_rest.take().map(|at_rest| at_rest.under_way()).unwrap_or_default() {
+            self.violated(format!("at rest nothing is under way: {what}"));
         }
     }
 
@@ -487,6 +495,9 @@ impl Run {
             if self.report.violations.len() < TOLD_MAX {
                 self.violated(what);
             }
+        }
+        if let Some(at_rest) = &mut self.at_rest {
+            at_rest.see(&seen);
         }
         self.cover(&seen);
     }

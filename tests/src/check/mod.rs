@@ -1,5 +1,6 @@
 //! What must hold of the states that replicas hold, at every look at them. What clients saw is checked by `proffer_chaos::checker`.
 
+pub mod at_rest;
 pub mod claims;
 pub mod invariants;
 

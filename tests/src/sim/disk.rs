@@ -8,6 +8,13 @@ use proffer_cluster::ports::memory_disk::MemoryDisk;
 
 use super::seed::Draws;
 
+/// How much of a file was synced before the last sync, and by it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Synced {
+    before: usize,
+    last: usize,
+}
+
 #[derive(Debug, Default)]
 struct Lies {
     /// It has no more room than so much.
@@ -23,12 +30,13 @@ struct Lies {
 pub struct SimDisk {
     inner: MemoryDisk,
     lies: Mutex<Lies>,
+    synced: Mutex<BTreeMap<String, Synced>>,
 }
 
 impl SimDisk {
     /// As an older copy of it: what is on it now.
     pub fn copy(&self) -> SimDisk {
-        SimDisk { inner: self.inner.copy(), lies: Mutex::default() }
+        SimDisk { inner: self.inner.copy(), ..SimDisk::default() }
     }
 
     /// What was not synced is lost, or a drawn part of it.
@@ -77,14 +85,29 @@ impl SimDisk {
         self.lies().is_filled
     }
 
-    /// Inverts a bit of a file whose name begins so; which file and where, if there is one.
+    /// Inverts a bit of a file whose name begins so; which file and where, if there is one. Not in what the last sync has added: in a log, nobody
+    /// can tell that from what was being written when the power went (architecture.md §6: there is no mark above it yet).
     pub fn rot(&self, prefix: &str, draws: &Draws) -> Option<(String, u64)> {
-        let files: Vec<_> =
-            self.files().into_iter().filter(|(name, len)| name.starts_with(prefix) && *len > 0).collect();
-        let (name, len) = draws.pick(&files)?.clone();
-        let offset = draws.below(len);
+        let files: Vec<(String, Synced)> = {
+            let synced = self.synced.lock().expect("no holder panics");
+            let rots = synced.iter().filter(|(name, synced)| name.starts_with(prefix) && synced.before > 0);
+            rots.map(|(name, synced)| (name.clone(), *synced)).collect()
+        };
+        let (name, Synced { before, .. }) = draws.pick(&files)?.clone();
+        let offset = draws.below(before as u64);
         self.inner.flip(&name, usize::try_from(offset).unwrap_or(0), 1 << draws.below(8));
         Some((name, offset))
+    }
+
+    fn synced(&self, name: &str) -> Result<(), DiskError> {
+        self.inner.sync_data(name)?;
+        let mut synced = self.synced.lock().expect("no holder panics");
+        let synced = synced.entry(name.to_owned()).or_default();
+        let now = self.inner.synced_len(name);
+        if now > synced.last {
+            *synced = Synced { before: synced.last, last: now };
+        }
+        Ok(())
     }
 
     /// Names and lengths of all files.
@@ -120,6 +143,10 @@ impl Disk for SimDisk {
     }
 
     fn truncate(&self, name: &str, len: u64) -> Result<(), DiskError> {
+        let most = usize::try_from(len).unwrap_or(usize::MAX);
+        if let Some(synced) = self.synced.lock().expect("no holder panics").get_mut(name) {
+            *synced = Synced { before: synced.before.min(most), last: synced.last.min(most) };
+        }
         self.inner.truncate(name, len)
     }
 
@@ -135,21 +162,28 @@ impl Disk for SimDisk {
             Some(more) => {
                 *more -= 1;
                 drop(lies);
-                self.inner.sync_data(name)
+                self.synced(name)
             }
             None => {
                 drop(lies);
-                self.inner.sync_data(name)
+                self.synced(name)
             }
         }
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
-        self.inner.rename(from, to)
+        self.inner.rename(from, to)?;
+        // What is named anew is complete.
+        let mut synced = self.synced.lock().expect("no holder panics");
+        if let Some(Synced { last, .. }) = synced.remove(from) {
+            synced.insert(to.to_owned(), Synced { before: last, last });
+        }
+        Ok(())
     }
 
     fn remove(&self, name: &str) -> Result<(), DiskError> {
         self.lies().lost.remove(name);
+        self.synced.lock().expect("no holder panics").remove(name);
         self.inner.remove(name)
     }
 
@@ -171,6 +205,21 @@ mod tests {
     #[test]
     fn it_keeps_the_contract_of_disks() {
         disk_conformance(SimDisk::default);
+    }
+
+    #[test]
+    fn what_only_the_last_sync_covers_does_not_rot() {
+        let (disk, draws) = (SimDisk::default(), Draws::new(1, "disk", 0));
+        disk.create("wal-1").unwrap();
+        disk.append("wal-1", b"marked").unwrap();
+        disk.sync_data("wal-1").unwrap();
+        assert_eq!(disk.rot("wal", &draws), None);
+        disk.append("wal-1", b"last").unwrap();
+        disk.sync_data("wal-1").unwrap();
+        for _ in 0..100 {
+            assert!(disk.rot("wal", &draws).is_some_and(|(_, offset)| offset < 6));
+        }
+        assert_eq!(disk.rot("snap", &draws), None);
     }
 
     #[test]

@@ -14,11 +14,13 @@ use tokio::sync::{Notify, oneshot};
 
 use super::seed::Draws;
 
-/// How slow a host's disk is. It outlives the processes.
+/// How slow a host is. It outlives the processes.
 #[derive(Debug, Default)]
 pub struct Pace {
-    /// Each step usually takes so much more.
-    pub slow_ms: AtomicU64,
+    /// Each step of the log usually takes so much more: its disk is slow.
+    pub log_ms: AtomicU64,
+    /// Each step of anything else does: its cores are busy.
+    pub bulk_ms: AtomicU64,
 }
 
 struct Job {
@@ -40,13 +42,13 @@ impl SimOffload {
     /// Must be made inside the host's runtime: its log lane is a task there.
     pub fn new(draws: Draws, pace: Arc<Pace>) -> Self {
         let shared = Arc::new(Shared { log: Mutex::default(), more: Notify::new(), draws, pace });
-        let lane = Arc::clone(&shared);
+        let own = Arc::clone(&shared);
         tokio::spawn(async move {
             loop {
-                let job = lane.log.lock().expect("no holder panics").pop_front();
+                let job = own.log.lock().expect("no holder panics").pop_front();
                 match job {
-                    Some(job) => lane.run(job).await,
-                    None => lane.more.notified().await,
+                    Some(job) => own.run(Lane::Log, job).await,
+                    None => own.more.notified().await,
                 }
             }
         });
@@ -56,15 +58,19 @@ impl SimOffload {
 
 impl Shared {
     /// One step in two is done before the next millisecond.
-    fn delay_ms(&self) -> u64 {
-        let slow = self.pace.slow_ms.load(Ordering::SeqCst);
+    fn delay_ms(&self, lane: Lane) -> u64 {
+        let slow = match lane {
+            Lane::Log => &self.pace.log_ms,
+            Lane::Bulk => &self.pace.bulk_ms,
+        };
+        let slow = slow.load(Ordering::SeqCst);
         let slow = if slow == 0 { 0 } else { self.draws.heavy(slow, slow * 8) };
         slow + [0, 0, 0, 0, 0, 1, 1, 1, 1, 3][usize::try_from(self.draws.below(10)).unwrap_or(0)]
     }
 
-    async fn run(&self, job: Job) {
+    async fn run(&self, lane: Lane, job: Job) {
         for step in job.steps {
-            let delay = self.delay_ms();
+            let delay = self.delay_ms(lane);
             if delay > 0 {
                 tokio::time::sleep(Duration::from_millis(delay)).await;
             }
@@ -89,7 +95,7 @@ impl Offload for SimOffload {
             Lane::Bulk => {
                 let shared = Arc::clone(&self.0);
                 let run: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> =
-                    Box::pin(async move { shared.run(job).await });
+                    Box::pin(async move { shared.run(Lane::Bulk, job).await });
                 tokio::spawn(run);
             }
         }

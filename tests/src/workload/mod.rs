@@ -22,6 +22,10 @@ const CLIENTS: u64 = 8;
 const PATIENCE_MS: u64 = 2_500;
 /// After this it gives a call up.
 const INSIST_MS: u64 = 9_000;
+/// Whoever is behind a write asks at the same node so many milliseconds later, at most.
+const BEHIND_MS_MAX: u64 = 40;
+/// Clients all rest for so long, at most, now and then.
+const LULL_MS_MAX: u64 = 3_000;
 /// Offers that can be excluded, each once: as many at first, and new ones when fewer than these are left.
 const FLEETING: usize = 4;
 /// Reservations lapse after so many seconds, at most.
@@ -82,7 +86,16 @@ struct Wish {
     least: Option<u64>,
     /// Twice is as good as once.
     is_harmless: bool,
+    /// Where it is asked first.
+    host: Option<usize>,
     began_ms: u64,
+}
+
+/// A customer who is written, and asked for before that is answered.
+struct Behind {
+    customer: String,
+    host: usize,
+    at_ms: u64,
 }
 
 struct Attempt {
@@ -153,13 +166,21 @@ pub struct Workload {
     excluded: BTreeSet<String>,
     /// Decisions by key: what was proposed under it first.
     decided: BTreeMap<String, (String, Vec<String>)>,
+    /// Who is asked for next.
+    behind: Option<Behind>,
+    /// Nobody wants anything new until then …
+    lull_until_ms: u64,
+    /// … and from then on again for a while. Never with half of the seeds.
+    next_lull_ms: u64,
 }
 
 impl Workload {
     /// Clients that have done nothing yet.
     pub fn new(seed: u64) -> Self {
+        let draws = Draws::new(seed, "workload", 0);
+        let next_lull_ms = if draws.below(2) == 0 { u64::MAX } else { 0 };
         Workload {
-            draws: Draws::new(seed, "workload", 0),
+            draws,
             clients: (0..CLIENTS).map(|_| Client::default()).collect(),
             history: Vec::new(),
             offers: Vec::new(),
@@ -172,6 +193,9 @@ impl Workload {
             excluded_at: 0,
             excluded: BTreeSet::new(),
             decided: BTreeMap::new(),
+            behind: None,
+            lull_until_ms: 0,
+            next_lull_ms,
         }
     }
 
@@ -236,8 +260,21 @@ impl Workload {
         wishes.filter(|wish| matches!(wish.call, Call::Exclude { .. })).map(|wish| wish.operation).next()
     }
 
+    /// The offer of such an exclusion.
+    fn excluding(&self) -> Option<&str> {
+        let mut calls = self.clients.iter().filter_map(|client| Some(&client.wish.as_ref()?.call));
+        calls.find_map(|call| match call {
+            Call::Exclude { offer } => Some(offer.as_str()),
+            _ => None,
+        })
+    }
+
     /// A millisecond passes for the clients.
     pub fn tick(&mut self, world: &mut World) {
+        if world.now_ms >= self.next_lull_ms {
+            self.lull_until_ms = world.now_ms + self.draws.heavy(500, LULL_MS_MAX);
+            self.next_lull_ms = self.lull_until_ms + self.draws.heavy(3_000, 10_000);
+        }
         for number in 0..self.clients.len() {
             self.drive(world, number);
         }
@@ -249,7 +286,7 @@ impl Workload {
             return;
         }
         if self.clients[number].wish.is_none() {
-            if self.is_over {
+            if self.is_over || now < self.lull_until_ms {
                 return;
             }
             if let Some(wish) = self.wish(now, number) {
@@ -280,7 +317,9 @@ impl Workload {
         let Some(wish) = &self.clients[number].wish else { return };
         let up: Vec<usize> =
             world.hosts.iter().filter(|host| host.handle().is_some()).map(|host| host.number).collect();
-        let Some(host) = self.draws.pick(&up).copied() else {
+        let is_first = !self.clients[number].is_in_doubt;
+        let meant = wish.host.filter(|host| is_first && up.contains(host));
+        let Some(host) = meant.or_else(|| self.draws.pick(&up).copied()) else {
             self.again(world.now_ms, number);
             return;
         };
@@ -301,6 +340,12 @@ impl Workload {
             wish.key.as_deref().unwrap_or("-")
         );
         let request = request.body(Body::from(body)).expect("it is well-formed");
+        if let Call::WriteProfile { customer, .. } = &wish.call
+            && self.draws.below(2) == 0
+        {
+            let at_ms = world.now_ms + self.draws.below(BEHIND_MS_MAX);
+            self.behind = Some(Behind { customer: customer.clone(), host, at_ms });
+        }
         let start = world.host(host).starts;
         let slot = world.host(host).call(request);
         self.clients[number].attempt = Some(Attempt { host, start, slot, sent_ms: world.now_ms });

@@ -9,13 +9,18 @@ use super::{FLEETING, FLEETING_LIMIT, Offer, Role, Wish, Workload};
 const CUSTOMERS: u64 = 24;
 /// Offers made while things go wrong, at most.
 const MADE_MAX: usize = 40;
+/// What is drawn by who wants a decision that takes nothing, without a key.
+const ASKS_ONLY: u64 = 980;
 
 impl Workload {
     /// What a client wants next.
     pub(super) fn wish(&mut self, now: u64, number: usize) -> Option<Wish> {
         self.numbers += 1;
         let unique = self.numbers;
-        let customer = format!("c{}", self.draws.below(CUSTOMERS));
+        let (customer, host, drawn) = match self.behind.take_if(|behind| behind.at_ms <= now) {
+            Some(behind) => (behind.customer, Some(behind.host), ASKS_ONLY),
+            None => (format!("c{}", self.draws.below(CUSTOMERS)), None, self.draws.below(1_000)),
+        };
         let of = |role: fn(&Role) -> bool| -> Vec<Offer> {
             self.offers.iter().filter(|offer| role(&offer.role)).cloned().collect()
         };
@@ -29,9 +34,9 @@ impl Workload {
             key: None,
             least: None,
             is_harmless: false,
+            host,
             began_ms: now,
         };
-        let drawn = self.draws.below(1_000);
         match (proposed, drawn) {
             (Some((customer, recommendation, rank, offer)), 0..700) => {
                 let key = format!("r{unique}");
@@ -90,7 +95,7 @@ impl Workload {
                     (wish.method, wish.path) = ("POST", "/offers".to_owned());
                     let name = format!("fleeting-{unique}");
                     let caps = json!([{"scope": "global", "limit": FLEETING_LIMIT, "reservationSeconds": 2}]);
-                    let caps = if unique.is_multiple_of(2) { caps } else { json!([]) };
+                    let caps = if unique.is_multiple_of(3) { json!([]) } else { caps };
                     let body = json!({"name": name, "status": "active", "priority": priority + 30, "caps": caps});
                     wish.body = Some(body);
                 } else {
@@ -114,11 +119,18 @@ impl Workload {
             }
             (_, _) => {
                 let key = (!drawn.is_multiple_of(5)).then(|| format!("d{unique}"));
-                // Who wants nothing of which there are few takes nothing: that is answered without the log.
-                let few = of(|role| !matches!(role, Role::Plain | Role::Fleeting { is_limited: false }));
-                let few: Vec<String> =
-                    few.into_iter().filter(|_| drawn.is_multiple_of(4)).map(|offer| offer.id).collect();
-                wish.body = Some(json!({"customerId": customer, "channel": "web", "limit": 8, "excludeOffers": few}));
+                let is_few = |offer: &Offer| !matches!(offer.role, Role::Plain | Role::Fleeting { is_limited: false });
+                let is_left_out = |offer: &Offer| match (drawn % 4, self.excluding()) {
+                    // Who wants nothing of which there are few takes nothing: that is answered without the log.
+                    (0, _) => is_few(offer),
+                    // What is being excluded is what many want just then.
+                    (1 | 2, Some(hot)) => offer.id != hot,
+                    (_, _) => false,
+                };
+                let left_out = self.offers.iter().filter(|offer| is_left_out(offer));
+                let left_out: Vec<String> = left_out.map(|offer| offer.id.clone()).collect();
+                wish.body =
+                    Some(json!({"customerId": customer, "channel": "web", "limit": 8, "excludeOffers": left_out}));
                 wish.call = Call::Recommend { customer, key: key.clone() };
                 (wish.method, wish.path, wish.key) = ("POST", "/recommend".to_owned(), key);
             }

@@ -11,7 +11,6 @@ use crate::identity::{FIRST_REPLICA, FOUNDER, first_replicas};
 use crate::limits::{
     ENTRY_COMMANDS_MAX, NODES_MAX, PEER_ADDRESS_BYTES_MAX, REMOVED_NODES_MAX, SHARDS_MAX, ZONE_BYTES_MAX,
 };
-use crate::planted::{Bug, is};
 
 /// Ids that one entry may give: more than its commands and what they place.
 const IDS_PER_ENTRY: u64 = 65_536;
@@ -112,8 +111,7 @@ impl Roster {
     /// A group's replica on a node: the one there is, or a new one.
     fn place(&mut self, group: Group, node: u64, index: u64) -> u64 {
         self.replica_on(group, node).unwrap_or_else(|| {
-            let new = self.next_id(index);
-            let replica = if is(Bug::ReplicaIdReused) { id_of(group, node) } else { new };
+            let replica = self.next_id(index);
             self.replicas.insert(replica, ReplicaRecord { group, node });
             replica
         })
@@ -140,7 +138,7 @@ impl Roster {
                 alone = Some((group, old));
                 continue;
             }
-            let new = if is(Bug::ReplicaIdReused) { old } else { self.next_id(index) };
+            let new = self.next_id(index);
             self.replicas.insert(new, ReplicaRecord { group, node });
             let record = self.groups.get_mut(&group).expect("looked up above");
             let in_place = |replicas: &BTreeSet<u64>| {
@@ -301,13 +299,4 @@ fn check(info: &NodeInfo, is_alone: bool) -> Result<(), String> {
         return Err(format!("a zone is named by at most {ZONE_BYTES_MAX} bytes of text"));
     }
     Ok(())
-}
-
-/// The one id of a group's replicas on a node, whichever comes and goes.
-fn id_of(group: Group, node: u64) -> u64 {
-    let number = match group {
-        Group::Meta => 0,
-        Group::Shard(shard) => 1 + u64::from(shard.0),
-    };
-    (1 << 60) + node * 1_000 + number
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::ops::Range;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
@@ -12,10 +13,13 @@ use proffer_cluster::planted::Bug;
 use proffer_tests::run::SOMETIMES;
 use serde_json::{Value, json};
 
+/// SIGHUP, SIGINT, SIGKILL and SIGTERM: no process does this to itself.
+const ENDED_FROM_OUTSIDE: [i32; 4] = [1, 2, 9, 15];
 /// Below so many seeds, nothing that a batch has to reach is missed.
 const SEEDS_TO_REACH_ALL: u64 = 60;
 
-/// One seed in a process of its own: its report, or why there is none.
+/// One seed in a process of its own: its report, or why there is none. Ended from outside it tells nothing of the seed: so does this program
+/// then.
 fn one(seed: u64, seconds: u64, bug: Option<Bug>) -> Result<Value, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = Command::new(program);
@@ -25,6 +29,10 @@ fn one(seed: u64, seconds: u64, bug: Option<Bug>) -> Result<Value, String> {
     }
     let output = command.stdin(Stdio::null()).stderr(Stdio::piped()).output().map_err(|error| error.to_string())?;
     let text = String::from_utf8_lossy(&output.stdout);
+    if let Some(signal) = output.status.signal().filter(|signal| ENDED_FROM_OUTSIDE.contains(signal)) {
+        eprintln!("seed {seed} was ended by signal {signal}");
+        std::process::exit(128 + signal);
+    }
     let told = text.lines().last().and_then(|line| serde_json::from_str::<Value>(line).ok());
     told.ok_or_else(|| {
         let said = String::from_utf8_lossy(&output.stderr);

@@ -1,11 +1,16 @@
 //! What goes wrong: which kinds may is drawn for each seed, when and for how long as the run goes on. All that is broken can be mended.
 
+mod kinds;
+mod plots;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use proffer_cluster::group::Group;
 
+pub use self::kinds::Kind;
+use self::plots::Plot;
 use super::disk::SimDisk;
 use super::net::Way;
 use super::seed::Draws;
@@ -14,98 +19,6 @@ use crate::tell;
 
 /// Nodes are heard to have shown what they showed for so long.
 const SHOWN_MS: u64 = 3_000;
-
-/// A kind of fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// One node hears and is heard by nobody.
-    Isolate,
-    /// Two sets of nodes do not hear each other.
-    Split,
-    /// Each node hears its two neighbours in a ring, and nobody else.
-    Ring,
-    /// One link works one way only.
-    OneWay,
-    /// Exactly the link between a shard's leader and the meta group's.
-    LeadersLink,
-    /// A link has delays with a heavy tail.
-    Slow,
-    /// A link loses packets.
-    Loss,
-    /// Connections of a link are reset now and then.
-    Reset,
-    /// A process is killed; what it wrote is still there.
-    Crash,
-    /// A machine loses its power; what was not synced is lost.
-    PowerCut,
-    /// A machine does, as soon as it has written something that is not synced.
-    CutUnsynced,
-    /// All machines do, at once.
-    Blackout,
-    /// A process is stopped and continued.
-    Pause,
-    /// A wall clock is put wrong.
-    ClockJump,
-    /// A machine's clocks run fast or slow, within what leases allow.
-    ClockDrift,
-    /// A wall clock stands still.
-    ClockFreeze,
-    /// A disk is slow.
-    SlowDisk,
-    /// A disk is full.
-    FullDisk,
-    /// A sync fails; the machine loses its power soon after.
-    FailedSync,
-    /// A disk is replaced by an empty one.
-    Wipe,
-    /// A disk is put back to an older copy of itself.
-    OldCopy,
-    /// A bit of a log or snapshot is flipped while the machine is off.
-    Rot,
-    /// The same, of the one other node that has what was acknowledged while one of three was cut off; back, it hears of that one only.
-    Amnesia,
-    /// Another machine joins.
-    Join,
-    /// A node is drained, and then not.
-    Drain,
-    /// A node is drained and removed for good.
-    Remove,
-    /// A leadership is transferred.
-    Transfer,
-}
-
-impl Kind {
-    /// Every kind.
-    pub const ALL: [Kind; 27] = [
-        Kind::Isolate,
-        Kind::Split,
-        Kind::Ring,
-        Kind::OneWay,
-        Kind::LeadersLink,
-        Kind::Slow,
-        Kind::Loss,
-        Kind::Reset,
-        Kind::Crash,
-        Kind::PowerCut,
-        Kind::CutUnsynced,
-        Kind::Blackout,
-        Kind::Pause,
-        Kind::ClockJump,
-        Kind::ClockDrift,
-        Kind::ClockFreeze,
-        Kind::SlowDisk,
-        Kind::FullDisk,
-        Kind::FailedSync,
-        Kind::Wipe,
-        Kind::OldCopy,
-        Kind::Rot,
-        Kind::Amnesia,
-        Kind::Join,
-        Kind::Drain,
-        Kind::Remove,
-        Kind::Transfer,
-    ];
-}
 
 /// Something that is to be undone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,6 +30,7 @@ enum Undo {
     Shown(usize),
     Drift(usize),
     Disk(usize),
+    Busy(usize),
     Undrain(usize),
 }
 
@@ -131,25 +45,6 @@ pub struct Removal {
     pub knew: BTreeSet<usize>,
     /// When the operator asks again.
     pub next_ms: u64,
-}
-
-/// When a power cut hurts most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Moment {
-    /// Something is written and not synced.
-    Unsynced,
-    /// A sync has failed, and then so many milliseconds have passed.
-    SyncFailed(u64),
-}
-
-/// Three nodes, of which one is behind, one forgets, and one knows everything.
-#[derive(Clone, Copy, Debug)]
-struct Plot {
-    behind: usize,
-    forgets: usize,
-    knows: usize,
-    /// When the one forgets; then, as soon as it runs again, the other two change places.
-    at_ms: u64,
 }
 
 /// An operator's call that the run makes as soon as somebody can be asked: path and body.
@@ -175,12 +70,11 @@ pub struct Faults {
     pub gone: BTreeSet<usize>,
     /// What an operator is to do about it.
     pub orders: Vec<Order>,
-    /// A host that loses its power at the first moment that suits, until then.
-    aimed_at: Option<(usize, Moment, u64)>,
-    plot: Option<Plot>,
+    /// What goes on by itself.
+    plots: Vec<Plot>,
     /// No more hosts than this.
     hosts_max: usize,
-    copies: BTreeMap<usize, (Arc<SimDisk>, u64)>,
+    copies: BTreeMap<usize, Arc<SimDisk>>,
 }
 
 impl Faults {
@@ -204,8 +98,7 @@ impl Faults {
             removing: None,
             gone: BTreeSet::new(),
             orders: Vec::new(),
-            aimed_at: None,
-            plot: None,
+            plots: Vec::new(),
             hosts_max: (hosts + 2).min(7),
             copies: BTreeMap::new(),
         }
@@ -219,14 +112,14 @@ impl Faults {
     /// A millisecond passes in which something may go wrong.
     pub fn tick(&mut self, world: &mut World) {
         self.undo_due(world, world.now_ms);
-        self.cut_at_its_moment(world);
-        self.go_on_with_plot(world);
+        self.go_on(world);
         if self.next_ms == 0 {
             self.next_ms = world.now_ms + self.draws.between(1, self.pause_ms);
         }
         if world.now_ms < self.next_ms {
             return;
         }
+        // What strikes may leave more time.
         self.next_ms = world.now_ms + self.draws.between(self.pause_ms / 2, self.pause_ms * 3 / 2);
         if let Some(kind) = self.draws.pick(&self.kinds).copied()
             && self.strike(world, kind)
@@ -237,6 +130,11 @@ impl Faults {
 
     /// Everything is mended, and what is off goes on.
     pub fn heal(&mut self, world: &mut World) {
+        self.mend(world);
+        tell!(world, "everything is healed");
+    }
+
+    fn mend(&mut self, world: &mut World) {
         self.undo_due(world, u64::MAX);
         for number in 1..=world.hosts.len() {
             let now = world.now_ms;
@@ -246,13 +144,14 @@ impl Faults {
                 world.restart(number, now + 1);
             }
         }
-        tell!(world, "everything is healed");
     }
 
     fn undo_due(&mut self, world: &mut World, until_ms: u64) {
         while let Some((at, undo)) = self.undo.first().cloned().filter(|(at, _)| *at <= until_ms) {
             self.undo.remove(&(at, undo.clone()));
             match undo {
+                // Something that came later lasts longer.
+                Undo::Way(..) if self.undo.iter().any(|(_, later)| *later == undo) => {}
                 Undo::Way(from, to) => world.network.change(from, to, |way| *way = Way::FINE),
                 Undo::Wall(number) => {
                     tell!(world, "the clock of h{number} is right again");
@@ -262,9 +161,10 @@ impl Faults {
                 Undo::Shown(_) => {}
                 Undo::Drift(number) => world.host_mut(number).drift_ppm = 0,
                 Undo::Disk(number) => {
-                    world.host(number).pace.slow_ms.store(0, Ordering::SeqCst);
+                    world.host(number).pace.log_ms.store(0, Ordering::SeqCst);
                     world.host(number).disk.fill(None);
                 }
+                Undo::Busy(number) => world.host(number).pace.bulk_ms.store(0, Ordering::SeqCst),
                 Undo::Undrain(node) => {
                     self.orders.push((format!("/cluster/nodes/n{node}/undrain"), serde_json::json!({})))
                 }
@@ -284,9 +184,13 @@ impl Faults {
 
     /// What most clocks show is the time: not more than a minority may be wrong, or have been within the length of a lease.
     fn may_mislead(&self, world: &World) -> bool {
-        let there = world.hosts.len() - self.gone.len();
-        let wrong = self.undo.iter().filter(|(_, undo)| matches!(undo, Undo::Wall(_) | Undo::Shown(_))).count();
-        2 * (wrong + 1) < there
+        let leave = self.gone.len() + usize::from(self.removing.is_some());
+        2 * (self.misled() + 1) < world.hosts.len() - leave
+    }
+
+    /// Clocks that are wrong, or have been within the length of a lease.
+    fn misled(&self) -> usize {
+        self.undo.iter().filter(|(_, undo)| matches!(undo, Undo::Wall(_) | Undo::Shown(_))).count()
     }
 
     /// Whether all hosts run that are not gone for good.
@@ -319,7 +223,7 @@ impl Faults {
                 let Some(other) = self.draws.pick(&others).copied() else { return false };
                 tell!(world, "nothing from h{one} reaches h{other}");
                 world.network.change(one, other, |way| way.is_cut = true);
-                self.undo.insert((until, Undo::Way(one, other)));
+                self.undo_way(until, one, other);
             }
             Kind::Ring => {
                 let mut order = numbers;
@@ -356,7 +260,7 @@ impl Faults {
                             way.reset = reset;
                         }
                     });
-                    self.undo.insert((until, Undo::Way(from, to)));
+                    self.undo_way(until, from, to);
                 }
                 if kind == Kind::Reset {
                     world.network.reset(one, other);
@@ -370,7 +274,7 @@ impl Faults {
             Kind::CutUnsynced => {
                 let led = leaders(world, &self.draws).map(|(meta, _)| meta).filter(|_| self.draws.below(2) == 0);
                 let one = led.filter(|meta| world.host(*meta).runs()).unwrap_or(one);
-                self.aimed_at = Some((one, Moment::Unsynced, until));
+                self.plots.push(Plot::Unsynced { one, until_ms: until });
             }
             Kind::Blackout => {
                 tell!(world, "all machines lose their power");
@@ -406,7 +310,7 @@ impl Faults {
             Kind::SlowDisk => {
                 let by = self.draws.between(5, 120);
                 tell!(world, "the disk of h{one} takes {by} ms more");
-                world.host(one).pace.slow_ms.store(by, Ordering::SeqCst);
+                world.host(one).pace.log_ms.store(by, Ordering::SeqCst);
                 self.undo.insert((until, Undo::Disk(one)));
             }
             Kind::FullDisk => {
@@ -418,20 +322,19 @@ impl Faults {
                 tell!(world, "a sync of h{one} fails soon");
                 world.host(one).disk.fail_one_sync(self.draws.below(20));
                 self.doomed.insert(one);
-                self.aimed_at = Some((one, Moment::SyncFailed(self.draws.between(1, 2_000)), until + 5_000));
+                let more_ms = self.draws.between(1, 2_000);
+                self.plots.push(Plot::SyncFailed { one, more_ms, until_ms: until + 5_000 });
             }
-            Kind::Wipe | Kind::OldCopy | Kind::Rot => return self.harm(world, kind, one),
-            Kind::Amnesia => {
-                let mut order = running;
-                self.draws.shuffle(&mut order);
-                let &[behind, forgets, knows] = order.as_slice() else { return false };
-                if world.hosts.len() != 3 || forgets == 1 || !self.may_harm(world) {
-                    return false;
-                }
-                tell!(world, "h{behind} is cut off from all others");
-                [forgets, knows].into_iter().for_each(|other| self.cut(world, behind, other, until));
-                let at_ms = world.now_ms + self.draws.between(300, 1_500);
-                self.plot = Some(Plot { behind, forgets, knows, at_ms });
+            Kind::Wipe | Kind::Rot => return self.harm(world, kind, one),
+            Kind::OldCopy => return self.begin_old_copy(world, one),
+            Kind::Amnesia => return self.begin_amnesia(world),
+            Kind::Fading => return self.begin_fading(world, &running),
+            Kind::Bystander => return self.begin_bystander(world, &running),
+            Kind::Busy => {
+                let by = self.draws.between(20, 400);
+                tell!(world, "what h{one} does beside takes {by} ms more");
+                world.host(one).pace.bulk_ms.store(by, Ordering::SeqCst);
+                self.undo.insert((until, Undo::Busy(one)));
             }
             Kind::Join => {
                 if world.hosts.len() >= self.hosts_max {
@@ -448,8 +351,8 @@ impl Faults {
                 self.undo.insert((at, Undo::Undrain(usize::try_from(node).unwrap_or(0))));
             }
             Kind::Remove => {
-                // Two have to be left, or there is nobody to go to.
-                if !self.may_harm(world) {
+                // Two have to be left, or there is nobody to go to; and most of them know the time.
+                if !self.may_harm(world) || self.misled() > 0 {
                     return false;
                 }
                 let Some(node) = node_of(world, one) else { return false };
@@ -467,56 +370,20 @@ impl Faults {
         true
     }
 
-    /// The host that is aimed at loses its power, if this is the moment.
-    fn cut_at_its_moment(&mut self, world: &mut World) {
-        let Some((one, moment, until)) = self.aimed_at.filter(|(one, ..)| world.host(*one).runs()) else { return };
-        let now = world.now_ms;
-        match moment {
-            _ if now >= until => self.aimed_at = None,
-            Moment::Unsynced if world.host(one).disk.has_unsynced() => self.cut_power(world, one),
-            Moment::SyncFailed(more) if world.host(one).disk.has_lied() => {
-                if more == 0 {
-                    self.cut_power(world, one);
-                } else {
-                    self.aimed_at = Some((one, Moment::SyncFailed(more - 1), until));
-                }
-            }
-            Moment::Unsynced | Moment::SyncFailed(_) => {}
-        }
-    }
-
-    fn go_on_with_plot(&mut self, world: &mut World) {
-        let Some(Plot { behind, forgets, knows, at_ms }) = self.plot else { return };
-        if world.now_ms == at_ms && !self.harm(world, Kind::Rot, forgets) {
-            self.plot = None;
-        } else if world.now_ms > at_ms && world.host(forgets).runs() {
-            self.plot = None;
-            let until = self.later(world);
-            for (from, to) in [(behind, forgets), (forgets, behind)] {
-                world.network.change(from, to, |way| *way = Way::FINE);
-            }
-            tell!(world, "h{behind} and h{forgets} hear each other, and h{knows} nobody");
-            [behind, forgets].into_iter().for_each(|other| self.cut(world, knows, other, until));
-        }
-    }
-
-    fn cut_power(&mut self, world: &mut World, one: usize) {
-        self.aimed_at = None;
-        tell!(world, "h{one} loses its power, just now");
-        world.crash(one, true, &self.draws);
-        world.restart(one, world.now_ms + self.downtime());
-    }
-
     /// How long a process is off: now and then its supervisor is as quick as it can be.
     fn downtime(&self) -> u64 {
         if self.draws.below(3) == 0 { self.draws.between(2, 120) } else { self.draws.heavy(800, 8_000) }
+    }
+
+    fn undo_way(&mut self, at_ms: u64, from: usize, to: usize) {
+        self.undo.insert((at_ms, Undo::Way(from, to)));
     }
 
     fn cut(&mut self, world: &mut World, one: usize, other: usize, until: u64) {
         let resets = self.draws.below(3) == 0;
         for (from, to) in [(one, other), (other, one)] {
             world.network.change(from, to, |way| way.is_cut = true);
-            self.undo.insert((until, Undo::Way(from, to)));
+            self.undo_way(until, from, to);
         }
         if resets {
             world.network.reset(one, other);
@@ -525,10 +392,6 @@ impl Faults {
 
     /// Takes from a disk what was acknowledged: once in a run, and never from the first host, whose disk founds a cluster.
     fn harm(&mut self, world: &mut World, kind: Kind, one: usize) -> bool {
-        if kind == Kind::OldCopy && !self.copies.contains_key(&one) {
-            self.copies.insert(one, (Arc::new(world.host(one).disk.copy()), world.now_ms));
-            return false;
-        }
         if one == 1 || !self.may_harm(world) {
             return false;
         }
@@ -539,7 +402,7 @@ impl Faults {
             world.crash(one, true, &self.draws);
             world.host_mut(one).disk = Arc::default();
         } else if kind == Kind::OldCopy {
-            let Some((copy, _)) = self.copies.remove(&one) else { return false };
+            let Some(copy) = self.copies.remove(&one) else { return false };
             tell!(world, "h{one} comes back with an older copy of its disk: n{node} is lost");
             world.crash(one, true, &self.draws);
             world.host_mut(one).disk = copy;
