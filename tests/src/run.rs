@@ -186,6 +186,7 @@ impl Run {
         for (number, reason) in self.world.step() {
             self.ended(number, &reason);
         }
+        self.workload.rest(self.faults.clients_rest_until_ms);
         self.workload.tick(&mut self.world);
         for what in std::mem::take(&mut self.workload.violations) {
             self.violated(what);

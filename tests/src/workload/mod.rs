@@ -269,10 +269,15 @@ impl Workload {
         })
     }
 
+    /// Nobody wants anything new until then.
+    pub fn rest(&mut self, until_ms: u64) {
+        self.lull_until_ms = self.lull_until_ms.max(until_ms);
+    }
+
     /// A millisecond passes for the clients.
     pub fn tick(&mut self, world: &mut World) {
         if world.now_ms >= self.next_lull_ms {
-            self.lull_until_ms = world.now_ms + self.draws.heavy(500, LULL_MS_MAX);
+            self.rest(world.now_ms + self.draws.heavy(500, LULL_MS_MAX));
             self.next_lull_ms = self.lull_until_ms + self.draws.heavy(3_000, 10_000);
         }
         for number in 0..self.clients.len() {

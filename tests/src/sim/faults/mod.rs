@@ -70,6 +70,8 @@ pub struct Faults {
     pub gone: BTreeSet<usize>,
     /// What an operator is to do about it.
     pub orders: Vec<Order>,
+    /// Something goes wrong while clients want nothing new.
+    pub clients_rest_until_ms: u64,
     /// What goes on by itself.
     plots: Vec<Plot>,
     /// No more hosts than this.
@@ -98,6 +100,7 @@ impl Faults {
             removing: None,
             gone: BTreeSet::new(),
             orders: Vec::new(),
+            clients_rest_until_ms: 0,
             plots: Vec::new(),
             hosts_max: (hosts + 2).min(7),
             copies: BTreeMap::new(),

@@ -23,7 +23,7 @@ pub(super) enum Plot {
     OldCopy { one: usize, at_ms: u64 },
     /// One is slow to hear, and then hears nothing.
     Fading { one: usize, at_ms: u64 },
-    /// Two are cut off from each other for a moment, and who hears both is late to hear the first of them; …
+    /// Two are cut off from each other for a moment, and who hears both hears the first of them late; …
     Flapping { two: (usize, usize), bystander: usize, at_ms: u64, more: u64 },
     /// … in which who hears both is killed and is back at once; so many times more.
     Bystander { two: (usize, usize), bystander: usize, at_ms: u64, more: u64 },
@@ -82,12 +82,14 @@ impl Faults {
             }
             Plot::Flapping { two, bystander, at_ms, more } if now >= at_ms => {
                 tell!(world, "h{} and h{} are cut off from each other; h{bystander} hears both", two.0, two.1);
-                let until = now + self.draws.between(200, 900);
+                // Until who is cut off from the first does not count on it any more: by either timing profile.
+                let patience = if self.draws.below(3) == 0 { (1_200, 2_200) } else { (350, 800) };
+                let at_ms = now + self.draws.between(patience.0, patience.1);
+                let until = at_ms + self.draws.between(200, 500);
                 self.cut(world, two.0, two.1, until);
-                let delay = self.draws.between(5, 80);
+                let delay = self.draws.between(5, 60);
                 world.network.change(two.0, bystander, |way| (way.delay_ms, way.delay_ms_max) = (delay, delay));
                 self.undo_way(until, two.0, bystander);
-                let at_ms = now + self.draws.between(80, 350);
                 Some(Plot::Bystander { two, bystander, at_ms, more })
             }
             Plot::Bystander { two, bystander, at_ms, more } if now >= at_ms => {
@@ -96,8 +98,7 @@ impl Faults {
                     world.crash(bystander, false, &self.draws);
                     world.restart(bystander, now + self.draws.between(2, 20));
                 }
-                let at_ms = now + self.draws.between(600, 1_500);
-                (more > 0).then(|| Plot::Flapping { two, bystander, at_ms, more: more - 1 })
+                (more > 0).then(|| self.flapping(now, two, bystander, more - 1))
             }
             Plot::Unsynced { .. }
             | Plot::SyncFailed { .. }
@@ -170,7 +171,7 @@ impl Faults {
         let others: Vec<usize> = running.iter().copied().filter(|one| Some(*one) != leads).collect();
         let Some(one) = self.draws.pick(&others).copied() else { return false };
         tell!(world, "all links of h{one} become slow");
-        let (delay, at_ms) = (self.draws.between(120, 280), world.now_ms + self.draws.between(300, 1_500));
+        let (delay, at_ms) = (self.draws.between(150, 295), world.now_ms + self.draws.between(300, 1_500));
         for other in (1..=world.hosts.len()).filter(|other| *other != one) {
             for (from, to) in [(one, other), (other, one)] {
                 world.network.change(from, to, |way| (way.delay_ms, way.delay_ms_max) = (delay, delay));
@@ -189,9 +190,18 @@ impl Faults {
         let mut others: Vec<usize> = running.iter().copied().filter(|other| *other != leads).collect();
         self.draws.shuffle(&mut others);
         let &[other, bystander, ..] = others.as_slice() else { return false };
-        let (two, at_ms, more) = ((leads, other), world.now_ms + 1, self.draws.between(1, 5));
-        self.plots.push(Plot::Flapping { two, bystander, at_ms, more });
+        let plot = self.flapping(world.now_ms, (leads, other), bystander, self.draws.between(1, 5));
+        self.plots.push(plot);
         true
+    }
+
+    /// Half the time while clients rest: then who is cut off misses nothing, and may lead.
+    fn flapping(&mut self, now_ms: u64, two: (usize, usize), bystander: usize, more: u64) -> Plot {
+        let at_ms = now_ms + self.draws.between(600, 1_500);
+        if self.draws.below(2) == 0 {
+            self.clients_rest_until_ms = at_ms + 1_000;
+        }
+        Plot::Flapping { two, bystander, at_ms, more }
     }
 
     fn cut_power(&mut self, world: &mut World, one: usize) {
