@@ -131,6 +131,7 @@ table! {
     write("DELETE", "/api/v1/categories/{id}/sub-categories/{subId}", WRITE),
     route("GET", "/api/v1/offers/{id}/budget", READ),
     route("GET", "/api/v1/offers/{id}/propensity", READ),
+    route("GET", "/api/v1/experiments/{key}/results", READ),
     bulk("POST", "/api/v1/schemas/{id}/rows", LOAD),
     write("POST", "/api/v1/decision-flows/publish", WRITE),
     write("POST", "/api/v1/decision-flows/{id}/publish", WRITE),

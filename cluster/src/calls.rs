@@ -11,6 +11,7 @@ use proffer_engine::keys::{
     CapKey, ChannelKey, CreativeKey, CustomerId, Micros, OfferKey, OutcomeKey, PlacementKey, Revision, SchemaKey,
     ShardId, TenantId,
 };
+use proffer_engine::learn::ExperimentTally;
 use proffer_engine::profile::command::{DecisionId, OptOut, Position};
 use proffer_engine::profile::shard::CHUNKS;
 use proffer_engine::profile::state::{Dealings, Exposure};
@@ -324,6 +325,15 @@ pub struct Identity {
     pub name: String,
     /// What it may do.
     pub roles: Vec<Role>,
+}
+
+/// What came of an experiment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExperimentReport {
+    /// Of all shards that could be asked.
+    pub tally: ExperimentTally,
+    /// Shards that could not: what their customers did is not in the tally. Ascending.
+    pub unreachable: Vec<ShardId>,
 }
 
 /// The global accounts of an offer.

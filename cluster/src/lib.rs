@@ -3,7 +3,7 @@
 //! Shards, catalogue replication and escrow transfers behind ports. [`start`] recovers a node and gives its [`Handle`], the
 //! front door.
 //!
-//! Map: `handle`, `customers`, `bulk` and `calls` are what the api sees; `shard` and `meta` are the turns of the two kinds of group, `transfer` the
+//! Map: `handle`, `customers`, `bulk`, `experiments` and `calls` are what the api sees; `shard` and `meta` are the turns of the two kinds of group, `transfer` the
 //! units between them, `lease` how new the catalogue is that decides; `actors` runs them; `groups`, `raft` and `propose` are the ways into a log; `log` and `snapshots` keep it;
 //! `peers` is how nodes talk.
 //!
@@ -19,6 +19,7 @@ pub mod config;
 mod customers;
 mod directory;
 pub mod error;
+mod experiments;
 #[cfg(test)]
 mod fuzz;
 pub mod group;

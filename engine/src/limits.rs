@@ -51,6 +51,13 @@ pub const METRIC_SERIES_PER_PROFILE: usize = 256;
 pub const METRIC_BUCKETS_PER_SERIES: usize = 128;
 /// Bytes of the property that a group of a metric is named by; of longer ones nothing is counted.
 pub const METRIC_GROUP_BYTES: usize = 255;
+/// Experiments that a profile takes part in at a time. Their windows together are at most [`DEALINGS_PER_PROFILE`].
+pub const EXPERIMENTS_PER_PROFILE: usize = 64;
+/// Kinds of outcomes that are kept of a customer in one experiment: all that a tenant can have.
+pub const OUTCOMES_PER_EXPERIMENT: usize = CUSTOM_OUTCOMES_MAX + 24;
+/// Most that one customer's revenue counts for in an experiment, either side of 0, in micro-units: sums of squares over 10^8
+/// customers stay exact.
+pub const TRIAL_REVENUE_MAX: i64 = 1_000_000_000_000_000;
 /// Propositions, ghosts, policy holds and units of soft caps, each, in one command.
 pub const PROPOSITIONS_PER_TAKE: usize = 10_000;
 /// Size in memory at which a piece of an encoded shard is closed; one profile may exceed it.

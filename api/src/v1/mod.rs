@@ -19,6 +19,7 @@ mod budget;
 mod cluster;
 mod entities;
 mod events;
+mod experiments;
 mod flow_diff;
 mod flows;
 pub(crate) mod import;
@@ -69,6 +70,7 @@ pub fn routes() -> Router<Arc<App>> {
         .on(Method::DELETE, sub, sub_categories::delete)
         .on(Method::GET, "/api/v1/offers/{id}/budget", budget::get)
         .on(Method::GET, "/api/v1/offers/{id}/propensity", propensity::get)
+        .on(Method::GET, "/api/v1/experiments/{key}/results", experiments::results)
         .on(Method::POST, "/api/v1/schemas/{id}/rows", rows::put)
         .on(Method::POST, "/api/v1/decision-flows/publish", flows::publish_named)
         .on(Method::POST, "/api/v1/decision-flows/{id}/publish", flows::publish)

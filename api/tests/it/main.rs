@@ -11,6 +11,7 @@ mod cluster;
 mod crud;
 mod decide;
 mod domain;
+mod experiments;
 mod fields;
 mod forwarding;
 mod hierarchy;

@@ -5,11 +5,12 @@ use proffer_engine::budget::escrow::EscrowReport;
 use proffer_engine::budget::ledger::Totals;
 use proffer_engine::catalog::{Actor, Changed as Effect, Command, CommandV1, Op, Refusal};
 use proffer_engine::codec::{decode, encode};
-use proffer_engine::keys::{CapKey, CategoryKey, CustomerId, OfferKey, Revision, ShardId, TenantId};
-use proffer_engine::learn::Tallies;
+use proffer_engine::keys::{CapKey, CategoryKey, CustomerId, OfferKey, OutcomeKey, Revision, ShardId, TenantId};
+use proffer_engine::learn::{ArmTally, ExperimentTally, Tallies};
 use proffer_engine::level::Level;
 use proffer_engine::profile::command::{AccountId, EscrowMessage, Leader, Position, Recall, ShardOp};
 use proffer_engine::profile::evidence::Tally;
+use proffer_engine::profile::trials::ExperimentId;
 use proffer_engine::time::{Span, Timestamp};
 
 use super::failure::{Failure, Plain};
@@ -41,6 +42,10 @@ fn counted() -> Counted {
         categories: vec![(CategoryKey(8), tally(3, 1))],
     };
     Counted { shard: ShardId(5), mark: MARK, tenants: [(tenant(), tallies)].into() }
+}
+
+fn arm(customers: u64) -> ArmTally {
+    ArmTally { customers, moved: 1, converted: 3, revenue: -2, squares: 4 }
 }
 
 fn tenant() -> TenantId {
@@ -83,6 +88,7 @@ fn name(message: &Message) -> &'static str {
             ToShard::Held { .. } => "held",
             ToShard::History { .. } => "history",
             ToShard::Customers { .. } => "customers",
+            ToShard::Experiment { .. } => "experiment",
         },
         Message::Meta(ask) => match ask {
             ToMeta::Report { .. } => "report",
@@ -145,6 +151,7 @@ fn messages() -> Vec<Message> {
         shard(ToShard::Held { tenant: tenant(), accounts: vec![ACCOUNT] }),
         shard(ToShard::History { tenant: tenant(), offer: OfferKey(6) }),
         shard(ToShard::Customers { tenant: tenant(), segment: Some("s".to_owned()), part: 7 }),
+        shard(ToShard::Experiment { tenant: tenant(), experiment: ExperimentId(9), outcome: Some(OutcomeKey(2)) }),
         Message::Meta(ToMeta::Report { shard: ShardId(5), generation: 1, reports: vec![report()] }),
         Message::Meta(ToMeta::Change(vec![command])),
         Message::Meta(ToMeta::Budget { tenant: tenant(), offer: OfferKey(6) }),
@@ -186,6 +193,7 @@ fn name_of(answer: &Result<Answer, Failure>) -> &'static str {
             Answer::Remains(_) => "remains",
             Answer::Customers(..) => "customers",
             Answer::Learned(..) => "learned",
+            Answer::Experiment(_) => "experiment",
         },
         Err(Failure::Partial { .. }) => "partial",
         Err(Failure::Plain(plain)) => match plain {
@@ -245,6 +253,7 @@ fn answers() -> Vec<Result<Answer, Failure>> {
         Ok(Answer::Remains(Some(remains))),
         Ok(Answer::Customers(vec![CustomerId::new("c")], Some(8))),
         Ok(Answer::Learned(vec![counted()], true)),
+        Ok(Answer::Experiment(ExperimentTally { treatment: arm(9), control: arm(1) })),
         Err(Failure::Partial { applied: 3, asked: 5, refused: vec![(4, Plain::KeyReused)], cause: Plain::Expired }),
         plain(Plain::Refused(Refusal::NotFound(why()))),
         plain(Plain::UnknownTenant(why())),
@@ -291,6 +300,7 @@ write 0105020174010809
 held 010503017401010203
 history 010504017406
 customers 010505017401017307
+experiment 0105060174090102
 report 02000501010102030a01020304000506010710
 change 0201010001740161011000
 budget 0202017406
@@ -328,6 +338,7 @@ passed 000a020102
 remains 000b010b010203040201020b0c01
 customers 000c0101630108
 learned 000d010501090101740702010607020108030101
+experiment 000e09010303080101030308
 partial 0101030501040409
 refused 01000002026e6f
 unknown tenant 010001026e6f

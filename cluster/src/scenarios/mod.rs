@@ -5,6 +5,7 @@ mod cluster;
 mod deaths;
 mod disks;
 mod exclusions;
+mod experiments;
 mod hostile;
 mod learning;
 mod lease;

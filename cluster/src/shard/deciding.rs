@@ -10,7 +10,7 @@ use proffer_engine::decide::decision::{EmptyReason, Proposition};
 use proffer_engine::decide::request::{Explain, Request};
 use proffer_engine::decide::trace::{Contention, Noting, Read, Trace};
 use proffer_engine::decide::view::{EscrowView, Free, Instant as Moment};
-use proffer_engine::decide::{Scratch, Taking, decide, take_of};
+use proffer_engine::decide::{Scratch, Taking, decide, enrolment_of, take_of};
 use proffer_engine::keys::{CapKey, TenantId};
 use proffer_engine::profile::apply::{Outcome, Refusal, Took};
 use proffer_engine::profile::cells::{Look, ProfileId};
@@ -20,6 +20,7 @@ use proffer_engine::profile::command::{
 use proffer_engine::profile::keyed::{Keyed, KeyedAnswer};
 use proffer_engine::profile::measuring::{self, measure_event, measure_respond};
 use proffer_engine::profile::planning::{self, plan_respond};
+use proffer_engine::profile::trials::Enrolment;
 use proffer_engine::snapshot::Binding;
 use proffer_engine::time::{CalendarFrame, Timestamp};
 use tokio::time::Instant;
@@ -102,8 +103,8 @@ impl<L: Look + ?Sized> EscrowView for Searched<'_, L> {
 enum Plan {
     /// Units may come: look again when they have.
     Wait,
-    /// The answer, and what it takes.
-    Decided(Box<Raw>, Option<Box<Take>>),
+    /// The answer, what it takes, and the place in an experiment that comes with that.
+    Decided(Box<Raw>, Option<Box<Take>>, Option<Enrolment>),
 }
 
 impl ShardLeader {
@@ -139,13 +140,13 @@ impl ShardLeader {
         }
         // A request that makes this program panic costs its own answer, and not the shard.
         let plan = catch_unwind(AssertUnwindSafe(|| self.plan(&ask, &id, &view, now)));
-        let (raw, take) = match plan {
+        let (raw, take, enrolment) = match plan {
             Ok(Plan::Wait) => {
                 let until = Instant::now() + Duration::from_millis(ESCROW_WAIT_MS);
                 self.park(until.min(ask.call.deadline), *ask);
                 return;
             }
-            Ok(Plan::Decided(raw, take)) => (raw, take),
+            Ok(Plan::Decided(raw, take, enrolment)) => (raw, take, enrolment),
             Err(_) => {
                 self.panicked("deciding");
                 ask.reply.send(Err(Error::Poisonous));
@@ -160,6 +161,10 @@ impl ShardLeader {
         };
         let supersedes = ask.call.supersedes.is_some();
         let op = self.measure_take(take, &id, &view, now);
+        let op = match enrolment {
+            Some(enrolment) => op.enrolling(enrolment),
+            None => op,
+        };
         let command = self.command(op, in_force.revision, leader);
         match self.foresee(&command, leader) {
             Ok((_, Outcome::Refused(refusal))) => self.reconsider(Origin::Decide(ask, raw), &command, refusal),
@@ -219,11 +224,13 @@ impl ShardLeader {
 
         let decision_id = decision_id(seed, now, ask.proposed);
         let held = look.escrow(view.number);
+        let enrolment = enrolment_of(&view.snapshot, look.profile(id), &request, &decision, &at);
         let taking = Taking {
             decision: decision_id,
             idempotency: ask.call.idempotency.map(|key| idempotency(key, now.plus_ms(DECISION_KEY_MS))),
             supersedes: ask.call.supersedes,
             contended: barren,
+            enrols: enrolment.is_some(),
         };
         let take = take_of(&view.snapshot, look.subject(id), binding, &held, &request, &decision, &at, taking);
         let inputs = (explain != Explain::Off).then(|| {
@@ -249,7 +256,7 @@ impl ShardLeader {
             inputs,
             request: None,
         };
-        Plan::Decided(Box::new(raw), take.map(Box::new))
+        Plan::Decided(Box::new(raw), take.map(Box::new), enrolment)
     }
 
     /// What deciding keeps between decisions may be half written.

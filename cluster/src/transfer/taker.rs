@@ -12,7 +12,7 @@ use proffer_engine::profile::cells::{Look, ProfileId};
 use proffer_engine::profile::command::{
     AccountId, EscrowMessage, Recall, Respond, ShardCommand, ShardCommandV1, ShardOp, Take, TakeAccount,
 };
-use proffer_engine::profile::measured::MeasuredOp;
+use proffer_engine::profile::measured::{Measured, MeasuredOp};
 use proffer_engine::profile::shard::ShardState;
 use proffer_engine::time::Timestamp;
 use tokio::time::Instant;
@@ -76,11 +76,8 @@ impl Taker {
         match op {
             ShardOp::Take(take) => self.note_take(state, take),
             ShardOp::Respond(respond) => self.note_respond(state, respond),
-            ShardOp::Measured(measured) => match &measured.op {
-                MeasuredOp::Take(take) => self.note_take(state, take),
-                MeasuredOp::Respond(respond) => self.note_respond(state, respond),
-                MeasuredOp::Event(event) => self.note_held(state, &event.tenant, &event.customer),
-            },
+            ShardOp::Measured(measured) => self.note_measured(state, measured),
+            ShardOp::Enrolled(enrolled) => self.note_measured(state, &enrolled.measured),
             ShardOp::Release(release) => self.note_held(state, &release.tenant, &release.customer),
             ShardOp::PutProfile(put) => self.note_held(state, &put.tenant, &put.customer),
             ShardOp::PutRow(put) => self.note_held(state, &put.tenant, &put.customer),
@@ -97,6 +94,14 @@ impl Taker {
                 }
             }
             ShardOp::Fence(_) | ShardOp::Level(_) => {}
+        }
+    }
+
+    fn note_measured(&mut self, state: &ShardState, measured: &Measured) {
+        match &measured.op {
+            MeasuredOp::Take(take) => self.note_take(state, take),
+            MeasuredOp::Respond(respond) => self.note_respond(state, respond),
+            MeasuredOp::Event(event) => self.note_held(state, &event.tenant, &event.customer),
         }
     }
 

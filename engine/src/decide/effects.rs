@@ -1,5 +1,6 @@
 //! What a decision takes: units of caps, holds of strict policies, mandatory counts, ghosts, implied impressions.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::decide::case::{Case, History, Spot};
@@ -16,6 +17,8 @@ use crate::model::offer::CapScope;
 use crate::profile::command::{
     CapTake, CountEvent, Counted, DecisionId, FirstAnswer, Idempotency, PolicyTake, Take, TakeAccount, TakenProposition,
 };
+use crate::profile::state::Profile;
+use crate::profile::trials::{Enrolment, ExperimentId, Trials};
 use crate::snapshot::policies::{Policy, Restraint, Tally};
 use crate::snapshot::{Binding, CapPlan, Snapshot};
 use crate::time::{DAY_MS, SECOND_MS, Timestamp};
@@ -62,6 +65,35 @@ pub struct Taking {
     pub supersedes: Option<DecisionId>,
     /// Others took its units again and again: see [`FirstAnswer::contended`].
     pub contended: bool,
+    /// It is written for its customer's place in an experiment ([`enrolment_of`]), if for nothing else.
+    pub enrols: bool,
+}
+
+/// The place in an experiment that `decision` gives its customer, as far as it is new; `None`: none, or none that is. `decision`
+/// was made from the same snapshot, subject, request and instant. O(propositions and ghosts · log windows + windows).
+pub fn enrolment_of(
+    snapshot: &Snapshot,
+    profile: Option<&Profile>,
+    request: &Request,
+    decision: &Decision,
+    at: &Instant,
+) -> Option<Enrolment> {
+    let control = decision.arm.as_ref()?.control;
+    let trial = slots::choose_flow(&snapshot.shared, request)?.trial.as_ref()?;
+    let proposed = decision.propositions.iter().filter(|proposition| proposition.kind == PropositionKind::Regular);
+    let withheld = decision.ghosts.iter().map(|ghost| ghost.offer);
+    let offers: BTreeSet<_> = proposed.map(|proposition| proposition.offer).chain(withheld).collect();
+    if offers.is_empty() {
+        return None;
+    }
+    let enrolment = Enrolment {
+        experiment: ExperimentId::of(&trial.key),
+        control,
+        window_days: u16::try_from(trial.window_days).unwrap_or(u16::MAX),
+        offers: offers.into_iter().collect(),
+    };
+    let nothing = Trials::default();
+    profile.and_then(Profile::trials).unwrap_or(&nothing).news(enrolment, at.now)
 }
 
 /// The command that takes what `decision` proposed; `None` when it takes nothing: such a decision writes nothing. `decision`
@@ -101,6 +133,7 @@ pub fn take_of(
         || !counts.is_empty()
         || !decision.ghosts.is_empty()
         || taking.supersedes.is_some()
+        || taking.enrols
         || decision.propositions.iter().any(|proposition| {
             !proposition.takes.is_empty()
                 || proposition.kind == PropositionKind::Mandatory

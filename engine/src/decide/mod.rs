@@ -36,5 +36,5 @@ pub mod view;
 pub mod what_if;
 
 pub use case::Scratch;
-pub use effects::{Taking, take_of};
+pub use effects::{Taking, enrolment_of, take_of};
 pub use kernel::decide;

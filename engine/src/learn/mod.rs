@@ -2,8 +2,13 @@
 //!
 //! Pure, as everything here: who counts, sends and adds up is told in docs/adr/0020.
 
+mod experiment;
+#[cfg(test)]
+mod peeking;
 mod propensity;
+pub mod statistics;
 mod tallies;
 
+pub use experiment::{ArmResult, ArmTally, EFFECT, ExperimentResult, ExperimentTally};
 pub use propensity::{Learned, NOTHING, Propensity, PropensitySource};
 pub use tallies::Tallies;

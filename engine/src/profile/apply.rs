@@ -178,6 +178,7 @@ fn run<L: Look>(draft: &mut Draft<'_, L>, position: Position, command: &ShardCom
         ShardOp::Escrow(messages) => Ok(receive_all(draft, 0, messages)),
         ShardOp::EscrowOf { generation, messages } => Ok(receive_all(draft, *generation, messages)),
         ShardOp::Measured(measured) => draft.measured(measured),
+        ShardOp::Enrolled(enrolled) => draft.enrolled(enrolled),
     }
 }
 
@@ -197,7 +198,8 @@ fn was_decided(op: &ShardOp) -> bool {
         | ShardOp::Respond(_)
         | ShardOp::Release(_)
         | ShardOp::ClearOptOuts { .. }
-        | ShardOp::Measured(_) => true,
+        | ShardOp::Measured(_)
+        | ShardOp::Enrolled(_) => true,
     }
 }
 

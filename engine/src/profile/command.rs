@@ -14,7 +14,8 @@ use crate::keys::{
 use crate::level::Level;
 use crate::limits::KEPT_ANSWER_BYTES;
 use crate::model::settings::Sentiment;
-use crate::profile::measured::Measured;
+use crate::profile::measured::{Enrolled, Measured, MeasuredOp};
+use crate::profile::trials::Enrolment;
 use crate::time::{Span, Timestamp};
 use crate::value::Value;
 
@@ -102,9 +103,34 @@ pub enum ShardOp {
     Level(Level),
     /// A deed that metrics look at.
     Measured(Box<Measured>),
+    /// A deed that enrols its customer in an experiment.
+    Enrolled(Box<Enrolled>),
 }
 
 impl ShardOp {
+    /// The same deed, which enrols its customer too if it is a take. Nothing else enrols.
+    #[must_use]
+    pub fn enrolling(self, enrolment: Enrolment) -> Self {
+        let measured = match self {
+            ShardOp::Take(take) => Measured { op: MeasuredOp::Take(take), feeds: Vec::new(), gone: Vec::new() },
+            ShardOp::Measured(measured) => *measured,
+            other @ (ShardOp::PutProfile(_)
+            | ShardOp::PutRow(_)
+            | ShardOp::DeleteProfile { .. }
+            | ShardOp::Respond(_)
+            | ShardOp::Release(_)
+            | ShardOp::ClearOptOuts { .. }
+            | ShardOp::Tick
+            | ShardOp::Fence(_)
+            | ShardOp::Escrow(_)
+            | ShardOp::Lapse(_)
+            | ShardOp::EscrowOf { .. }
+            | ShardOp::Level(_)
+            | ShardOp::Enrolled(_)) => return other,
+        };
+        ShardOp::Enrolled(Box::new(Enrolled { measured, enrolment }))
+    }
+
     /// The ledger's totals for one generation of a shard.
     pub fn escrow(generation: u64, messages: Vec<EscrowMessage>) -> Self {
         if generation == 0 { ShardOp::Escrow(messages) } else { ShardOp::EscrowOf { generation, messages } }

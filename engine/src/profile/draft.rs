@@ -16,6 +16,7 @@ use crate::profile::evidence::Observation;
 use crate::profile::keyed::{Keyed, KeyedAnswer};
 use crate::profile::metrics::Feed;
 use crate::profile::state::Profile;
+use crate::profile::trials::Enrolment;
 use crate::time::Timestamp;
 
 /// What a command will have changed.
@@ -28,6 +29,8 @@ pub(crate) struct Draft<'a, L> {
     pub(crate) feeds: Vec<Feed>,
     /// Metrics that are no more.
     pub(crate) gone: Vec<MetricKey>,
+    /// The place in an experiment that the command gives its customer.
+    pub(crate) enrolment: Option<Enrolment>,
 }
 
 /// The changes themselves, free of the state they were read from.
@@ -44,7 +47,7 @@ pub(crate) struct Writes {
 
 impl<'a, L: Look> Draft<'a, L> {
     pub(crate) fn new(look: &'a L, now: Timestamp) -> Self {
-        Draft { look, now, writes: Writes::default(), feeds: Vec::new(), gone: Vec::new() }
+        Draft { look, now, writes: Writes::default(), feeds: Vec::new(), gone: Vec::new(), enrolment: None }
     }
 
     pub(crate) fn look(&self) -> &'a L {

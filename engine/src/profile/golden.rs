@@ -14,6 +14,7 @@ use crate::profile::command::*;
 use crate::profile::measured::{Event, Measured, MeasuredOp};
 use crate::profile::metrics::{Feed, Group, Trigger};
 use crate::profile::shard::ShardState;
+use crate::profile::trials::{Enrolment, ExperimentId};
 use crate::time::{Span, Timestamp};
 use crate::value::Value;
 
@@ -328,4 +329,51 @@ fn what_metrics_count_keeps_its_bytes() {
     let mut twice = pieces.clone();
     twice.insert(pieces.len() - 3, piece.clone());
     assert!(ShardState::decode_chunks(&twice).is_err());
+}
+
+#[test]
+fn what_experiments_keep_keeps_its_bytes() {
+    let enrolment = Enrolment {
+        experiment: ExperimentId(0x0102_0304),
+        control: true,
+        window_days: 30,
+        offers: vec![OfferKey(70), OfferKey(72)],
+    };
+    let mut lines = String::new();
+    let mut state = ShardState::new();
+    let at = |index| Position { leader: LEADER, index };
+    for (name, op) in commands() {
+        let is_respond = matches!(op, ShardOp::Respond(_));
+        let is_row = matches!(op, ShardOp::PutProfile(_) | ShardOp::PutRow(_) | ShardOp::Escrow(_));
+        let op = if let ShardOp::Take(_) = op { op.enrolling(enrolment.clone()) } else { op };
+        if let ShardOp::Enrolled(_) = op {
+            // What is inside is as ever: the beginning says that something is, and its place comes last.
+            let bytes = encode(&op);
+            assert_eq!(decode::<ShardOp>(name, &bytes).unwrap(), op);
+            writeln!(lines, "{name} {} … {}", hex(&bytes[..4]), hex(&bytes[bytes.len() - 16..])).unwrap();
+        } else if !is_respond && !is_row {
+            continue;
+        }
+        let outcome = apply(&mut state, at(1), &command(op));
+        assert!(!matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+    }
+    let other = ShardOp::Tick.enrolling(enrolment);
+    assert_eq!(other, ShardOp::Tick, "what takes nothing enrols nobody");
+
+    let pieces: Vec<Vec<u8>> = state.encode_chunks().collect();
+    let piece = &pieces[pieces.len() - 3];
+    writeln!(lines, "Piece {}", hex(piece)).unwrap();
+    insta::assert_snapshot!(lines);
+    let restored = ShardState::decode_chunks(&pieces).unwrap();
+    let id = ProfileId { tenant: TenantId::new("acme"), customer: CustomerId::new("ann") };
+    assert_eq!((restored.hash(), restored.profile(&id)), (state.hash(), state.profile(&id)));
+    // Each piece is needed, once, before its profile.
+    let mut late = pieces.clone();
+    late.swap(pieces.len() - 3, pieces.len() - 2);
+    assert!(ShardState::decode_chunks(&late).is_err());
+    let mut twice = pieces.clone();
+    twice.insert(pieces.len() - 3, piece.clone());
+    assert!(ShardState::decode_chunks(&twice).is_err());
+    let without: Vec<_> = pieces.iter().filter(|other| *other != piece).collect();
+    assert_ne!(ShardState::decode_chunks(without).unwrap().hash(), state.hash());
 }

@@ -29,6 +29,7 @@ impl Profile {
         });
         dealings.outcomes.retain(|outcome| now.since_ms(outcome.at) < RETENTION_MS);
         dealings.metrics.lapse(now);
+        dealings.trials.lapse(now);
         dealings.ghosts.retain(|(_, at)| now.since_ms(*at) < RETENTION_MS);
         if dealings.mandatory.as_ref().is_some_and(|(day, _)| day.until <= now) {
             dealings.mandatory = None;
@@ -226,5 +227,6 @@ impl Dealings {
         self.lapsed.shrink_to_fit();
         self.keyed.shrink_to_fit();
         self.metrics.shrink_to_fit();
+        self.trials.shrink_to_fit();
     }
 }

@@ -1,8 +1,9 @@
-//! Commands that metrics listen to: what happened, with what each metric makes of it.
+//! Commands around deeds: what happened, with what each metric makes of it, and with the customer's place in an experiment.
 
 use bincode::{Decode, Encode};
 
 use crate::keys::{CustomerId, MetricKey, TenantId};
+use crate::limits::PROPOSITIONS_PER_TAKE;
 use crate::profile::apply::{Outcome, Refusal, Responded};
 use crate::profile::cells::{Look, ProfileId};
 use crate::profile::command::{Idempotency, Respond, Take};
@@ -10,6 +11,7 @@ use crate::profile::draft::Draft;
 use crate::profile::keyed::{Keyed, KeyedAnswer};
 use crate::profile::metrics::{Feed, Trigger};
 use crate::profile::state::Profile;
+use crate::profile::trials::Enrolment;
 
 /// A deed, and what metrics count if it is done.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -20,6 +22,15 @@ pub struct Measured {
     pub feeds: Vec<Feed>,
     /// Metrics that the profile holds something of, and that are no more.
     pub gone: Vec<MetricKey>,
+}
+
+/// A deed, and the place in an experiment that its customer takes if it is done.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Enrolled {
+    /// What is done; metrics may make nothing of it.
+    pub measured: Measured,
+    /// The place.
+    pub enrolment: Enrolment,
 }
 
 /// The deeds that metrics look at.
@@ -53,6 +64,15 @@ impl<L: Look> Draft<'_, L> {
             MeasuredOp::Respond(respond) => self.respond(respond),
             MeasuredOp::Event(event) => self.note_event(event),
         }
+    }
+
+    /// As [`Draft::measured`], with a place in an experiment.
+    pub(crate) fn enrolled(&mut self, enrolled: &Enrolled) -> Result<Outcome, Refusal> {
+        if enrolled.enrolment.offers.len() > PROPOSITIONS_PER_TAKE {
+            return Err(Refusal::Malformed("too many offers".to_owned()));
+        }
+        self.enrolment = Some(enrolled.enrolment.clone());
+        self.measured(&enrolled.measured)
     }
 
     /// Counts what the command's metrics count when `trigger` comes.

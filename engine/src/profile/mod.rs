@@ -27,6 +27,7 @@ pub mod state;
 pub mod stored;
 pub mod symbols;
 mod take;
+pub mod trials;
 mod weight;
 
 #[cfg(test)]
@@ -41,3 +42,5 @@ mod golden;
 mod interleavings;
 #[cfg(test)]
 mod scenarios;
+#[cfg(test)]
+mod trialling;

@@ -42,9 +42,19 @@ impl<L: Look> Draft<'_, L> {
         if !responded.repeat && !respond.withheld {
             self.count(&id, &mut profile, respond, &mut responded);
         }
+        self.hear(&mut profile, respond);
         self.note_outcome(&mut profile, respond, responded);
         self.store_profile(id, profile);
         Ok(Outcome::Responded(responded))
+    }
+
+    /// What an outcome is to experiments. It counts once by its key, and in both arms alike: a repeat, one that is late, past a cap
+    /// or withheld counts as any other, since of a ghost none is a repeat, late or past a cap. Only who is treated has impressions.
+    fn hear(&self, profile: &mut Profile, respond: &Respond) {
+        if let Some(dealings) = profile.dealings.as_mut().filter(|_| respond.outcome != IMPRESSION) {
+            let positive = respond.sentiment == Sentiment::Positive;
+            dealings.trials.hear(respond.offer, (respond.outcome, positive), respond.value, self.now());
+        }
     }
 
     /// The impression, given or implied, then the outcome itself.

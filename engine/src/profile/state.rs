@@ -14,6 +14,7 @@ use crate::profile::command::{CountEvent, Counted, DecisionId, OptOut, TakeAccou
 use crate::profile::keyed::KeyedCalls;
 use crate::profile::lapse::Due;
 use crate::profile::metrics::Metrics;
+use crate::profile::trials::Trials;
 use crate::time::{Span, Timestamp};
 use crate::value::Value;
 
@@ -190,6 +191,8 @@ pub struct Dealings {
     pub keyed: KeyedCalls,
     /// What behavioural metrics counted.
     pub metrics: Metrics,
+    /// What the customer is and did in experiments.
+    pub trials: Trials,
     /// When something falls due, as of the last command.
     pub(crate) due: Due,
 }
@@ -416,6 +419,11 @@ impl Profile {
     /// What behavioural metrics counted.
     pub fn metrics(&self) -> Option<&Metrics> {
         self.dealings.as_ref().map(|dealings| &dealings.metrics)
+    }
+
+    /// What the customer is and did in experiments.
+    pub fn trials(&self) -> Option<&Trials> {
+        self.dealings.as_ref().map(|dealings| &dealings.trials)
     }
 
     /// What the customer opted out of.

@@ -16,6 +16,7 @@ use crate::profile::evidence::{Evidence, Tally};
 use crate::profile::metrics::{Metrics, Series};
 use crate::profile::shard::{CHUNKS, Entry, ShardState, Tenant};
 use crate::profile::state::Profile;
+use crate::profile::trials::{Participation, Trials};
 use crate::time::Timestamp;
 
 /// One piece of an encoded shard.
@@ -64,6 +65,8 @@ enum PieceV1 {
     Level(Level),
     /// What metrics counted for profiles that come after it: tenant's number, customer, series. Only where there are any.
     Metrics(Vec<(u32, Box<str>, Vec<Series>)>),
+    /// The same of experiments.
+    Trials(Vec<(u32, Box<str>, Vec<Participation>)>),
 }
 
 /// Why pieces are no shard.
@@ -111,6 +114,7 @@ impl ShardState {
         (state.log_time, state.fence) = (log_time, fence);
         let mut ended = false;
         let mut measured = BTreeMap::new();
+        let mut tried = BTreeMap::new();
         for piece in pieces {
             if ended {
                 return Err(RestoreError::Broken("goes on after its end"));
@@ -167,6 +171,9 @@ impl ShardState {
                         if let Some(metrics) = measured.remove(&(tenant, customer.clone())) {
                             profile.dealings.get_or_insert_default().metrics = metrics;
                         }
+                        if let Some(trials) = tried.remove(&(tenant, customer.clone())) {
+                            profile.dealings.get_or_insert_default().trials = trials;
+                        }
                         profile.tidy();
                         state.put_entry(tenant, &customer, profile);
                     }
@@ -180,7 +187,20 @@ impl ShardState {
                         }
                     }
                 }
+                PieceV1::Trials(of) => {
+                    for (tenant, customer, participations) in of {
+                        let trials = Trials::restored(participations);
+                        let trials =
+                            trials.ok_or(RestoreError::Broken("a part in an experiment that none can have"))?;
+                        if tried.insert((tenant, customer), trials).is_some() {
+                            return Err(RestoreError::Broken("a profile's experiments twice"));
+                        }
+                    }
+                }
                 PieceV1::End { profiles } => {
+                    if !tried.is_empty() {
+                        return Err(RestoreError::Broken("experiments of a profile that is missing"));
+                    }
                     if !measured.is_empty() {
                         return Err(RestoreError::Broken("metrics of a profile that is missing"));
                     }
@@ -214,6 +234,7 @@ impl ShardState {
     fn encode_profiles(&self, chunk: usize) -> Vec<Vec<u8>> {
         let entries = self.sorted_chunk(chunk);
         let mut pieces = encode_metrics(&entries);
+        pieces.extend(encode_trials(&entries));
         let mut open = Vec::new();
         let mut bytes = 0;
         for entry in entries {
@@ -249,6 +270,27 @@ fn encode_metrics(entries: &[&Entry]) -> Vec<Vec<u8>> {
     }
     if !open.is_empty() {
         pieces.push(write(PieceV1::Metrics(open)));
+    }
+    pieces
+}
+
+/// What these customers are and did in experiments.
+fn encode_trials(entries: &[&Entry]) -> Vec<Vec<u8>> {
+    let mut pieces = Vec::new();
+    let mut open = Vec::new();
+    let mut bytes = 0;
+    for entry in entries {
+        let Some(trials) = entry.profile.trials().filter(|of| !of.participations().is_empty()) else { continue };
+        let size = size_of::<(u32, Box<str>, Vec<Participation>)>() + entry.customer.len() + trials.weight();
+        if bytes + size > PIECE_BYTES && !open.is_empty() {
+            pieces.push(write(PieceV1::Trials(std::mem::take(&mut open))));
+            bytes = 0;
+        }
+        bytes += size;
+        open.push((entry.tenant, entry.customer.clone(), trials.participations().to_vec()));
+    }
+    if !open.is_empty() {
+        pieces.push(write(PieceV1::Trials(open)));
     }
     pieces
 }

@@ -138,6 +138,9 @@ impl<L: Look> Draft<'_, L> {
                 dealings.ghosts.push((*ghost, self.now()));
             }
         }
+        if let Some(enrolment) = &self.enrolment {
+            dealings.trials.enrol(enrolment, self.now());
+        }
         if let Some(keyed) = keyed {
             dealings.keyed.push(keyed);
         }

@@ -8,9 +8,9 @@ use crate::codec::MAX_ENCODED_BYTES;
 use crate::decide::decision::Ghost;
 use crate::keys::{OfferKey, Symbol};
 use crate::limits::{
-    ANSWERS_PER_PROFILE, DEALINGS_PER_PROFILE, EXPOSURES_PER_PROFILE, KEYED_BYTES_PER_PROFILE, MANDATORY_PER_PROFILE,
-    METRIC_BUCKETS_PER_SERIES, METRIC_GROUP_BYTES, METRIC_SERIES_PER_PROFILE, OLDER_PER_PROFILE, PIECE_BYTES,
-    ROLLING_TIMES_PER_PROFILE, VALUE_BYTES_PER_PROFILE,
+    ANSWERS_PER_PROFILE, DEALINGS_PER_PROFILE, EXPERIMENTS_PER_PROFILE, EXPOSURES_PER_PROFILE, KEYED_BYTES_PER_PROFILE,
+    MANDATORY_PER_PROFILE, METRIC_BUCKETS_PER_SERIES, METRIC_GROUP_BYTES, METRIC_SERIES_PER_PROFILE, OLDER_PER_PROFILE,
+    OUTCOMES_PER_EXPERIMENT, PIECE_BYTES, ROLLING_TIMES_PER_PROFILE, VALUE_BYTES_PER_PROFILE,
 };
 use crate::profile::command::{Counted, OptOut};
 use crate::profile::metrics::{Series, Tally};
@@ -18,6 +18,7 @@ use crate::profile::state::{
     Answer, CapUse, Dealings, DecisionRecord, Exposure, Lapsed, Named, OutcomeRecord, PolicyHold, Profile, Reservation,
     Used,
 };
+use crate::profile::trials::{Opened, Participation, Reaction};
 use crate::time::Timestamp;
 use crate::value::Value;
 
@@ -53,6 +54,14 @@ const _: () = assert!(
 const _: () = assert!(
     METRIC_SERIES_PER_PROFILE
         * (size_of::<Series>() + METRIC_GROUP_BYTES + METRIC_BUCKETS_PER_SERIES * size_of::<(Timestamp, Tally)>())
+        + PIECE_BYTES
+        < MAX_ENCODED_BYTES
+);
+
+// And its part in experiments.
+const _: () = assert!(
+    EXPERIMENTS_PER_PROFILE * (size_of::<Participation>() + OUTCOMES_PER_EXPERIMENT * size_of::<Reaction>())
+        + DEALINGS_PER_PROFILE * size_of::<Opened>()
         + PIECE_BYTES
         < MAX_ENCODED_BYTES
 );

@@ -94,6 +94,8 @@ pub struct Trial {
     pub percent: f64,
     /// What held-out customers get.
     pub action: ControlGroupAction,
+    /// Days in which outcomes count.
+    pub window_days: u32,
 }
 
 /// Which offers take part.
@@ -369,6 +371,7 @@ impl Compiler<'_> {
                 key: trial.key.clone().unwrap_or_else(|| authored.body.key.clone()),
                 percent: trial.holdout_percent,
                 action: trial.control_group_action,
+                window_days: trial.window_days,
             }),
             fork: None,
         }

@@ -107,7 +107,8 @@ impl Kernel {
         let earlier =
             world.profile.iter().flat_map(|profile| &profile.dealings).map(|dealings| dealings.decisions.len());
         let decision_id = DecisionId(0xda7e + earlier.sum::<usize>() as u64);
-        let taking = Taking { decision: decision_id, idempotency: None, supersedes: None, contended: false };
+        let taking =
+            Taking { decision: decision_id, idempotency: None, supersedes: None, contended: false, enrols: false };
         let binding = &mut self.binding;
         take_of(snapshot, subject(world), binding, &world.escrow, request, decision, &world.at, taking)
     }

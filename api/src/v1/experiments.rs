@@ -1,0 +1,267 @@
+//! `GET /experiments/{key}/results`: what came of treated and of held-out customers.
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use proffer_cluster::calls::ExperimentReport;
+use proffer_engine::catalog::TenantCatalog;
+use proffer_engine::catalog::outcomes::IMPRESSION;
+use proffer_engine::keys::OutcomeKey;
+use proffer_engine::learn::statistics::Interval;
+use proffer_engine::learn::{ArmResult, EFFECT, ExperimentResult};
+use proffer_engine::model::flow::{Experiment, FlowVersion};
+use proffer_engine::profile::trials::ExperimentId;
+
+use crate::asked::Asked;
+use crate::limits::LOST_RETRY_AFTER_MS;
+use crate::problem::Problem;
+use crate::routes::Answered;
+use crate::v1::json;
+use crate::wire::value::{Number, round_significant};
+
+/// What a reader of p has to know.
+const FIXED_SAMPLE: &str = "p holds for one look at a sample whose size was fixed before; who looks again and again, and stops when it is small, \
+                            is misled more often than p says. Then read sequential";
+/// And of the one beside it.
+const ANY_TIME: &str = "holds for looks at any time, for arms of some hundred customers or more";
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Results<'a> {
+    experiment_key: &'a str,
+    /// Flows that run it, or are published with it turned off.
+    flows: Vec<Flow<'a>>,
+    /// The outcome that counts; null: any positive one.
+    outcome: Option<&'a str>,
+    /// Whether every shard is in it.
+    complete: bool,
+    unreachable_shards: Vec<u16>,
+    arms: Arms,
+    lift: Lift,
+    test: Option<Test>,
+    sequential: Option<Sequential>,
+    incremental_revenue_per_customer: Option<Difference>,
+    /// What stands in the way of reading it plainly.
+    notes: Vec<String>,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Flow<'a> {
+    decision_flow_key: &'a str,
+    decision_flow_version: u32,
+    status: &'static str,
+    enabled: bool,
+    holdout_percent: Number,
+    control_group_action: &'static str,
+    window_days: u32,
+}
+
+#[derive(serde::Serialize)]
+struct Arms {
+    treatment: Arm,
+    control: Arm,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Arm {
+    customers: u64,
+    converted: u64,
+    rate: Option<Number>,
+    /// Wilson, 95 %.
+    rate_interval: Option<Ends>,
+    revenue: Number,
+    revenue_per_customer: Option<Number>,
+    /// Found in the other arm later; counted here.
+    moved: u64,
+}
+
+#[derive(serde::Serialize)]
+struct Ends {
+    lower: Number,
+    upper: Number,
+}
+
+#[derive(serde::Serialize)]
+struct Lift {
+    absolute: Option<Number>,
+    relative: Option<Number>,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Test {
+    method: &'static str,
+    z: Number,
+    p: Number,
+    sequential_safe: bool,
+    note: &'static str,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Sequential {
+    method: &'static str,
+    p: Number,
+    /// Of the absolute lift, 95 %.
+    lift_interval: Ends,
+    /// Standard deviation of the effects it looks out for.
+    effect: Number,
+    sequential_safe: bool,
+    note: &'static str,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Difference {
+    value: Number,
+    /// Welch, 95 %; null where nothing varies or an arm has fewer than two customers.
+    interval: Option<Ends>,
+    degrees_of_freedom: Option<Number>,
+}
+
+/// `GET /api/v1/experiments/{key}/results?outcome`.
+pub async fn results(asked: Arc<Asked>) -> Answered {
+    asked.query.only(&["outcome"])?;
+    let catalog = &*asked.view.catalog;
+    let key = asked.param("key");
+    let outcome = asked.query.get("outcome");
+    let counted = outcome.map(|word| outcome_of(catalog, word)).transpose()?;
+    let (is_known, flows) = flows_of(catalog, key);
+    let id = ExperimentId::of(key);
+    let report = asked.handle().experiment(asked.tenant(), id, counted, asked.deadline).await?;
+    if !is_known && report.tally.is_empty() {
+        // Somebody may be enrolled where nobody could be asked.
+        let lost = || Problem::Unavailable {
+            message: "no flow runs this experiment now, and not every shard can say whether one did".to_owned(),
+            retry_after_ms: LOST_RETRY_AFTER_MS,
+            outcome: proffer_cluster::Outcome::NotApplied,
+        };
+        let unknown = || Problem::not_found(format!("experiment {key:?}: no flow was published with it"));
+        return Err(if report.unreachable.is_empty() { unknown() } else { lost() }.into());
+    }
+    Ok(json(StatusCode::OK, &answer(key, outcome, flows, &report)))
+}
+
+fn outcome_of(catalog: &TenantCatalog, word: &str) -> Result<OutcomeKey, Problem> {
+    match catalog.outcomes().get(word).map(|outcome| outcome.key) {
+        Some(IMPRESSION) => {
+            Err(Problem::invalid("/query/outcome", "impressions do not count: only treated customers have them"))
+        }
+        Some(outcome) => Ok(outcome),
+        None => Err(Problem::invalid("/query/outcome", format!("outcome {word:?} does not exist"))),
+    }
+}
+
+/// Whether any version of any flow has, or had, the experiment; and the flows whose version in force has.
+fn flows_of<'a>(catalog: &'a TenantCatalog, key: &str) -> (bool, Vec<Flow<'a>>) {
+    let (mut is_known, mut found) = (false, Vec::new());
+    for row in catalog.flows().iter() {
+        let of = |version: &'a FlowVersion| {
+            let experiment = version.config.flow_config.experiment.as_ref()?;
+            (experiment.key.as_deref().unwrap_or(&row.body.key) == key).then_some(experiment)
+        };
+        let versions = catalog.flow_versions(row.key);
+        is_known |= versions.iter().any(|version| of(version).is_some());
+        if let Some((version, experiment)) = versions.last().and_then(|version| Some((version, of(version)?))) {
+            let Experiment { enabled, holdout_percent, control_group_action, window_days, .. } = experiment;
+            found.push(Flow {
+                decision_flow_key: &row.body.key,
+                decision_flow_version: version.number,
+                status: row.body.status.as_str(),
+                enabled: *enabled,
+                holdout_percent: number(*holdout_percent),
+                control_group_action: control_group_action.as_str(),
+                window_days: *window_days,
+            });
+        }
+    }
+    (is_known, found)
+}
+
+fn answer<'a>(key: &'a str, outcome: Option<&'a str>, flows: Vec<Flow<'a>>, report: &ExperimentReport) -> Results<'a> {
+    let found = ExperimentResult::of(&report.tally);
+    let test = found.test.map(|test| Test {
+        method: "pooled two-proportion z, two-sided",
+        z: number(test.z),
+        p: number(test.p),
+        sequential_safe: false,
+        note: FIXED_SAMPLE,
+    });
+    let sequential = found.always_valid.map(|always| Sequential {
+        method: "mixture likelihood ratio",
+        p: number(always.p),
+        lift_interval: always.interval.into(),
+        effect: number(EFFECT),
+        sequential_safe: true,
+        note: ANY_TIME,
+    });
+    let incremental = found.incremental.map(|difference| Difference {
+        value: number(difference.value),
+        interval: difference.interval.map(|(interval, _)| interval.into()),
+        degrees_of_freedom: difference.interval.map(|(_, degrees)| number(degrees)),
+    });
+    Results {
+        experiment_key: key,
+        notes: notes(&flows, &found, report),
+        flows,
+        outcome,
+        complete: report.unreachable.is_empty(),
+        unreachable_shards: report.unreachable.iter().map(|shard| shard.0).collect(),
+        arms: Arms { treatment: (&found.treatment).into(), control: (&found.control).into() },
+        lift: Lift { absolute: found.absolute_lift.map(number), relative: found.relative_lift.map(number) },
+        test,
+        sequential,
+        incremental_revenue_per_customer: incremental,
+    }
+}
+
+fn notes(flows: &[Flow<'_>], found: &ExperimentResult, report: &ExperimentReport) -> Vec<String> {
+    let mut notes = Vec::new();
+    if !report.unreachable.is_empty() {
+        notes.push(format!(
+            "{} shards cannot be reached: their customers are missing in both arms",
+            report.unreachable.len()
+        ));
+    }
+    for (arm, of) in [("treatment", &found.treatment), ("control", &found.control)] {
+        if of.tally.customers == 0 {
+            notes.push(format!("nobody is enrolled in {arm}: there is nothing to compare"));
+        }
+    }
+    if found.treatment.tally.moved + found.control.tally.moved > 0 {
+        notes.push(
+            "some customers were found in the other arm later: they count in the arm that they began in".to_owned(),
+        );
+    }
+    let differ = |of: fn(&Flow<'_>) -> f64| flows.windows(2).any(|pair| of(&pair[0]) != of(&pair[1]));
+    if differ(|flow| flow.holdout_percent.0) || differ(|flow| f64::from(flow.window_days)) {
+        notes.push("flows that share this experiment differ in holdoutPercent or windowDays".to_owned());
+    }
+    notes
+}
+
+impl From<&ArmResult> for Arm {
+    fn from(of: &ArmResult) -> Self {
+        Arm {
+            customers: of.tally.customers,
+            converted: of.tally.converted,
+            rate: of.rate.map(number),
+            rate_interval: of.interval.map(Ends::from),
+            revenue: number(of.tally.revenue as f64 / 1e6),
+            revenue_per_customer: of.revenue.map(number),
+            moved: of.tally.moved,
+        }
+    }
+}
+
+impl From<Interval> for Ends {
+    fn from(Interval { lower, upper }: Interval) -> Self {
+        Ends { lower: number(lower), upper: number(upper) }
+    }
+}
+
+fn number(number: f64) -> Number {
+    Number(round_significant(number))
+}
