@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::http::StatusCode;
+use proffer_cluster::Outcome;
 use proffer_cluster::calls::ExperimentReport;
 use proffer_engine::catalog::TenantCatalog;
 use proffer_engine::catalog::outcomes::IMPRESSION;
@@ -131,17 +132,26 @@ pub async fn results(asked: Arc<Asked>) -> Answered {
     let (is_known, flows) = flows_of(catalog, key);
     let id = ExperimentId::of(key);
     let report = asked.handle().experiment(asked.tenant(), id, counted, asked.deadline).await?;
-    if !is_known && report.tally.is_empty() {
-        // Somebody may be enrolled where nobody could be asked.
-        let lost = || Problem::Unavailable {
-            message: "no flow runs this experiment now, and not every shard can say whether one did".to_owned(),
-            retry_after_ms: LOST_RETRY_AFTER_MS,
-            outcome: proffer_cluster::Outcome::NotApplied,
-        };
-        let unknown = || Problem::not_found(format!("experiment {key:?}: no flow was published with it"));
-        return Err(if report.unreachable.is_empty() { unknown() } else { lost() }.into());
+    if let Some(problem) = missing(is_known, key, &report) {
+        return Err(problem.into());
     }
     Ok(json(StatusCode::OK, &answer(key, outcome, flows, &report)))
+}
+
+/// Why there is no result of an experiment that no flow was published with, and in which nobody is found.
+fn missing(is_known: bool, key: &str, report: &ExperimentReport) -> Option<Problem> {
+    if is_known || !report.tally.is_empty() {
+        return None;
+    }
+    if report.unreachable.is_empty() {
+        return Some(Problem::not_found(format!("experiment {key:?}: no flow was published with it")));
+    }
+    // A flow that is gone may have run it, and enrolled somebody where nobody could be asked.
+    Some(Problem::Unavailable {
+        message: "no flow has this experiment, and not every shard can say whether one had".to_owned(),
+        retry_after_ms: LOST_RETRY_AFTER_MS,
+        outcome: Outcome::NotApplied,
+    })
 }
 
 fn outcome_of(catalog: &TenantCatalog, word: &str) -> Result<OutcomeKey, Problem> {
@@ -264,4 +274,58 @@ impl From<Interval> for Ends {
 
 fn number(number: f64) -> Number {
     Number(round_significant(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use proffer_engine::keys::ShardId;
+    use proffer_engine::learn::{ArmTally, ExperimentTally};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn report(treated: u64, held: u64, unreachable: Vec<ShardId>) -> ExperimentReport {
+        let arm = |customers| ArmTally { customers, converted: customers / 10, ..ArmTally::default() };
+        ExperimentReport { tally: ExperimentTally { treatment: arm(treated), control: arm(held) }, unreachable }
+    }
+
+    fn said(report: &ExperimentReport) -> Value {
+        serde_json::to_value(answer("e", None, Vec::new(), report)).unwrap()
+    }
+
+    #[test]
+    fn shards_that_are_missing_are_named_and_noted() {
+        let whole = said(&report(900, 100, Vec::new()));
+        assert_eq!(
+            (&whole["complete"], &whole["unreachableShards"], &whole["notes"]),
+            (&json!(true), &json!([]), &json!([]))
+        );
+        let part = said(&report(900, 100, vec![ShardId(3), ShardId(7)]));
+        assert_eq!((&part["complete"], &part["unreachableShards"]), (&json!(false), &json!([3, 7])));
+        assert!(part["notes"][0].as_str().unwrap().starts_with("2 shards cannot be reached"), "{part}");
+    }
+
+    #[test]
+    fn an_unknown_experiment_is_not_found_only_if_every_shard_says_so() {
+        let nobody = report(0, 0, Vec::new());
+        assert!(matches!(missing(false, "e", &nobody), Some(Problem::NotFound(_))));
+        assert!(missing(true, "e", &nobody).is_none(), "a flow has it");
+        assert!(missing(false, "e", &report(1, 0, Vec::new())).is_none(), "a flow had it");
+        let unsure = report(0, 0, vec![ShardId(1)]);
+        assert!(matches!(missing(false, "e", &unsure), Some(Problem::Unavailable { .. })));
+    }
+
+    #[test]
+    fn money_is_in_units_and_an_empty_arm_has_no_rate() {
+        let mut one_sided = report(4, 0, Vec::new());
+        (one_sided.tally.treatment.revenue, one_sided.tally.treatment.squares) = (10_000_000, 50_000_000_000_000);
+        let told = said(&one_sided);
+        let arms = &told["arms"];
+        assert_eq!(
+            (&arms["treatment"]["revenue"], &arms["treatment"]["revenuePerCustomer"]),
+            (&json!(10), &json!(2.5))
+        );
+        assert_eq!((&arms["control"]["rate"], &arms["control"]["rateInterval"]), (&Value::Null, &Value::Null));
+        assert_eq!(told["notes"], json!(["nobody is enrolled in control: there is nothing to compare"]));
+    }
 }
