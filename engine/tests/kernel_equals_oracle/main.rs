@@ -13,20 +13,21 @@ mod scene;
 mod slots;
 mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use proffer_engine::catalog::TenantCatalog;
 use proffer_engine::codec::encode;
-use proffer_engine::decide::decision::{Decision, PropositionKind};
+use proffer_engine::decide::decision::{Decision, Proposition, PropositionKind};
 use proffer_engine::decide::request::{Duplicates, Explain, Request, SlotTarget};
 use proffer_engine::decide::trace::{Contention, Noting, Read, Trace};
 use proffer_engine::decide::view::Subject;
-use proffer_engine::decide::{Scratch, Taking, decide, oracle, take_of};
+use proffer_engine::decide::{Scratch, Taking, decide, enrolment_of, oracle, take_of};
 use proffer_engine::keys::PlacementKey;
 use proffer_engine::profile::command::{DecisionId, Take};
 use proffer_engine::profile::symbols::Symbols;
+use proffer_engine::profile::trials::{Enrolment, ExperimentId};
 use proffer_engine::snapshot::{Binding, Snapshot};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -199,6 +200,8 @@ fn check_equal(
     let found = kernel.decide(snapshot, world, request);
     prop_assert_eq!(&found, &expected, "kernel left, naive right, for {:?}", request);
     check_shape(catalog, request, &found)?;
+    let place = enrolment_of(snapshot, None, request, &found, &world.at);
+    prop_assert_eq!(place, enrolment(catalog, &expected), "compiled left, authored right, for {:?}", request);
     let silent = Request { explain: Explain::Off, ..request.clone() };
     let unexplained = Decision { explanation: None, ..found };
     prop_assert_eq!(&kernel.decide(snapshot, world, &silent), &unexplained, "explaining changes {:?}", request);
@@ -207,6 +210,22 @@ fn check_equal(
     let funnel = uncounted.funnel;
     prop_assert_eq!(uncounted, Decision { funnel, ..unexplained }, "counting changes {:?}", request);
     Ok(())
+}
+
+/// The place in an experiment that a decision gives somebody new, by the flow as it is authored.
+fn enrolment(catalog: &TenantCatalog, decision: &Decision) -> Option<Enrolment> {
+    let flow = catalog.current_version(decision.flow.key?)?;
+    let authored = flow.config.flow_config.experiment.as_ref().filter(|experiment| experiment.enabled)?;
+    let arm = decision.arm.as_ref().expect("a flow with an experiment has arms");
+    let regular = |proposed: &&Proposition| proposed.kind == PropositionKind::Regular;
+    let proposed = decision.propositions.iter().filter(regular).map(|proposed| proposed.offer);
+    let offers: BTreeSet<_> = proposed.chain(decision.ghosts.iter().map(|ghost| ghost.offer)).collect();
+    (!offers.is_empty()).then(|| Enrolment {
+        experiment: ExperimentId::of(&arm.experiment),
+        control: arm.control,
+        window_days: authored.window_days as u16,
+        offers: offers.into_iter().collect(),
+    })
 }
 
 /// A trace of the decision, stored and read again, comes to the same bytes: under the snapshot it was made under, and under one
