@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use proffer_engine::keys::{OutcomeKey, ShardId, TenantId};
+use proffer_engine::keys::{ShardId, TenantId};
 use proffer_engine::learn::ExperimentTally;
-use proffer_engine::profile::trials::ExperimentId;
+use proffer_engine::profile::trials::{ExperimentId, Slice};
 use tokio::time::{Instant, sleep};
 
 use crate::calls::ExperimentReport;
@@ -15,7 +15,7 @@ use crate::limits::BULK_WAIT_MS;
 use crate::post::{Answer, ToShard};
 
 impl Handle {
-    /// What came of an experiment, by any good news or by one outcome. All shards are asked at once, each where it is led, for what is
+    /// What came of an experiment, or of a slice of it. All shards are asked at once, each where it is led, for what is
     /// committed: everything that was acknowledged before is in it, each thing once. A shard that cannot be asked in four fifths of the time left is
     /// named. O(profiles) of every shard, on copies outside their turns.
     ///
@@ -25,7 +25,7 @@ impl Handle {
         &self,
         tenant: &TenantId,
         experiment: ExperimentId,
-        outcome: Option<OutcomeKey>,
+        slice: Slice,
         deadline: Instant,
     ) -> Result<ExperimentReport, Error> {
         self.known(tenant)?;
@@ -34,12 +34,8 @@ impl Handle {
         let asks = self.inner.router.all().map(|shard| async move {
             (
                 shard,
-                self.experiment_in(
-                    shard,
-                    ToShard::Experiment { tenant: tenant.clone(), experiment, outcome },
-                    patience,
-                )
-                .await,
+                self.experiment_in(shard, ToShard::Experiment { tenant: tenant.clone(), experiment, slice }, patience)
+                    .await,
             )
         });
         let mut report = ExperimentReport::default();

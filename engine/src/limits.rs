@@ -55,6 +55,8 @@ pub const METRIC_GROUP_BYTES: usize = 255;
 pub const EXPERIMENTS_PER_PROFILE: usize = 64;
 /// Kinds of outcomes that are kept of a customer in one experiment: all that a tenant can have.
 pub const OUTCOMES_PER_EXPERIMENT: usize = CUSTOM_OUTCOMES_MAX + 24;
+/// Kinds of outcomes that are kept offer by offer of a customer in one experiment. More are kept without the offer.
+pub const REACTIONS_PER_EXPERIMENT: usize = 512;
 /// Most that one customer's revenue counts for in an experiment, either side of 0, in micro-units: sums of squares over 10^8
 /// customers stay exact.
 pub const TRIAL_REVENUE_MAX: i64 = 1_000_000_000_000_000;

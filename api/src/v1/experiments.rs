@@ -7,11 +7,14 @@ use proffer_cluster::Outcome;
 use proffer_cluster::calls::ExperimentReport;
 use proffer_engine::catalog::TenantCatalog;
 use proffer_engine::catalog::outcomes::IMPRESSION;
-use proffer_engine::keys::OutcomeKey;
+use proffer_engine::catalog::table::Resolved;
+use proffer_engine::keys::{OfferKey, OutcomeKey};
 use proffer_engine::learn::statistics::Interval;
 use proffer_engine::learn::{ArmResult, EFFECT, ExperimentResult};
 use proffer_engine::model::flow::{Experiment, FlowVersion};
-use proffer_engine::profile::trials::ExperimentId;
+use proffer_engine::model::offer::Offer;
+use proffer_engine::model::{Entity, Ref};
+use proffer_engine::profile::trials::{ExperimentId, Slice};
 
 use crate::asked::Asked;
 use crate::limits::LOST_RETRY_AFTER_MS;
@@ -32,6 +35,8 @@ struct Results<'a> {
     experiment_key: &'a str,
     /// Flows that run it, or are published with it turned off.
     flows: Vec<Flow<'a>>,
+    /// The offer that customers were enrolled with; null: any.
+    offer_id: Option<&'a str>,
     /// The outcome that counts; null: any positive one.
     outcome: Option<&'a str>,
     /// Whether every shard is in it.
@@ -122,20 +127,29 @@ struct Difference {
     degrees_of_freedom: Option<Number>,
 }
 
-/// `GET /api/v1/experiments/{key}/results?outcome`.
+/// `GET /api/v1/experiments/{key}/results?offerId&outcome`.
 pub async fn results(asked: Arc<Asked>) -> Answered {
-    asked.query.only(&["outcome"])?;
+    asked.query.only(&["offerId", "outcome"])?;
     let catalog = &*asked.view.catalog;
     let key = asked.param("key");
     let outcome = asked.query.get("outcome");
+    let offer = asked.query.get("offerId").map(|name| offer_of(catalog, name)).transpose()?;
     let counted = outcome.map(|word| outcome_of(catalog, word)).transpose()?;
+    let slice = Slice { offer: offer.map(|offer| offer.key), outcome: counted };
     let (is_known, flows) = flows_of(catalog, key);
     let id = ExperimentId::of(key);
-    let report = asked.handle().experiment(asked.tenant(), id, counted, asked.deadline).await?;
-    if let Some(problem) = missing(is_known, key, &report) {
+    let report = asked.handle().experiment(asked.tenant(), id, slice, asked.deadline).await?;
+    // Nobody may have begun with the offer in an experiment that there was.
+    let whole = match slice.offer {
+        Some(_) if !is_known => {
+            &asked.handle().experiment(asked.tenant(), id, Slice::default(), asked.deadline).await?
+        }
+        Some(_) | None => &report,
+    };
+    if let Some(problem) = missing(is_known, key, whole) {
         return Err(problem.into());
     }
-    Ok(json(StatusCode::OK, &answer(key, outcome, flows, &report)))
+    Ok(json(StatusCode::OK, &answer(key, (offer.map(|offer| offer.id.as_str()), outcome), flows, &report)))
 }
 
 /// Why there is no result of an experiment that no flow was published with, and in which nobody is found.
@@ -152,6 +166,14 @@ fn missing(is_known: bool, key: &str, report: &ExperimentReport) -> Option<Probl
         retry_after_ms: LOST_RETRY_AFTER_MS,
         outcome: Outcome::NotApplied,
     })
+}
+
+fn offer_of<'a>(catalog: &'a TenantCatalog, name: &str) -> Result<&'a Entity<OfferKey, Offer>, Problem> {
+    let found = match catalog.offers().resolve(&Ref(name.to_owned())) {
+        Resolved::Found(offer) => catalog.offers().get(offer).map(Arc::as_ref),
+        Resolved::Unknown | Resolved::Ambiguous => None,
+    };
+    found.ok_or_else(|| Problem::invalid("/query/offerId", format!("{name:?} does not exist")))
 }
 
 fn outcome_of(catalog: &TenantCatalog, word: &str) -> Result<OutcomeKey, Problem> {
@@ -190,7 +212,12 @@ fn flows_of<'a>(catalog: &'a TenantCatalog, key: &str) -> (bool, Vec<Flow<'a>>) 
     (is_known, found)
 }
 
-fn answer<'a>(key: &'a str, outcome: Option<&'a str>, flows: Vec<Flow<'a>>, report: &ExperimentReport) -> Results<'a> {
+fn answer<'a>(
+    key: &'a str,
+    (offer_id, outcome): (Option<&'a str>, Option<&'a str>),
+    flows: Vec<Flow<'a>>,
+    report: &ExperimentReport,
+) -> Results<'a> {
     let found = ExperimentResult::of(&report.tally);
     let test = found.test.map(|test| Test {
         method: "pooled two-proportion z, two-sided",
@@ -216,6 +243,7 @@ fn answer<'a>(key: &'a str, outcome: Option<&'a str>, flows: Vec<Flow<'a>>, repo
         experiment_key: key,
         notes: notes(&flows, &found, report),
         flows,
+        offer_id,
         outcome,
         complete: report.unreachable.is_empty(),
         unreachable_shards: report.unreachable.iter().map(|shard| shard.0).collect(),
@@ -290,7 +318,7 @@ mod tests {
     }
 
     fn said(report: &ExperimentReport) -> Value {
-        serde_json::to_value(answer("e", None, Vec::new(), report)).unwrap()
+        serde_json::to_value(answer("e", (None, None), Vec::new(), report)).unwrap()
     }
 
     #[test]

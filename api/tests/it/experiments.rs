@@ -131,6 +131,16 @@ async fn a_result_says_what_came_of_both_arms_and_how_sure_that_is() {
     let dismissed = node.ok("GET", "/api/v1/experiments/spring/results?outcome=dismiss", "").await;
     assert_eq!((&dismissed["arms"]["control"]["rate"], &dismissed["outcome"]), (&json!(1), &json!("dismiss")));
     assert_eq!((&dismissed["test"], &dismissed["arms"]["control"]["revenue"]), (&Value::Null, &json!(0)), "all did");
+
+    // All began with A; one who is proposed B later counts for A still.
+    let begun = json!({"customerId": "c3", "channel": "web", "decisionFlowKey": "spring", "excludeOffers": ["A"]});
+    node.ok("POST", "/api/v1/recommend", &begun.to_string()).await;
+    let with_a = node.ok("GET", "/api/v1/experiments/spring/results?offerId=A", "").await;
+    assert_eq!((&with_a["arms"], &with_a["lift"]), (&found["arms"], &found["lift"]));
+    let a = node.ok("GET", "/api/v1/offers", "").await["items"][0]["id"].clone();
+    assert_eq!((&with_a["offerId"], &found["offerId"]), (&a, &Value::Null));
+    let with_b = node.ok("GET", "/api/v1/experiments/spring/results?offerId=B", "").await;
+    assert_eq!((arm(&with_b, "treatment"), arm(&with_b, "control")), ([0; 3], [0; 3]));
 }
 
 #[tokio::test]
@@ -262,9 +272,12 @@ async fn who_may_read_gets_the_result_and_what_does_not_exist_is_told() {
     assert_eq!(node.call_as(Role::Viewer, "GET", path, "").await.status, StatusCode::OK);
     assert_eq!(node.call_as(Role::Channel, "GET", path, "").await.status, StatusCode::FORBIDDEN);
     assert_eq!(node.call("GET", "/api/v1/experiments/nothing/results", "").await.status, StatusCode::NOT_FOUND);
-    for (query, pointer) in
-        [("outcome=bought", "/query/outcome"), ("outcome=impression", "/query/outcome"), ("arm=1", "/query/arm")]
-    {
+    for (query, pointer) in [
+        ("outcome=bought", "/query/outcome"),
+        ("outcome=impression", "/query/outcome"),
+        ("offerId=none", "/query/offerId"),
+        ("arm=1", "/query/arm"),
+    ] {
         let reply = node.call("GET", &format!("{path}?{query}"), "").await;
         assert_eq!((reply.status, reply.pointers()), (StatusCode::BAD_REQUEST, vec![pointer.to_owned()]));
     }

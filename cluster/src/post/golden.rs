@@ -10,7 +10,7 @@ use proffer_engine::learn::{ArmTally, ExperimentTally, Tallies};
 use proffer_engine::level::Level;
 use proffer_engine::profile::command::{AccountId, EscrowMessage, Leader, Position, Recall, ShardOp};
 use proffer_engine::profile::evidence::Tally;
-use proffer_engine::profile::trials::ExperimentId;
+use proffer_engine::profile::trials::{ExperimentId, Slice};
 use proffer_engine::time::{Span, Timestamp};
 
 use super::failure::{Failure, Plain};
@@ -142,6 +142,7 @@ fn messages() -> Vec<Message> {
     let command = Command::V1(CommandV1 { tenant: tenant(), actor, at: Timestamp(8), op: Op::CreateTenant });
     let in_force = Report { node: 3, boots: 2, in_force: Revision(7) };
     let members = Members { voters: [1, 2].into(), learners: [3].into() };
+    let slice = Slice { offer: Some(OfferKey(6)), outcome: Some(OutcomeKey(2)) };
     let operate = |operation| Message::Meta(ToMeta::Operate(operation));
     vec![
         Message::Leading(vec![claim]),
@@ -151,7 +152,7 @@ fn messages() -> Vec<Message> {
         shard(ToShard::Held { tenant: tenant(), accounts: vec![ACCOUNT] }),
         shard(ToShard::History { tenant: tenant(), offer: OfferKey(6) }),
         shard(ToShard::Customers { tenant: tenant(), segment: Some("s".to_owned()), part: 7 }),
-        shard(ToShard::Experiment { tenant: tenant(), experiment: ExperimentId(9), outcome: Some(OutcomeKey(2)) }),
+        shard(ToShard::Experiment { tenant: tenant(), experiment: ExperimentId(9), slice }),
         Message::Meta(ToMeta::Report { shard: ShardId(5), generation: 1, reports: vec![report()] }),
         Message::Meta(ToMeta::Change(vec![command])),
         Message::Meta(ToMeta::Budget { tenant: tenant(), offer: OfferKey(6) }),
@@ -300,7 +301,7 @@ write 0105020174010809
 held 010503017401010203
 history 010504017406
 customers 010505017401017307
-experiment 0105060174090102
+experiment 01050601740901060102
 report 02000501010102030a01020304000506010710
 change 0201010001740161011000
 budget 0202017406

@@ -80,10 +80,10 @@ impl Local {
                 let found = offload::call(&*self.offload, offload::Lane::Bulk, list).await;
                 found.map(|(some, next)| Answer::Customers(some, next)).map_err(|_lost| Error::Poisonous)
             }
-            ToShard::Experiment { tenant, experiment, outcome } => {
+            ToShard::Experiment { tenant, experiment, slice } => {
                 let lane = Lane::Bulk(tenant.clone());
                 let (state, _) = self.put(door, lane, |reply| Ask::Read(ReadAsk::State { reply }), deadline).await?;
-                let count = move || state.experiment(&tenant, experiment, outcome);
+                let count = move || state.experiment(&tenant, experiment, slice);
                 let counted = offload::call(&*self.offload, offload::Lane::Bulk, count).await;
                 counted.map(Answer::Experiment).map_err(|_lost| Error::Poisonous)
             }

@@ -6,11 +6,11 @@ use bincode::{Decode, Encode};
 use proffer_engine::budget::escrow::EscrowReport;
 use proffer_engine::catalog::Command;
 use proffer_engine::codec::{self, DecodeError};
-use proffer_engine::keys::{CustomerId, OfferKey, OutcomeKey, Revision, ShardId, TenantId};
+use proffer_engine::keys::{CustomerId, OfferKey, Revision, ShardId, TenantId};
 use proffer_engine::learn::ExperimentTally;
 use proffer_engine::level::Level;
 use proffer_engine::profile::command::{AccountId, EscrowMessage, ShardOp};
-use proffer_engine::profile::trials::ExperimentId;
+use proffer_engine::profile::trials::{ExperimentId, Slice};
 
 use super::failure::Failure;
 use crate::calls::Changed;
@@ -73,8 +73,8 @@ pub(crate) enum ToShard {
     History { tenant: TenantId, offer: OfferKey },
     /// Whom it has, part by part.
     Customers { tenant: TenantId, segment: Option<String>, part: u16 },
-    /// What came of an experiment, by one outcome or by any good news.
-    Experiment { tenant: TenantId, experiment: ExperimentId, outcome: Option<OutcomeKey> },
+    /// What came of an experiment, or of a slice of it.
+    Experiment { tenant: TenantId, experiment: ExperimentId, slice: Slice },
 }
 
 /// What the meta group is asked on behalf of another node.

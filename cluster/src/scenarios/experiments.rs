@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proffer_engine::catalog::{EntityKind, Op};
 use proffer_engine::keys::{ChannelKey, CreativeKey, Micros, OfferKey, PlacementKey, ShardId};
 use proffer_engine::learn::{ArmTally, ExperimentTally};
-use proffer_engine::profile::trials::ExperimentId;
+use proffer_engine::profile::trials::{ExperimentId, Slice};
 use proffer_engine::value::Value;
 use tokio::time::{Duration, Instant, sleep};
 
@@ -152,7 +152,7 @@ async fn buy(
 }
 
 async fn result(node: &Handle) -> ExperimentReport {
-    node.experiment(&tenant(), ExperimentId::of("spring"), None, soon()).await.unwrap()
+    node.experiment(&tenant(), ExperimentId::of("spring"), Slice::default(), soon()).await.unwrap()
 }
 
 fn whole(tally: ExperimentTally) -> ExperimentReport {
@@ -172,7 +172,7 @@ async fn the_result_at_every_node_is_a_recount_of_the_calls_after_leaders_died_a
     for node in &cluster.nodes {
         assert_eq!(result(node).await, whole(expected));
     }
-    let none = cluster.node(1).experiment(&tenant(), ExperimentId::of("main"), None, soon()).await.unwrap();
+    let none = cluster.node(1).experiment(&tenant(), ExperimentId::of("main"), Slice::default(), soon()).await.unwrap();
     assert_eq!(none, ExperimentReport::default(), "another experiment");
 
     // Whoever leads most dies; the calls go on at the others.

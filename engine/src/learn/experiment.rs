@@ -7,9 +7,8 @@ use bincode::{Decode, Encode};
 use super::statistics::{
     AlwaysValid, Interval, MeanDifference, Sample, Share, Test, always_valid, two_proportions, welch,
 };
-use crate::keys::OutcomeKey;
 use crate::limits::TRIAL_REVENUE_MAX;
-use crate::profile::trials::{Participation, Reaction};
+use crate::profile::trials::{Participation, Reaction, Slice};
 
 /// Standard deviation of the effects that are looked out for at all times: one point of the rate. Fixed, for it must not follow the data.
 pub const EFFECT: f64 = 0.01;
@@ -66,9 +65,16 @@ impl ArmTally {
 }
 
 impl ExperimentTally {
-    /// Counts a customer: by any good news and all that was brought, or by one outcome and what that brought.
-    pub(crate) fn count(&mut self, part: &Participation, outcome: Option<OutcomeKey>) {
-        let asked = || part.reactions.iter().filter(|reaction| outcome.is_none_or(|asked| reaction.outcome == asked));
+    /// Counts a customer of the slice: by any good news and all that was brought, or by one outcome and what that brought.
+    pub(crate) fn count(&mut self, part: &Participation, slice: Slice) {
+        let Slice { offer, outcome } = slice;
+        if offer.is_some_and(|offer| !part.began_with(offer)) {
+            return;
+        }
+        let is_asked = |reaction: &&Reaction| {
+            (offer.is_none() || reaction.offer == offer) && outcome.is_none_or(|asked| reaction.outcome == asked)
+        };
+        let asked = || part.reactions.iter().filter(is_asked);
         let is_hit = |reaction: &Reaction| outcome.is_some() || reaction.positive;
         let revenue = asked().fold(0_i64, |sum, reaction| sum.saturating_add(reaction.value.0));
         let revenue = i128::from(revenue.clamp(-TRIAL_REVENUE_MAX, TRIAL_REVENUE_MAX));
@@ -155,18 +161,28 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::keys::Micros;
-    use crate::profile::trials::ExperimentId;
+    use crate::keys::{Micros, OfferKey, OutcomeKey};
+    use crate::profile::trials::{ExperimentId, Opened};
+    use crate::time::Timestamp;
+
+    const ALL: Slice = Slice { offer: None, outcome: None };
+
+    fn by(outcome: u16) -> Slice {
+        Slice { outcome: Some(OutcomeKey(outcome)), ..ALL }
+    }
 
     fn customer(control: bool, reactions: &[(u16, bool, i64)]) -> Participation {
         let of = |(outcome, positive, value): &(u16, bool, i64)| Reaction {
+            offer: Some(OfferKey(u32::from(*outcome))),
             outcome: OutcomeKey(*outcome),
             positive: *positive,
             times: 1,
             value: Micros(*value),
         };
         let reactions = reactions.iter().map(of).collect();
-        Participation { experiment: ExperimentId::of("e"), control, moved: false, windows: Vec::new(), reactions }
+        let opened = |offer, first| Opened { offer: OfferKey(offer), days: 1, first, at: Timestamp(5) };
+        let windows = vec![opened(1, true), opened(2, true), opened(4, false)];
+        Participation { experiment: ExperimentId::of("e"), control, moved: false, windows, reactions }
     }
 
     fn arm(converted: u64, customers: u64) -> ArmTally {
@@ -216,22 +232,35 @@ mod tests {
             customer(true, &[]),
         ];
         for part in &customers {
-            any.count(part, None);
-            bought.count(part, Some(OutcomeKey(2)));
+            any.count(part, ALL);
+            bought.count(part, by(2));
         }
         let sums = |arm: &ArmTally| (arm.customers, arm.converted, arm.revenue);
         assert_eq!((sums(&any.treatment), sums(&any.control)), ((2, 1, 2_500_000), (2, 1, 1_000_000)));
         assert_eq!((sums(&bought.treatment), sums(&bought.control)), ((2, 1, 3_000_000), (2, 1, 1_000_000)));
         let mut bad = ExperimentTally::default();
-        bad.count(&customers[1], Some(OutcomeKey(4)));
+        bad.count(&customers[1], by(4));
         assert_eq!(sums(&bad.treatment), (1, 1, -500_000), "what is asked about need not be good");
+    }
+
+    #[test]
+    fn a_slice_has_who_began_with_the_offer_and_what_came_of_it_alone() {
+        let sliced = |offer, outcome: Option<u16>| {
+            let mut tally = ExperimentTally::default();
+            let slice = Slice { offer: Some(OfferKey(offer)), outcome: outcome.map(OutcomeKey) };
+            tally.count(&customer(false, &[(1, true, 10), (2, false, 200), (4, true, 4_000)]), slice);
+            (tally.treatment.customers, tally.treatment.converted, tally.treatment.revenue)
+        };
+        assert_eq!((sliced(1, None), sliced(2, None)), ((1, 1, 10), (1, 0, 200)));
+        assert_eq!((sliced(2, Some(2)), sliced(2, Some(1))), ((1, 1, 200), (1, 0, 0)));
+        assert_eq!((sliced(4, None), sliced(7, None)), ((0, 0, 0), (0, 0, 0)), "proposed later, and never");
     }
 
     #[test]
     fn a_fortune_counts_up_to_its_limit() {
         let mut tally = ExperimentTally::default();
-        tally.count(&customer(false, &[(1, true, i64::MAX), (2, true, i64::MAX)]), None);
-        tally.count(&customer(false, &[(1, true, i64::MIN)]), None);
+        tally.count(&customer(false, &[(1, true, i64::MAX), (2, true, i64::MAX)]), ALL);
+        tally.count(&customer(false, &[(1, true, i64::MIN)]), ALL);
         let limit = i128::from(TRIAL_REVENUE_MAX);
         assert_eq!((tally.treatment.revenue, tally.treatment.squares), (0, 2 * limit * limit));
     }
@@ -245,8 +274,8 @@ mod tests {
             let mut tally = ExperimentTally::default();
             let mut apart = [ExperimentTally::default(); 3];
             for (index, number) in numbers.iter().enumerate() {
-                tally.count(&customer(true, &[(1, true, base + number)]), None);
-                apart[index % 3].count(&customer(true, &[(1, true, base + number)]), None);
+                tally.count(&customer(true, &[(1, true, base + number)]), ALL);
+                apart[index % 3].count(&customer(true, &[(1, true, base + number)]), ALL);
             }
             let mut sum = ExperimentTally::default();
             apart.iter().rev().for_each(|shard| sum.add(shard));

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::keys::*;
 use crate::learn::{ArmTally, ExperimentTally};
-use crate::limits::{DEALINGS_PER_PROFILE, EXPERIMENTS_PER_PROFILE, RETENTION_MS};
+use crate::limits::{DEALINGS_PER_PROFILE, EXPERIMENTS_PER_PROFILE, REACTIONS_PER_EXPERIMENT, RETENTION_MS};
 use crate::model::settings::Sentiment;
 use crate::profile::apply::{Outcome, Responded, apply};
 use crate::profile::cells::{Look, ProfileId};
@@ -14,7 +14,7 @@ use crate::profile::command::*;
 use crate::profile::pending::Pending;
 use crate::profile::shard::ShardState;
 use crate::profile::state::Profile;
-use crate::profile::trials::{Enrolment, ExperimentId, Trials};
+use crate::profile::trials::{Enrolment, ExperimentId, Slice, Trials};
 use crate::time::{DAY_MS, HOUR_MS, Timestamp};
 
 const START: Timestamp = Timestamp(500 * DAY_MS);
@@ -141,17 +141,20 @@ fn is_control(customer: u8, experiment: u8) -> bool {
 }
 
 /// The result as the history tells it: nothing of it is kept from one time to the next.
-fn recount(calls: &[(Timestamp, u8, Called)], asked: u8, outcome: Option<u16>) -> ExperimentTally {
+fn recount(calls: &[(Timestamp, u8, Called)], asked: u8, slice: Slice) -> ExperimentTally {
     let mut tally = ExperimentTally::default();
     for customer in 0..12 {
         let mine: Vec<_> = calls.iter().filter(|(_, of, _)| *of == customer).collect();
         let begin =
             mine.iter().rposition(|(_, _, called)| matches!(called, Called::Deleted)).map_or(0, |last| last + 1);
         let mut first = BTreeMap::<u32, (Timestamp, u16)>::new();
-        let (mut arm, mut moved, mut hit, mut revenue) = (None, false, false, 0_i64);
+        let (mut arm, mut begun, mut moved, mut hit, mut revenue) = (None, BTreeSet::new(), false, false, 0_i64);
         for (at, _, called) in &mine[begin..] {
             match called {
                 Called::Decided { experiment, control, days, offers } if *experiment == asked => {
+                    if arm.is_none() {
+                        begun.clone_from(offers);
+                    }
                     moved |= *arm.get_or_insert(*control) != *control;
                     for offer in offers {
                         first.entry(*offer).or_insert((*at, *days));
@@ -159,16 +162,21 @@ fn recount(calls: &[(Timestamp, u8, Called)], asked: u8, outcome: Option<u16>) -
                 }
                 Called::Responded { offer, outcome: heard, value } => {
                     let open = first.get(offer).is_some_and(|(from, days)| at.0 - from.0 < i64::from(*days) * DAY_MS);
-                    if !open || *heard == IMPRESSION || outcome.is_some_and(|asked| asked != *heard) {
+                    let is_other = slice.outcome.is_some_and(|asked| asked.0 != *heard)
+                        || slice.offer.is_some_and(|asked| asked.0 != *offer);
+                    if !open || *heard == IMPRESSION || is_other {
                         continue;
                     }
-                    hit |= outcome.is_some() || matches!(*heard, CLICK | CONVERSION);
+                    hit |= slice.outcome.is_some() || matches!(*heard, CLICK | CONVERSION);
                     revenue += value;
                 }
                 Called::Decided { .. } | Called::Deleted => {}
             }
         }
         let Some(control) = arm else { continue };
+        if slice.offer.is_some_and(|offer| !begun.contains(&offer.0)) {
+            continue;
+        }
         let into = if control { &mut tally.control } else { &mut tally.treatment };
         let revenue = i128::from(revenue);
         *into = ArmTally {
@@ -182,10 +190,10 @@ fn recount(calls: &[(Timestamp, u8, Called)], asked: u8, outcome: Option<u16>) -
     tally
 }
 
-fn sum(shards: &[ShardState], asked: u8, outcome: Option<u16>) -> ExperimentTally {
+fn sum(shards: &[ShardState], asked: u8, slice: Slice) -> ExperimentTally {
     let mut tally = ExperimentTally::default();
     for shard in shards {
-        tally.add(&shard.experiment(&id(0).tenant, experiment(asked), outcome.map(OutcomeKey)));
+        tally.add(&shard.experiment(&id(0).tenant, experiment(asked), slice));
     }
     tally
 }
@@ -258,8 +266,9 @@ proptest! {
                 }
             }
             for asked in 0..2 {
-                for outcome in [None, Some(CONVERSION)] {
-                    prop_assert_eq!(sum(&shards, asked, outcome), recount(&calls, asked, outcome), "{} {:?}", asked, outcome);
+                for (offer, outcome) in [(None, None), (None, Some(CONVERSION)), (Some(2), None), (Some(3), Some(COMPLAINT))] {
+                    let slice = Slice { offer: offer.map(OfferKey), outcome: outcome.map(OutcomeKey) };
+                    prop_assert_eq!(sum(&shards, asked, slice), recount(&calls, asked, slice), "{} {:?}", asked, slice);
                 }
             }
         }
@@ -283,7 +292,7 @@ fn respond(state: &mut ShardState, key: u128, now: Timestamp, offer: u32) {
 }
 
 fn revenue(state: &ShardState, experiment: ExperimentId) -> i128 {
-    state.experiment(&id(0).tenant, experiment, None).treatment.revenue
+    state.experiment(&id(0).tenant, experiment, Slice::default()).treatment.revenue
 }
 
 #[test]
@@ -304,7 +313,7 @@ fn a_customer_counts_until_the_last_window_is_forgotten_whether_or_not_anybody_l
     let spring = experiment(0);
     let mut state = enrolled(&[(spring, vec![1], 7)]);
     respond(&mut state, 1, START, 1);
-    let counted = |state: &ShardState| state.experiment(&id(0).tenant, spring, None).treatment.customers;
+    let counted = |state: &ShardState| state.experiment(&id(0).tenant, spring, Slice::default()).treatment.customers;
     let tick = |state: &mut ShardState, now| apply(state, at(), &command(now, ShardOp::Tick));
     tick(&mut state, START.plus_ms(RETENTION_MS - 1));
     assert_eq!((counted(&state), revenue(&state, spring)), (1, 1));
@@ -324,7 +333,7 @@ fn a_customer_counts_until_the_last_window_is_forgotten_whether_or_not_anybody_l
     let trials = state.profile(&id(0)).and_then(Profile::trials).unwrap();
     assert_eq!(trials.news(again.clone(), later).as_ref(), Some(&again));
     apply(&mut state, at(), &command(later, taking(0, 99, later, again)));
-    let tally = state.experiment(&id(0).tenant, spring, None);
+    let tally = state.experiment(&id(0).tenant, spring, Slice::default());
     assert_eq!((tally.treatment.customers, tally.control.customers, tally.control.converted), (0, 1, 0));
 }
 
@@ -357,4 +366,27 @@ fn a_profile_at_its_limits_takes_part_in_no_more_and_what_it_takes_part_in_goes_
     assert!((0..EXPERIMENTS_PER_PROFILE).all(|number| revenue(&state, many(number)) == 1));
     let restored = ShardState::decode_chunks(state.encode_chunks()).unwrap();
     assert_eq!((restored.hash(), restored.profile(&id(0))), (state.hash(), state.profile(&id(0))));
+}
+
+#[test]
+fn what_is_not_kept_by_offer_any_more_counts_in_the_whole() {
+    let spring = experiment(0);
+    let many = REACTIONS_PER_EXPERIMENT as u32;
+    let mut state = enrolled(&[(spring, (0..many + 40).collect(), 30)]);
+    for offer in (0..many + 40).chain(0..3) {
+        let key = u128::from(offer) + if offer < 3 { u128::from(state.hash()) } else { 0 };
+        respond(&mut state, key, START, offer);
+    }
+    assert_eq!(revenue(&state, spring), i128::from(many + 43));
+    let of = |offer| {
+        let slice = Slice { offer: Some(OfferKey(offer)), outcome: None };
+        state.experiment(&id(0).tenant, spring, slice).treatment.revenue
+    };
+    assert_eq!((of(0), of(3), of(many + 39)), (2, 1, 0));
+    let parts = state.profile(&id(0)).and_then(Profile::trials).unwrap().participations();
+    assert_eq!(
+        (parts[0].reactions.len(), parts[0].reactions[0].offer, parts[0].reactions[0].times),
+        (REACTIONS_PER_EXPERIMENT + 1, None, 40)
+    );
+    assert_eq!(ShardState::decode_chunks(state.encode_chunks()).unwrap().hash(), state.hash());
 }

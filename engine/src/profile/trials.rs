@@ -12,7 +12,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::keys::{Micros, OfferKey, OutcomeKey, TenantId};
 use crate::learn::ExperimentTally;
-use crate::limits::{DEALINGS_PER_PROFILE, EXPERIMENTS_PER_PROFILE, OUTCOMES_PER_EXPERIMENT, RETENTION_MS};
+use crate::limits::{
+    DEALINGS_PER_PROFILE, EXPERIMENTS_PER_PROFILE, OUTCOMES_PER_EXPERIMENT, REACTIONS_PER_EXPERIMENT, RETENTION_MS,
+};
 use crate::profile::cells::Look;
 use crate::profile::shard::{CHUNKS, ShardState};
 use crate::time::{DAY_MS, Timestamp};
@@ -52,7 +54,7 @@ pub struct Participation {
     pub moved: bool,
     /// First proposition or ghost of each offer, by offer.
     pub windows: Vec<Opened>,
-    /// What was heard in the windows, by outcome.
+    /// What was heard in the windows, by offer and outcome.
     pub reactions: Vec<Reaction>,
 }
 
@@ -63,13 +65,17 @@ pub struct Opened {
     pub offer: OfferKey,
     /// For so many days.
     pub days: u16,
+    /// By the decision that enrolled the customer: that does not follow from anything that the experiment did.
+    pub first: bool,
     /// When it was first proposed or withheld.
     pub at: Timestamp,
 }
 
-/// All outcomes of one kind.
+/// All outcomes of one kind for one offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Reaction {
+    /// Of which offer; `None`: of any, there were too many.
+    pub offer: Option<OfferKey>,
     /// Which outcome.
     pub outcome: OutcomeKey,
     /// It was good news when it came, at least once.
@@ -78,6 +84,15 @@ pub struct Reaction {
     pub times: u32,
     /// What they brought together.
     pub value: Micros,
+}
+
+/// What of an experiment is asked about; of nothing in particular: all of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Slice {
+    /// Only who was proposed this offer, or had it withheld, when they were enrolled; and what came of it.
+    pub offer: Option<OfferKey>,
+    /// Only this outcome, good or not, in the place of any good one.
+    pub outcome: Option<OutcomeKey>,
 }
 
 /// A profile's experiments, by id.
@@ -100,26 +115,40 @@ impl Participation {
     fn is_sound(&self) -> bool {
         !self.windows.is_empty()
             && self.windows.windows(2).all(|pair| pair[0].offer < pair[1].offer)
-            && self.reactions.len() <= OUTCOMES_PER_EXPERIMENT
-            && self.reactions.windows(2).all(|pair| pair[0].outcome < pair[1].outcome)
+            && self.reactions.len() <= REACTIONS_PER_EXPERIMENT + OUTCOMES_PER_EXPERIMENT
+            && self.reactions.windows(2).all(|pair| key(&pair[0]) < key(&pair[1]))
     }
 
-    fn hear(&mut self, outcome: OutcomeKey, positive: bool, value: Option<Micros>) {
-        let value = value.unwrap_or_default();
-        match self.reactions.binary_search_by_key(&outcome, |reaction| reaction.outcome) {
+    /// Whether an offer was proposed or withheld when the customer was enrolled.
+    pub(crate) fn began_with(&self, offer: OfferKey) -> bool {
+        let window = self.windows.binary_search_by_key(&offer, |window| window.offer);
+        window.is_ok_and(|place| self.windows[place].first)
+    }
+
+    fn hear(&mut self, offer: OfferKey, outcome: OutcomeKey, positive: bool, value: Micros) {
+        let find = |reactions: &[Reaction], offer| reactions.binary_search_by_key(&(offer, outcome), key);
+        let (offer, place) = match find(&self.reactions, Some(offer)) {
+            Err(_) if self.reactions.len() >= REACTIONS_PER_EXPERIMENT => (None, find(&self.reactions, None)),
+            place => (Some(offer), place),
+        };
+        match place {
             Ok(place) => {
                 let known = &mut self.reactions[place];
                 known.positive |= positive;
                 known.times = known.times.saturating_add(1);
                 known.value = Micros(known.value.0.saturating_add(value.0));
             }
-            Err(place) if self.reactions.len() < OUTCOMES_PER_EXPERIMENT => {
-                self.reactions.insert(place, Reaction { outcome, positive, times: 1, value });
+            Err(place) if self.reactions.len() < REACTIONS_PER_EXPERIMENT + OUTCOMES_PER_EXPERIMENT => {
+                self.reactions.insert(place, Reaction { offer, outcome, positive, times: 1, value });
             }
             // More kinds than a tenant can have.
             Err(_) => {}
         }
     }
+}
+
+fn key(reaction: &Reaction) -> (Option<OfferKey>, OutcomeKey) {
+    (reaction.offer, reaction.outcome)
 }
 
 impl Trials {
@@ -172,15 +201,17 @@ impl Trials {
             Err(_) if self.0.len() >= EXPERIMENTS_PER_PROFILE || room == 0 || offers.is_empty() => return,
             Err(place) => {
                 let (windows, reactions) = (Vec::new(), Vec::new());
-                self.0.insert(place, Participation { experiment, control, moved: false, windows, reactions });
+                let new = Participation { experiment, control, moved: false, windows, reactions };
+                self.0.insert(place, new);
                 place
             }
         };
         let windows = &mut self.0[place].windows;
+        let first = windows.is_empty();
         for offer in offers {
             match windows.binary_search_by_key(offer, |window| window.offer) {
                 Err(place) if room > 0 => {
-                    windows.insert(place, Opened { offer: *offer, days, at: now });
+                    windows.insert(place, Opened { offer: *offer, days, first, at: now });
                     room -= 1;
                 }
                 Ok(_) | Err(_) => {}
@@ -199,7 +230,7 @@ impl Trials {
         for part in &mut self.0 {
             let window = part.windows.binary_search_by_key(&offer, |window| window.offer);
             if window.is_ok_and(|place| part.windows[place].is_open(now)) {
-                part.hear(outcome, positive, value);
+                part.hear(offer, outcome, positive, value.unwrap_or_default());
             }
         }
     }
@@ -228,21 +259,15 @@ impl Trials {
 }
 
 impl ShardState {
-    /// What came of an experiment among the customers of this shard, as of log time: by any good news, or by one outcome alone.
-    /// O(profiles · log).
-    pub fn experiment(
-        &self,
-        tenant: &TenantId,
-        experiment: ExperimentId,
-        outcome: Option<OutcomeKey>,
-    ) -> ExperimentTally {
+    /// What came of an experiment, or of a slice of it, among the customers of this shard, as of log time. O(profiles · log).
+    pub fn experiment(&self, tenant: &TenantId, experiment: ExperimentId, slice: Slice) -> ExperimentTally {
         let mut tally = ExperimentTally::default();
         let Some(number) = self.numbers.get(tenant) else { return tally };
         let now = self.log_time();
         for entry in (0..CHUNKS).flat_map(|chunk| self.sorted_chunk(chunk)).filter(|entry| entry.tenant == *number) {
             let dealings = entry.profile.dealings.as_ref();
             if let Some(part) = dealings.and_then(|dealings| dealings.trials.participation(experiment, now)) {
-                tally.count(part, outcome);
+                tally.count(part, slice);
             }
         }
         tally

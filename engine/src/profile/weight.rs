@@ -10,7 +10,7 @@ use crate::keys::{OfferKey, Symbol};
 use crate::limits::{
     ANSWERS_PER_PROFILE, DEALINGS_PER_PROFILE, EXPERIMENTS_PER_PROFILE, EXPOSURES_PER_PROFILE, KEYED_BYTES_PER_PROFILE,
     MANDATORY_PER_PROFILE, METRIC_BUCKETS_PER_SERIES, METRIC_GROUP_BYTES, METRIC_SERIES_PER_PROFILE, OLDER_PER_PROFILE,
-    OUTCOMES_PER_EXPERIMENT, PIECE_BYTES, ROLLING_TIMES_PER_PROFILE, VALUE_BYTES_PER_PROFILE,
+    OUTCOMES_PER_EXPERIMENT, PIECE_BYTES, REACTIONS_PER_EXPERIMENT, ROLLING_TIMES_PER_PROFILE, VALUE_BYTES_PER_PROFILE,
 };
 use crate::profile::command::{Counted, OptOut};
 use crate::profile::metrics::{Series, Tally};
@@ -60,7 +60,8 @@ const _: () = assert!(
 
 // And its part in experiments.
 const _: () = assert!(
-    EXPERIMENTS_PER_PROFILE * (size_of::<Participation>() + OUTCOMES_PER_EXPERIMENT * size_of::<Reaction>())
+    EXPERIMENTS_PER_PROFILE
+        * (size_of::<Participation>() + (REACTIONS_PER_EXPERIMENT + OUTCOMES_PER_EXPERIMENT) * size_of::<Reaction>())
         + DEALINGS_PER_PROFILE * size_of::<Opened>()
         + PIECE_BYTES
         < MAX_ENCODED_BYTES
