@@ -4,9 +4,11 @@ use proffer_fuzz::Choices;
 
 use super::golden::{LEADER, command, commands};
 use crate::codec::{decode, encode};
+use crate::keys::OfferKey;
 use crate::profile::apply::{Outcome, apply};
 use crate::profile::command::{Position, ShardCommand, ShardCommandV1, ShardOp};
 use crate::profile::shard::ShardState;
+use crate::profile::trials::{Enrolment, ExperimentId};
 use crate::time::Timestamp;
 
 proffer_fuzz::targets!(command_bytes, damaged_command, stored_pieces);
@@ -26,8 +28,7 @@ fn command_bytes(bytes: &[u8]) {
 /// A command as it is sent and stored, with faults.
 fn damaged_command(bytes: &[u8]) {
     let mut choices = Choices::new(bytes);
-    let (_, op) = choices.pick(&commands()).clone();
-    let mut bytes = encode(&command(op));
+    let mut bytes = encode(&command(choices.pick(&deeds()).clone()));
     choices.damage(&mut bytes);
     run(&bytes);
 }
@@ -83,10 +84,17 @@ fn go_on(mut state: ShardState) {
     }
 }
 
+/// One of each, with a place in an experiment for whoever takes something.
+fn deeds() -> Vec<ShardOp> {
+    let (experiment, offers) = (ExperimentId::of("spring"), vec![OfferKey(70), OfferKey(72)]);
+    let enrolment = Enrolment { experiment, control: true, window_days: 30, offers };
+    commands().into_iter().map(|(_, op)| op.enrolling(enrolment.clone())).collect()
+}
+
 /// What the commands make.
 fn state() -> ShardState {
     let mut state = ShardState::new();
-    for (_, op) in commands() {
+    for op in deeds() {
         apply(&mut state, Position { leader: LEADER, index: 1 }, &command(op));
     }
     state
