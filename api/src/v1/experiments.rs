@@ -11,7 +11,7 @@ use proffer_engine::catalog::table::Resolved;
 use proffer_engine::keys::{OfferKey, OutcomeKey};
 use proffer_engine::learn::statistics::Interval;
 use proffer_engine::learn::{ArmResult, EFFECT, ExperimentResult};
-use proffer_engine::model::flow::{Experiment, FlowVersion};
+use proffer_engine::model::flow::{ControlGroupAction, Experiment, FlowVersion};
 use proffer_engine::model::offer::Offer;
 use proffer_engine::model::{Entity, Ref};
 use proffer_engine::profile::trials::{ExperimentId, Slice};
@@ -241,7 +241,7 @@ fn answer<'a>(
     });
     Results {
         experiment_key: key,
-        notes: notes(&flows, &found, report),
+        notes: notes(&flows, &found, report, offer_id.is_some()),
         flows,
         offer_id,
         outcome,
@@ -255,7 +255,7 @@ fn answer<'a>(
     }
 }
 
-fn notes(flows: &[Flow<'_>], found: &ExperimentResult, report: &ExperimentReport) -> Vec<String> {
+fn notes(flows: &[Flow<'_>], found: &ExperimentResult, report: &ExperimentReport, by_offer: bool) -> Vec<String> {
     let mut notes = Vec::new();
     if !report.unreachable.is_empty() {
         notes.push(format!(
@@ -271,6 +271,12 @@ fn notes(flows: &[Flow<'_>], found: &ExperimentResult, report: &ExperimentReport
     if found.treatment.tally.moved + found.control.tally.moved > 0 {
         notes.push(
             "some customers were found in the other arm later: they count in the arm that they began in".to_owned(),
+        );
+    }
+    let by_priority = ControlGroupAction::PriorityOnly.as_str();
+    if by_offer && flows.iter().any(|flow| flow.control_group_action == by_priority) {
+        notes.push(
+            "priority_only proposes other offers to control: who began with this one are others in each arm".to_owned(),
         );
     }
     let differ = |of: fn(&Flow<'_>) -> f64| flows.windows(2).any(|pair| of(&pair[0]) != of(&pair[1]));

@@ -262,6 +262,9 @@ async fn by_priority_alone_both_arms_are_proposed_something_and_enrolled() {
     }
     let found = results(&node, "simple").await;
     assert_eq!((arm(&found, "treatment"), arm(&found, "control")), ([30 - held, 30 - held, 0], [held, held, 0]));
+    assert_eq!(found["notes"], json!([]));
+    let by_offer = node.ok("GET", "/api/v1/experiments/simple/results?offerId=A", "").await;
+    assert_eq!(by_offer["notes"].as_array().unwrap().len(), 1, "the arms choose differently: {by_offer}");
     assert_eq!(arm(&results(&node, "spring").await, "control"), [0; 3]);
 }
 
