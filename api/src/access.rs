@@ -119,7 +119,7 @@ macro_rules! table {
 
 table! {
     "categories", "offers", "creatives", "channels", "placements", "collections", "activities", "qualification-rules",
-    "contact-policies", "schemas", "decision-flows", "guardrails", "behavioral-metrics";
+    "contact-policies", "schemas", "decision-flows", "guardrails", "behavioral-metrics", "algorithm-models";
     route("GET", "/livez", Access::Open),
     route("GET", "/readyz", Access::Open),
     route("GET", "/api/v1/categories/{id}/sub-categories", READ),

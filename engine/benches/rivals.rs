@@ -96,7 +96,7 @@ fn naive(load: &Workload, profile: &Profile) -> (Duration, u32) {
     let request = proffer_engine::decide::request::Request { slots: Vec::new(), ..load.wide() };
     let subject = Subject { profile: Some(profile), symbols: &load.symbols };
     let (time, decision) =
-        median(3, || oracle::decide(load.tenant_catalog(), subject, &NoEscrow, &Tallies::default(), &request, &at));
+        median(3, || oracle::decide(load.tenant_catalog(), subject, &NoEscrow, &Tallies::default(), &request, &at, 0));
     (time, decision.funnel.after_qualification)
 }
 

@@ -48,6 +48,8 @@ key! {
     GuardrailKey(u32);
     /// A behavioural metric.
     MetricKey(u32);
+    /// A model that P comes from.
+    ModelKey(u32);
     /// One cap of one offer (its `capId`): survives edits of the limit; a new one is given when `per`, `window`, `countOn`,
     /// `scope` or the placement changes.
     CapKey(u32);

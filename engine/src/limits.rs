@@ -153,6 +153,14 @@ pub const RESERVATION_SECONDS_MAX: u32 = 86_400;
 pub const LOOKBACK_DAYS_MAX: f64 = 365.0;
 /// Behavioural metrics of one tenant.
 pub const METRICS_MAX: usize = 100;
+/// Models of one tenant.
+pub const MODELS_MAX: usize = 100;
+/// Features of one model.
+pub const MODEL_FEATURES_MAX: usize = 200;
+/// Bins of one feature.
+pub const MODEL_BINS_MAX: usize = 100;
+/// Values that the bins of one feature list.
+pub const MODEL_VALUES_MAX: usize = 200;
 /// Conditions in the filters of one metric.
 pub const METRIC_CONDITIONS_MAX: usize = 50;
 /// Slots in one request that a tenant may allow.

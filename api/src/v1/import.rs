@@ -30,10 +30,11 @@ use crate::wire::value;
 const AUTHORS: Access = Access::Roles(&[Role::Editor, Role::Admin]);
 
 /// Every kind of entity, after those that it may refer to.
-const REFERRED_FIRST: [EntityKind; 14] = [
+const REFERRED_FIRST: [EntityKind; 15] = [
     EntityKind::Channel,
     EntityKind::Placement,
     EntityKind::Metric,
+    EntityKind::Model,
     EntityKind::Category,
     EntityKind::SubCategory,
     EntityKind::Schema,
@@ -469,6 +470,7 @@ fn existing(
         EntityKind::Schema => named(catalog.schemas(), id, name),
         EntityKind::Guardrail => named(catalog.guardrails(), id, name),
         EntityKind::Metric => named(catalog.metrics(), id, name),
+        EntityKind::Model => named(catalog.models(), id, name),
         EntityKind::Flow => {
             let by_id = id.and_then(|id| catalog.flows().by_id(id));
             let found = by_id.or_else(|| catalog.flow_by_key(name?));

@@ -36,7 +36,7 @@ mod what_if;
 mod why_not;
 
 /// Kinds with plain routes of their own.
-pub const KINDS: [EntityKind; 13] = [
+pub const KINDS: [EntityKind; 14] = [
     EntityKind::Category,
     EntityKind::Offer,
     EntityKind::Creative,
@@ -50,6 +50,7 @@ pub const KINDS: [EntityKind; 13] = [
     EntityKind::Flow,
     EntityKind::Guardrail,
     EntityKind::Metric,
+    EntityKind::Model,
 ];
 
 /// All routes.

@@ -201,11 +201,11 @@ fn write(
     });
     let meta = Meta {
         funnel: decision.funnel.into(),
-        degraded_scoring: false,
+        degraded_scoring: decision.remarks.degraded,
         empty: decision.empty.map(empty_reason),
         control_group: decision.arm.as_ref().filter(|arm| arm.control).map(|_| true),
         experiment: decision.arm.as_ref().map(Into::into),
-        budget_limited: decision.budget_limited,
+        budget_limited: decision.remarks.budget_limited,
         degraded: decided.degraded.map(|degraded| match degraded {
             Degraded::Contention => "contention",
         }),

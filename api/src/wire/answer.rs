@@ -472,6 +472,7 @@ pub fn word_of(source: PropensitySource) -> &'static str {
         PropensitySource::Category => "category",
         PropensitySource::Global => "global",
         PropensitySource::Default => "default",
+        PropensitySource::Model => "model",
     }
 }
 

@@ -193,6 +193,9 @@ async fn every_field_of_an_offer_has_its_type_default_and_range() {
 #[tokio::test]
 async fn every_field_of_eligibility_budget_and_schedule_has_its_type_default_and_range() {
     let node = Node::start().await;
+    let model =
+        json!({"name": "model_propensity_cc_v3", "key": "model_propensity_cc_v3", "modelType": "thompson_bandit"});
+    node.create("algorithm-models", &model.to_string()).await;
     let eligibility = |member: &str, value: Value| json!({"eligibility": {member: value}});
     let budget = |member: &str, value: Value| json!({"budget": {member: value}});
     let schedule = |member: &str, value: Value| json!({"schedule": {member: value}});
@@ -229,7 +232,11 @@ async fn every_field_of_eligibility_budget_and_schedule_has_its_type_default_and
             model,
             &[eligibility("modelReference", json!("model_propensity_cc_v3"))],
             Value::Null,
-            &[(eligibility("modelReference", json!(7)), model), (eligibility("modelReference", json!("")), model)],
+            &[
+                (eligibility("modelReference", json!(7)), model),
+                (eligibility("modelReference", json!("")), model),
+                (eligibility("modelReference", json!("nobody")), model),
+            ],
         ),
         line(
             impressions,

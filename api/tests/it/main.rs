@@ -18,6 +18,7 @@ mod hierarchy;
 mod imports;
 mod learning;
 mod metrics;
+mod models;
 mod node;
 mod offers;
 mod problems;

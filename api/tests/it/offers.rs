@@ -126,7 +126,10 @@ async fn eligibility_lets_through_whom_it_names() {
     let offer = node.create("offers", r#"{"name": "A", "status": "active"}"#).await;
     let offer = format!("/api/v1/offers/{offer}");
     let both = json!(["high_value", "credit_eligible"]);
-    // Without evidence every propensity is 0.5.
+    // Without evidence every propensity is 0.5; a bandit expects as much.
+    let model =
+        json!({"name": "model_propensity_cc_v3", "key": "model_propensity_cc_v3", "modelType": "thompson_bandit"});
+    node.create("algorithm-models", &model.to_string()).await;
     for (eligibility, segments, passes) in [
         (json!({"propensityThreshold": 0.5}), json!([]), true),
         (json!({"propensityThreshold": 0.65}), json!([]), false),

@@ -86,7 +86,7 @@ async fn a_soft_cap_delivers_in_every_shard_until_the_limit_is_known_to_be_used_
     assert_eq!((spent(&account), account.pool, account.in_flight), (3, 0, 0));
     for number in &customers {
         let decided = decide(&handle, *number).await.unwrap();
-        assert!(decided.decision.propositions.is_empty() && decided.decision.budget_limited);
+        assert!(decided.decision.propositions.is_empty() && decided.decision.remarks.budget_limited);
     }
     // What happens all the same is stored past the cap.
     let seen = impression(&handle, customers[9], one, None, 99).await.unwrap();

@@ -547,7 +547,10 @@ async fn a_decision_waits_twenty_milliseconds_for_units_and_no_time_where_there_
     bench.settle();
     let proposes = |answer: &mut Answer<Raw>| {
         let decision = answer.try_recv().ok()?.unwrap().decided.decision;
-        Some((decision.propositions.iter().any(|proposition| proposition.offer == scarce), decision.budget_limited))
+        Some((
+            decision.propositions.iter().any(|proposition| proposition.offer == scarce),
+            decision.remarks.budget_limited,
+        ))
     };
     let mut first = bench.decide(1, Call::until(soon()));
     bench.settle();

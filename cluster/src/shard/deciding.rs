@@ -209,7 +209,7 @@ impl ShardLeader {
             (true, true) => Contention::Everything,
         };
         contention.withhold(&mut decision);
-        if !barren && decision.budget_limited && !ask.waited && self.taker.may_have(&missed) {
+        if !barren && decision.remarks.budget_limited && !ask.waited && self.taker.may_have(&missed) {
             self.taker.want(&missed);
             self.taker.send(&self.state, &self.around.meta);
             return Plan::Wait;

@@ -138,6 +138,8 @@ choice! {
         Guardrail => "guardrails",
         /// A behavioural metric.
         Metric => "behavioral-metrics",
+        /// A model that P comes from.
+        Model => "algorithm-models",
     }
 }
 
@@ -159,6 +161,7 @@ impl EntityKind {
             EntityKind::Flow => "decision flow",
             EntityKind::Guardrail => "guardrail",
             EntityKind::Metric => "behavioural metric",
+            EntityKind::Model => "algorithm model",
         }
     }
 
@@ -179,6 +182,7 @@ impl EntityKind {
             EntityKind::Flow => "flow_",
             EntityKind::Guardrail => "grd_",
             EntityKind::Metric => "met_",
+            EntityKind::Model => "mdl_",
         }
     }
 }

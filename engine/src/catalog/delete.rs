@@ -9,7 +9,7 @@ use crate::catalog::entity::{Authored, for_kind};
 use crate::catalog::index::Thing;
 use crate::catalog::refusal::{Changed, Refusal, Touched};
 use crate::catalog::tenant::TenantCatalog;
-use crate::catalog::validate::{fallback, metric, scope};
+use crate::catalog::validate::{algorithm, fallback, metric, scope};
 use crate::model::category::{Category, SubCategory};
 use crate::model::collection::Collection;
 use crate::model::fault::Faults;
@@ -197,6 +197,10 @@ fn check_target(
                 conflicts.add("a rule, policy, guardrail, formula or flow in force reads it");
             }
         }
+        EntityKind::Model => {
+            let key = tenant.models.get(target.key()).and_then(|row| row.body.key.as_deref());
+            key.into_iter().for_each(|key| algorithm::add_users(tenant, key, conflicts));
+        }
     }
     Ok(())
 }
@@ -246,7 +250,8 @@ fn is_only_about(tenant: &TenantCatalog, user: Thing, targets: &BTreeSet<Thing>)
         | EntityKind::Schema
         | EntityKind::Flow
         | EntityKind::Guardrail
-        | EntityKind::Metric => false,
+        | EntityKind::Metric
+        | EntityKind::Model => false,
     }
 }
 
@@ -303,7 +308,8 @@ fn unlink(tenant: &mut TenantCatalog, user: Thing, targets: &BTreeSet<Thing>, st
         | EntityKind::Schema
         | EntityKind::Flow
         | EntityKind::Guardrail
-        | EntityKind::Metric => {}
+        | EntityKind::Metric
+        | EntityKind::Model => {}
     }
 }
 

@@ -162,6 +162,10 @@ macro_rules! for_kind {
                 type $body_type = $crate::model::metric::BehavioralMetric;
                 $body
             }
+            EntityKind::Model => {
+                type $body_type = $crate::model::algorithm::AlgorithmModel;
+                $body
+            }
         }
     }};
 }

@@ -7,7 +7,8 @@ use crate::catalog::table::TableKey;
 use crate::catalog::validate::condition::Kind;
 use crate::decide::score::LargestValues;
 use crate::keys::{
-    ActivityKey, CategoryKey, ChannelKey, CreativeKey, FlowKey, OfferKey, PlacementKey, RuleKey, SubCategoryKey,
+    ActivityKey, CategoryKey, ChannelKey, CreativeKey, FlowKey, ModelKey, OfferKey, PlacementKey, RuleKey,
+    SubCategoryKey,
 };
 
 /// Any entity of a tenant: its kind and the number of its key.
@@ -103,6 +104,7 @@ pub(crate) struct Index {
     pub(crate) placement_keys: BTreeMap<(ChannelKey, String), PlacementKey>,
     pub(crate) activity_keys: BTreeMap<String, ActivityKey>,
     pub(crate) flow_keys: BTreeMap<String, FlowKey>,
+    pub(crate) model_keys: BTreeMap<String, ModelKey>,
     pub(crate) sub_category_names: BTreeMap<(CategoryKey, String), SubCategoryKey>,
     /// Custom fields by name and kind of value, with the number of categories that have one.
     field_kinds: BTreeMap<(String, Kind), usize>,

@@ -64,6 +64,7 @@ impl TenantCatalog {
             | EntityKind::Policy
             | EntityKind::Schema
             | EntityKind::Guardrail
+            | EntityKind::Model
             | EntityKind::Metric => None,
         };
         by_key.or_else(|| {
@@ -179,6 +180,7 @@ impl TenantCatalog {
             | EntityKind::Policy
             | EntityKind::Schema
             | EntityKind::Guardrail
+            | EntityKind::Model
             | EntityKind::Metric => {}
         }
         Value::Map(Arc::new(members))

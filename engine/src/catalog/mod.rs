@@ -44,6 +44,7 @@ pub use refusal::{Changed, Refusal, Touched};
 pub use rows::Row;
 pub use table::Table;
 pub use tenant::{ApiKey, TenantCatalog};
+pub(crate) use validate::formula::is_of_offer;
 
 use crate::keys::TenantId;
 

@@ -89,7 +89,7 @@ pub struct Changed {
 /// | creative | `Offer` of its offer (of both when it moves) |
 /// | rule | `Offer` of each offer, or creative's offer, among its scopes; `Shared` for any other scope |
 /// | category, sub-category: made, name, status, custom fields, deleted | `Shared` |
-/// | channel, placement, collection, activity, policy, guardrail, metric, schema, flow publish or rollback, settings | `Shared` |
+/// | channel, placement, collection, activity, policy, guardrail, metric, model, schema, flow publish or rollback, settings | `Shared` |
 /// | flow draft, API keys | nothing |
 ///
 /// A deletion touches what it takes along too. Icons, and descriptions of anything but offers, touch nothing. An `Overlay`

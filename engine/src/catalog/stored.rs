@@ -14,12 +14,13 @@ use crate::catalog::table::Table;
 use crate::catalog::tenant::{TenantCatalog, TenantState};
 use crate::codec::{self, DecodeError};
 use crate::keys::{
-    ActivityKey, CategoryKey, ChannelKey, CollectionKey, CreativeKey, FlowKey, GuardrailKey, MetricKey, OfferKey,
-    PlacementKey, PolicyKey, RuleKey, SchemaKey, SubCategoryKey, TenantId,
+    ActivityKey, CategoryKey, ChannelKey, CollectionKey, CreativeKey, FlowKey, GuardrailKey, MetricKey, ModelKey,
+    OfferKey, PlacementKey, PolicyKey, RuleKey, SchemaKey, SubCategoryKey, TenantId,
 };
 use crate::limits::IDS_PER_RECORD;
 use crate::model::Entity;
 use crate::model::activity::Activity;
+use crate::model::algorithm::AlgorithmModel;
 use crate::model::category::{Category, SubCategory};
 use crate::model::channel::Channel;
 use crate::model::collection::Collection;
@@ -71,6 +72,8 @@ enum Record {
     Metric(Arc<Entity<MetricKey, BehavioralMetric>>),
     /// Right after the tenant, where it is set.
     TracePercent(f64),
+    /// Of a tenant that has any.
+    Model(Arc<Entity<ModelKey, AlgorithmModel>>),
 }
 
 impl Catalog {
@@ -124,7 +127,7 @@ fn records_of<'a>(id: &TenantId, tenant: &'a TenantCatalog) -> impl Iterator<Ite
         let retired: Vec<Record> =
             retired.chunks(IDS_PER_RECORD).map(|ids| Record::Retired(*kind, ids.to_vec())).collect();
         // A kind that came later is not mentioned before there ever was one: what was stored without it reads on.
-        let is_later = matches!(kind, EntityKind::Guardrail | EntityKind::Metric);
+        let is_later = matches!(kind, EntityKind::Guardrail | EntityKind::Metric | EntityKind::Model);
         let table = (next > 0 || !is_later).then_some(Record::Table(*kind, next));
         table.into_iter().chain(retired)
     });
@@ -153,6 +156,7 @@ fn records_of<'a>(id: &TenantId, tenant: &'a TenantCatalog) -> impl Iterator<Ite
         .chain(versions)
         .chain(tenant.guardrails.iter().cloned().map(Record::Guardrail))
         .chain(tenant.metrics.iter().cloned().map(Record::Metric))
+        .chain(tenant.models.iter().cloned().map(Record::Model))
 }
 
 /// Rows of one tenant as they come in.
@@ -174,6 +178,7 @@ struct Pending {
     flows: Vec<Entity<FlowKey, DecisionFlow>>,
     guardrails: Vec<Entity<GuardrailKey, Guardrail>>,
     metrics: Vec<Entity<MetricKey, BehavioralMetric>>,
+    models: Vec<Entity<ModelKey, AlgorithmModel>>,
 }
 
 #[derive(Default)]
@@ -218,6 +223,7 @@ impl Builder {
             Record::Flow(row) => pending.flows.push(Arc::unwrap_or_clone(row)),
             Record::Guardrail(row) => pending.guardrails.push(Arc::unwrap_or_clone(row)),
             Record::Metric(row) => pending.metrics.push(Arc::unwrap_or_clone(row)),
+            Record::Model(row) => pending.models.push(Arc::unwrap_or_clone(row)),
             Record::TracePercent(percent) => pending.tenant.state.settings.trace_percent = TracePercent(percent),
             Record::Version(key, version) => {
                 pending.tenant.flow_versions.entry(key).or_default().push(version);
@@ -263,6 +269,11 @@ impl Pending {
         tenant.guardrails = rebuild(&mut self.memory, self.guardrails)?;
         self.memory.entry(EntityKind::Metric).or_default();
         tenant.metrics = rebuild(&mut self.memory, self.metrics)?;
+        self.memory.entry(EntityKind::Model).or_default();
+        tenant.models = rebuild(&mut self.memory, self.models)?;
+        if let Some(model) = tenant.models.iter().find(|model| model.body.typed().is_none()) {
+            return Err(format!("the config of model {} is unreadable", model.id));
+        }
         for rule in tenant.rules.iter() {
             let config = rule.body.config().ok_or_else(|| format!("the config of rule {} is unreadable", rule.id))?;
             tenant.rule_configs.insert(rule.key, Arc::new(config));
@@ -301,6 +312,7 @@ pub(crate) fn reindex_all(tenant: &mut TenantCatalog) {
     reindex::<DecisionFlow>(tenant);
     reindex::<Activity>(tenant);
     reindex::<Guardrail>(tenant);
+    reindex::<AlgorithmModel>(tenant);
 }
 
 fn reindex<T: Authored>(tenant: &mut TenantCatalog) {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::catalog::by_key::ByKey;
 use crate::keys::{
-    ActivityKey, CategoryKey, ChannelKey, CollectionKey, CreativeKey, FlowKey, GuardrailKey, MetricKey, OfferKey,
-    PlacementKey, PolicyKey, RuleKey, SchemaKey, SubCategoryKey,
+    ActivityKey, CategoryKey, ChannelKey, CollectionKey, CreativeKey, FlowKey, GuardrailKey, MetricKey, ModelKey,
+    OfferKey, PlacementKey, PolicyKey, RuleKey, SchemaKey, SubCategoryKey,
 };
 use crate::model::{Entity, Ref};
 
@@ -55,7 +55,8 @@ table_key!(
     SchemaKey(u32),
     FlowKey(u32),
     GuardrailKey(u32),
-    MetricKey(u32)
+    MetricKey(u32),
+    ModelKey(u32)
 );
 
 /// What a reference stands for.

@@ -13,11 +13,12 @@ use crate::catalog::outcomes::Outcomes;
 use crate::catalog::table::Table;
 use crate::decide::score::LargestValues;
 use crate::keys::{
-    ActivityKey, CategoryKey, ChannelKey, CollectionKey, CreativeKey, FlowKey, GuardrailKey, MetricKey, OfferKey,
-    PlacementKey, PolicyKey, Revision, RuleKey, SchemaKey, SubCategoryKey,
+    ActivityKey, CategoryKey, ChannelKey, CollectionKey, CreativeKey, FlowKey, GuardrailKey, MetricKey, ModelKey,
+    OfferKey, PlacementKey, PolicyKey, Revision, RuleKey, SchemaKey, SubCategoryKey,
 };
 use crate::model::Entity;
 use crate::model::activity::Activity;
+use crate::model::algorithm::AlgorithmModel;
 use crate::model::category::{Category, SubCategory};
 use crate::model::channel::Channel;
 use crate::model::collection::Collection;
@@ -74,6 +75,7 @@ pub struct TenantCatalog {
     pub(crate) flows: Table<FlowKey, DecisionFlow>,
     pub(crate) guardrails: Table<GuardrailKey, Guardrail>,
     pub(crate) metrics: Table<MetricKey, BehavioralMetric>,
+    pub(crate) models: Table<ModelKey, AlgorithmModel>,
     pub(crate) rule_configs: ByKey<RuleKey, Arc<RuleConfig>>,
     pub(crate) policy_configs: BTreeMap<PolicyKey, Arc<PolicyConfig>>,
     pub(crate) flow_versions: BTreeMap<FlowKey, Vec<Arc<FlowVersion>>>,
@@ -133,6 +135,8 @@ tables! {
     guardrails: GuardrailKey => Guardrail;
     /// Behavioural metrics.
     metrics: MetricKey => BehavioralMetric;
+    /// Models that P comes from.
+    models: ModelKey => AlgorithmModel;
 }
 
 impl TenantCatalog {
@@ -196,6 +200,11 @@ impl TenantCatalog {
         self.flows.get(*self.index.flow_keys.get(key)?)
     }
 
+    /// The model with this key.
+    pub fn model_by_key(&self, key: &str) -> Option<&Arc<Entity<ModelKey, AlgorithmModel>>> {
+        self.models.get(*self.index.model_keys.get(key)?)
+    }
+
     /// The activity with this key or id.
     pub fn activity(&self, key_or_id: &str) -> Option<&Arc<Entity<ActivityKey, Activity>>> {
         let key = self.index.activity_keys.get(key_or_id).copied().or_else(|| self.activities.key_of(key_or_id))?;
@@ -251,7 +260,8 @@ impl TenantCatalog {
             | EntityKind::Schema
             | EntityKind::Flow
             | EntityKind::Guardrail
-            | EntityKind::Metric => {}
+            | EntityKind::Metric
+            | EntityKind::Model => {}
         });
     }
 

@@ -5,13 +5,12 @@ use smallvec::SmallVec;
 use crate::decide::request::Request;
 use crate::decide::view::{EscrowView, Instant};
 use crate::keys::{CategoryKey, ChannelKey, CreativeKey, OfferKey, PlacementKey, Slot, SubCategoryKey};
-use crate::learn::{Learned, Propensity};
+use crate::learn::Learned;
 use crate::profile::command::{Counted, Window};
 use crate::profile::state::Profile;
 use crate::snapshot::bitset;
 use crate::snapshot::metrics::Measures;
 use crate::snapshot::policies::Limit;
-use crate::snapshot::segment::Segment;
 use crate::snapshot::shared::Shared;
 use crate::snapshot::{Part, Snapshot};
 use crate::time::Timestamp;
@@ -129,6 +128,8 @@ pub(crate) struct Case<'a> {
     pub(crate) history: History,
     /// What is known of how offers are received.
     pub(crate) learned: &'a Learned,
+    /// What random draws derive from.
+    pub(crate) seed: u64,
     /// Metrics that are the same for all offers, as far as anything reads them.
     pub(crate) measured: &'a [(Slot, Value)],
 }
@@ -212,11 +213,6 @@ impl Case<'_> {
     /// Category of a past impression's offer: the one then, else the one now.
     pub(crate) fn category_of_seen(&self, seen: &Seen) -> Option<CategoryKey> {
         seen.category.or_else(|| seen.global.and_then(|global| self.category(global)))
-    }
-
-    /// P of the offer at `position` of a segment.
-    pub(crate) fn propensity(&self, segment: &Segment, position: u32) -> Propensity {
-        self.learned.propensity(segment.keys[position as usize], segment.categories[position as usize])
     }
 
     pub(crate) fn locate(&self, global: u32) -> (&Part, u32) {

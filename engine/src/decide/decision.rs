@@ -1,5 +1,8 @@
 //! What was decided, as keys and numbers; `api` puts the words to it.
 
+use bincode::de::Decoder;
+use bincode::enc::Encoder;
+use bincode::error::{DecodeError, EncodeError};
 use bincode::{Decode, Encode};
 
 use crate::decide::explain::depth;
@@ -30,11 +33,37 @@ pub struct Decision {
     pub arm: Option<Arm>,
     /// What a held-out customer would have been proposed.
     pub ghosts: Vec<Ghost>,
-    /// An offer was passed over because its shard held no unit of a global cap.
-    pub budget_limited: bool,
+    /// What is to be said of the decision as a whole.
+    pub remarks: Remarks,
     /// On request.
     pub explanation: Option<Box<Explanation>>,
 }
+
+/// What is to be said of a decision as a whole. As one byte: decisions from when there was one remark read as they were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remarks {
+    /// An offer was passed over because its shard held no unit of a global cap.
+    pub budget_limited: bool,
+    /// A model could not score what is proposed: 0.5 stood in its place.
+    pub degraded: bool,
+}
+
+impl Encode for Remarks {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        (u8::from(self.budget_limited) | u8::from(self.degraded) << 1).encode(encoder)
+    }
+}
+
+impl<C> Decode<C> for Remarks {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let bits = u8::decode(decoder)?;
+        if bits > 3 {
+            return Err(DecodeError::OtherString(format!("{bits} are no remarks of a decision")));
+        }
+        Ok(Remarks { budget_limited: bits & 1 != 0, degraded: bits & 2 != 0 })
+    }
+}
+bincode::impl_borrow_decode!(Remarks);
 
 /// Which flow decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -263,6 +292,20 @@ pub(crate) fn furthest(removed: &mut Vec<Removed>, limit: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec;
+
+    #[test]
+    fn remarks_are_the_byte_that_the_first_of_them_was() {
+        for (budget_limited, degraded, byte) in [(false, false, 0), (true, false, 1), (false, true, 2), (true, true, 3)]
+        {
+            let remarks = Remarks { budget_limited, degraded };
+            let bytes = codec::encode(&remarks);
+            assert_eq!(bytes, [byte]);
+            assert_eq!(codec::decode::<Remarks>("remarks", &bytes).unwrap(), remarks);
+            assert!(degraded || bytes == codec::encode(&budget_limited), "as before there was a second one");
+        }
+        assert!(codec::decode::<Remarks>("remarks", &[4]).is_err());
+    }
 
     #[test]
     fn what_was_lost_after_it_was_chosen_is_told_as_that_and_before_others() {

@@ -120,6 +120,7 @@ pub fn take_of(
         // Nothing that takes units looks at metrics, or at how well offers are received.
         measured: &[],
         learned: &NOTHING,
+        seed: 0,
     };
     let policies = policy_takes(&case, subject, binding, decision);
     let implied = |channel: ChannelKey| snapshot.shared.channels.get(&channel).is_some_and(|channel| channel.implicit);

@@ -238,7 +238,7 @@ fn assemble(
     let seen = Scorer { plan: own, ..*scorer };
     let relevance = seen.relevance(segment, global, position);
     let case = scorer.spotting.case;
-    let propensity = case.propensity(segment, position);
+    let propensity = seen.propensity(segment, position);
     let prieu = own.factors(offer, set, propensity.value, relevance, &case.shared.largest);
     Factors {
         propensity: prieu.propensity,

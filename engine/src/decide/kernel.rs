@@ -9,7 +9,7 @@ use crate::decide::case::{Case, Scratch, look_back, measures};
 use crate::decide::compute::compute;
 use crate::decide::contact;
 use crate::decide::decision::{
-    Arm, Decision, EmptyReason, Explanation, FlowChoice, Ghost, Proposition, PropositionKind, RemovalReason,
+    Arm, Decision, EmptyReason, Explanation, FlowChoice, Ghost, Proposition, PropositionKind, Remarks, RemovalReason,
 };
 use crate::decide::effects;
 use crate::decide::filling::{Filled, Filling, Pick};
@@ -23,11 +23,12 @@ use crate::decide::view::{EscrowView, Instant, Subject};
 use crate::keys::{OfferKey, Slot};
 use crate::learn::Learned;
 use crate::model::flow::{Arbitration, ControlGroupAction};
+use crate::snapshot::world::OfferWorld;
 use crate::snapshot::{Binding, Snapshot};
 use crate::value::Value;
 
 /// Decides `request` for `subject` at `at`. Deterministic: the same arguments give the same bytes. `binding` belongs to the
-/// shard and tenant, `scratch` to the thread; both only save work. `_seed` is what random draws of models derive from.
+/// shard and tenant, `scratch` to the thread; both only save work. `seed` is what random draws of models derive from.
 #[expect(
     clippy::too_many_arguments,
     reason = "each is another thing, and a struct for one function would only rename them"
@@ -40,7 +41,7 @@ pub fn decide(
     learned: &Learned,
     request: &Request,
     at: &Instant,
-    _seed: u64,
+    seed: u64,
     scratch: &mut Scratch,
 ) -> Decision {
     binding.follow(&snapshot.names, subject.symbols);
@@ -56,6 +57,7 @@ pub fn decide(
         request,
         at,
         learned,
+        seed,
         history: look_back(snapshot, subject.profile),
         measured: &measured,
     };
@@ -74,6 +76,7 @@ pub fn decide(
             if way.enrich != flow.enrich {
                 world = qualify::look(&case, way, subject, binding);
             }
+            world.plan = Some(&case.shared.parts.plans.values()[way.plan]);
             way
         }
     };
@@ -98,6 +101,7 @@ pub fn decide(
         }
     }
     couple(&lanes, &mut outcomes, |global| filling.note(global, RemovalReason::Coupled));
+    let degraded = is_degraded(&case, &track, &lanes, &outcomes);
     let ghosts =
         if control == Some(ControlGroupAction::NoOffers) { withhold(&case, &mut outcomes) } else { Vec::new() };
     let funnel = filling.pools.counters.funnel();
@@ -135,7 +139,7 @@ pub fn decide(
         funnel,
         arm,
         ghosts,
-        budget_limited,
+        remarks: Remarks { budget_limited, degraded },
         explanation,
     };
     filling.recycle(scratch);
@@ -171,6 +175,23 @@ fn couple(lanes: &[Lane], outcomes: &mut [Filled], mut note: impl FnMut(u32)) {
             filled.empty = Some(EmptyReason::Coupling);
         }
     }
+}
+
+/// Whether a model that a regular pick goes by could not score it.
+fn is_degraded(case: &Case<'_>, track: &Track<'_>, lanes: &[Lane], outcomes: &[Filled]) -> bool {
+    !case.shared.models.is_empty()
+        && lanes.iter().zip(outcomes).any(|(lane, filled)| {
+            let plan = &case.shared.parts.plans.values()[track.flow.plan_on(lane.spot.channel)];
+            let mut regular = filled.picks.iter().filter(|pick| pick.kind == PropositionKind::Regular);
+            regular.any(|pick| {
+                let (part, position) = case.locate(pick.global);
+                let segment = &part.segment;
+                let offer = &segment.offers[position as usize].body;
+                let model = plan.weights(offer, segment.categories[position as usize]).model;
+                let at = OfferWorld::new(&track.world, case.shared, segment, position);
+                at.is_degraded(model, track.flow.rules.is_some())
+            })
+        })
 }
 
 /// Turns regular picks into ghosts.

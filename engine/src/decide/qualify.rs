@@ -12,6 +12,7 @@ use crate::decide::view::Subject;
 use crate::keys::{ChannelKey, PlacementKey, RuleKey, Slot};
 use crate::snapshot::bitset;
 use crate::snapshot::flows::Flow;
+use crate::snapshot::models::Models;
 use crate::snapshot::rules::{Effect, Question, Rule, Scopes, Selector};
 use crate::snapshot::slots::{ATTRIBUTES, CONTEXT, CUSTOMER, UNREAD};
 use crate::snapshot::world::{NULL, OfferWorld, World};
@@ -105,8 +106,7 @@ impl<'a> Track<'a> {
     /// Whether P of the offer at `global` is what its own `eligibility` wants.
     pub(crate) fn is_likely_enough(&self, case: &Case<'_>, global: u32) -> bool {
         let (part, position) = case.locate(global);
-        let least = part.segment.offers[position as usize].body.eligibility.propensity_threshold;
-        least.is_none_or(|least| case.propensity(&part.segment, position).value >= least)
+        OfferWorld::new(&self.world, case.shared, &part.segment, position).is_likely_enough()
     }
 
     /// Whether the offer at `global` fails a rule that is evaluated offer by offer, wherever it would go.
@@ -218,7 +218,15 @@ pub(crate) fn look<'a>(case: &Case<'a>, flow: &Flow, subject: Subject<'a>, bindi
     }
     segments.sort_unstable();
     segments.dedup();
-    World { facts, segments, now: case.at.now, measures: case.measures(), learned: case.learned }
+    World {
+        facts,
+        segments,
+        now: case.at.now,
+        measures: case.measures(),
+        learned: case.learned,
+        models: Models::new(case.shared, case.seed),
+        plan: Some(&case.shared.parts.plans.values()[flow.plan]),
+    }
 }
 
 fn overlay<'a>(facts: &mut [&'a Value], slots: &[u32], named: &'a [(crate::keys::Symbol, Value)]) {

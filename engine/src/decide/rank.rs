@@ -10,11 +10,13 @@ use smallvec::SmallVec;
 use crate::decide::candidates::{Show, Spotting};
 use crate::decide::score::{self, Modifiers, NEUTRAL_PROPENSITY, RelevanceSignals};
 use crate::keys::CreativeKey;
+use crate::learn::Propensity;
 use crate::model::flow::ScoreMethod;
 use crate::model::offer::Offer;
 use crate::snapshot::bitset::{self, ones_of};
 use crate::snapshot::columns::{BLOCK, BOUND_SLACK, FULL_WEIGHT, PlanColumns};
 use crate::snapshot::flows::Plan;
+use crate::snapshot::models::is_drawn;
 use crate::snapshot::rules::{Effect, Rule};
 use crate::snapshot::segment::Segment;
 use crate::snapshot::tie;
@@ -116,12 +118,22 @@ impl Scorer<'_, '_, '_> {
         };
         // A sum of scores is a logarithm again, and not every rounding keeps their order.
         let lift = if self.plan.objectives.is_some() { boosts + BOUND_SLACK } else { boosts };
-        if self.is_adapted(columns) { lift + self.plan.lift(self.spotting.case.learned.ceiling()) } else { lift }
+        if self.is_adapted(columns) { lift + self.plan.lift(self.ceiling()) } else { lift }
+    }
+
+    /// No P is above this.
+    fn ceiling(&self) -> f64 {
+        let case = self.spotting.case;
+        match self.plan.models().map(|model| is_drawn(case.shared, model)).max() {
+            None => case.learned.ceiling(),
+            Some(false) => case.learned.modelled_ceiling(),
+            Some(true) => 1.0,
+        }
     }
 
     /// Whether scores are other than with P = 0.5.
     fn is_adapted(&self, columns: &PlanColumns) -> bool {
-        columns.adaptive && !self.spotting.case.learned.is_neutral()
+        columns.adaptive && (!self.spotting.case.learned.is_neutral() || self.plan.models().next().is_some())
     }
 
     fn log_score(&self, segment: &Segment, columns: &PlanColumns, global: u32, position: u32) -> f64 {
@@ -141,7 +153,7 @@ impl Scorer<'_, '_, '_> {
                 let offer = &segment.offers[position as usize].body;
                 let category = segment.categories[position as usize];
                 // What does not matter is not looked up.
-                let propensity = if is_adapted { case.propensity(segment, position).value } else { NEUTRAL_PROPENSITY };
+                let propensity = if is_adapted { self.propensity(segment, position).value } else { NEUTRAL_PROPENSITY };
                 let relevance = if columns.relevant { self.relevance(segment, global, position) } else { 1.0 };
                 let weight = if is_weighted { self.weight(global) } else { FULL_WEIGHT };
                 terms = self.plan.terms(offer, category, propensity, relevance, weight, &case.shared.largest);
@@ -167,6 +179,13 @@ impl Scorer<'_, '_, '_> {
             Show::Creative(content) => content.weight,
             Show::Nothing | Show::LostToRule | Show::LostToRequest => FULL_WEIGHT,
         }
+    }
+
+    /// P for this customer, by the model that scores the offer.
+    pub(crate) fn propensity(&self, segment: &Segment, position: u32) -> Propensity {
+        let (case, track) = (self.spotting.case, self.spotting.track);
+        let set = self.plan.weights(&segment.offers[position as usize].body, segment.categories[position as usize]);
+        OfferWorld::new(&track.world, case.shared, segment, position).propensity_by(set.model)
     }
 
     /// R for this customer.
@@ -267,7 +286,7 @@ impl Scorer<'_, '_, '_> {
         let offer = &segment.offers[position as usize].body;
         let set = self.plan.weights(offer, segment.categories[position as usize]);
         let (propensity, relevance) =
-            (case.propensity(segment, position).value, self.relevance(segment, global, position));
+            (self.propensity(segment, position).value, self.relevance(segment, global, position));
         let factors = self.plan.factors(offer, set, propensity, relevance, &case.shared.largest);
         self.plan.formula_terms(program, &OfferWorld::new(&track.world, case.shared, segment, position), &factors)
     }
@@ -278,7 +297,7 @@ impl Scorer<'_, '_, '_> {
         let offer = &segment.offers[position as usize].body;
         let category = segment.categories[position as usize];
         let largest = &self.spotting.case.shared.largest;
-        let propensity = self.spotting.case.propensity(segment, position).value;
+        let propensity = self.propensity(segment, position).value;
         let relevance = self.relevance(segment, global, position);
         let terms = match &self.plan.formula {
             Some(_) => self.formula_terms(segment, global, position),

@@ -302,7 +302,7 @@ fn rename(profile: &mut Profile, symbols: &Symbols) -> Vec<Arc<str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::decision::{FlowChoice, Funnel, SlotOutcome};
+    use crate::decide::decision::{FlowChoice, Funnel, Remarks, SlotOutcome};
     use crate::decide::request::Duplicates;
     use crate::keys::{CategoryKey, ChannelKey, CreativeKey, CustomerId, PlacementKey, TenantId};
     use crate::profile::evidence::Tally;
@@ -336,7 +336,7 @@ mod tests {
             },
             arm: None,
             ghosts: Vec::new(),
-            budget_limited: false,
+            remarks: Remarks::default(),
             explanation: None,
         }
     }
@@ -425,7 +425,7 @@ mod tests {
         assert_eq!(trace.difference(&decision()), None);
         let mut other = decision();
         other.propositions[0].score = 0.5;
-        other.budget_limited = true;
+        other.remarks.budget_limited = true;
         let found = trace.difference(&other).unwrap();
         assert_eq!(found.path, "Decision/propositions/Proposition/score");
         assert_eq!((found.recorded.as_str(), found.replayed.as_str()), ("score: 0.75,", "score: 0.5,"));

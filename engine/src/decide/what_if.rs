@@ -33,7 +33,7 @@ pub struct Totals {
 impl Totals {
     fn add(&mut self, catalog: &TenantCatalog, decision: &Decision) {
         self.filled += u64::from(!decision.propositions.is_empty());
-        self.budget_limited += u64::from(decision.budget_limited);
+        self.budget_limited += u64::from(decision.remarks.budget_limited);
         let Funnel { total_candidates, after_qualification, after_suppression, after_contact_policy } = decision.funnel;
         self.funnel.total_candidates += total_candidates;
         self.funnel.after_qualification += after_qualification;

@@ -1,7 +1,7 @@
 //! P of an offer: how often such a proposition has come to something.
 //!
 //! `P = (k + 10 · prior) / (n + 10)` for n ≥ 1. The prior is that of the offer's category where its n ≥ 20, else that of all offers
-//! where their n ≥ 10, else 0.5; each is smoothed with 10 times the next (domain.md §8).
+//! where their n ≥ 10, else what a model says, else 0.5; each is smoothed with 10 times the next (domain.md §8).
 
 use bincode::{Decode, Encode};
 
@@ -31,6 +31,8 @@ pub enum PropensitySource {
     Global,
     /// Nothing: there are too few.
     Default,
+    /// What a model says or draws.
+    Model,
 }
 
 /// P, and what it rests on.
@@ -58,10 +60,11 @@ impl Propensity {
 pub struct Learned {
     tallies: Tallies,
     offers: Index,
-    /// Categories that are priors, ascending.
-    categories: Vec<(CategoryKey, Propensity)>,
+    /// Categories that are priors, ascending, with what was counted of them and their P without a model.
+    categories: Vec<(CategoryKey, Tally, Propensity)>,
     all: Propensity,
-    ceiling: f64,
+    /// No P is above these: without a model, and whatever a model says.
+    ceilings: (f64, f64),
 }
 
 impl Default for Learned {
@@ -78,25 +81,27 @@ impl Learned {
             offers: Index { slots: Vec::new() },
             categories: Vec::new(),
             all: Propensity::NEUTRAL,
-            ceiling: NEUTRAL_PROPENSITY,
+            ceilings: (NEUTRAL_PROPENSITY, 1.0),
         }
     }
 
     /// Of tallies of all shards ([`Tallies::sum`]). O(entries).
     pub fn new(tallies: Tallies) -> Self {
-        let all = match tallies.all.shown {
-            ALL_LEAST.. => Propensity::learned(tallies.all, NEUTRAL_PROPENSITY, PropensitySource::Global),
-            0..ALL_LEAST => Propensity::NEUTRAL,
-        };
+        let all = of_all(tallies.all, Propensity::NEUTRAL);
         let priors = tallies.categories.iter().filter(|(_, tally)| tally.shown >= CATEGORY_LEAST);
         let categories: Vec<_> = priors
-            .map(|(key, tally)| (*key, Propensity::learned(*tally, all.value, PropensitySource::Category)))
+            .map(|(key, tally)| (*key, *tally, Propensity::learned(*tally, all.value, PropensitySource::Category)))
             .collect();
-        let highest = categories.iter().fold(all.value, |highest, (_, prior)| highest.max(prior.value));
         let shown = || tallies.offers.iter().filter(|(_, tally)| tally.shown > 0);
-        let with_highest = |tally: Tally| Propensity::learned(tally, highest, PropensitySource::Offer).value;
-        let ceiling = shown().fold(highest, |ceiling, (_, tally)| ceiling.max(with_highest(*tally)));
-        Learned { offers: Index::new(shown().copied()), categories, all, ceiling, tallies }
+        let ceiling = |all: f64| {
+            let category = |tally: Tally| Propensity::learned(tally, all, PropensitySource::Category).value;
+            let highest = categories.iter().fold(all, |highest, (_, tally, _)| highest.max(category(*tally)));
+            let offer = |tally: Tally| Propensity::learned(tally, highest, PropensitySource::Offer).value;
+            shown().fold(highest, |ceiling, (_, tally)| ceiling.max(offer(*tally)))
+        };
+        let certain = Propensity { value: 1.0, source: PropensitySource::Model };
+        let ceilings = (ceiling(all.value), ceiling(of_all(tallies.all, certain).value));
+        Learned { offers: Index::new(shown().copied()), categories, all, ceilings, tallies }
     }
 
     /// What it was made of.
@@ -118,15 +123,53 @@ impl Learned {
         }
     }
 
+    /// The same where a model says `modelled` in the place of 0.5.
+    pub fn propensity_over(&self, modelled: f64, offer: OfferKey, category: Option<CategoryKey>) -> Propensity {
+        let base = Propensity { value: modelled, source: PropensitySource::Model };
+        if self.is_neutral() {
+            return base;
+        }
+        let all = of_all(self.tallies.all, base);
+        let prior = match self.place(category) {
+            Some(place) => Propensity::learned(self.categories[place].1, all.value, PropensitySource::Category),
+            None => all,
+        };
+        match self.offers.find(offer) {
+            Some(tally) => Propensity::learned(tally, prior.value, PropensitySource::Offer),
+            None => prior,
+        }
+    }
+
+    /// What was counted of the offer itself, and what is known of it without that.
+    pub fn evidence(&self, offer: OfferKey, category: Option<CategoryKey>) -> (Tally, Propensity) {
+        (self.offers.find(offer).unwrap_or_default(), self.prior(category))
+    }
+
     /// What is known of an offer without looking at its own outcomes.
     fn prior(&self, category: Option<CategoryKey>) -> Propensity {
-        let of_category = |category| self.categories.binary_search_by_key(&category, |(key, _)| *key).ok();
-        category.and_then(of_category).map_or(self.all, |place| self.categories[place].1)
+        self.place(category).map_or(self.all, |place| self.categories[place].2)
+    }
+
+    fn place(&self, category: Option<CategoryKey>) -> Option<usize> {
+        self.categories.binary_search_by_key(&category?, |(key, _, _)| *key).ok()
     }
 
     /// No offer's P is above this.
     pub fn ceiling(&self) -> f64 {
-        self.ceiling
+        self.ceilings.0
+    }
+
+    /// No offer's P is above this, whatever a model says of it.
+    pub fn modelled_ceiling(&self) -> f64 {
+        self.ceilings.1
+    }
+}
+
+/// What all offers make of a level below them.
+fn of_all(tally: Tally, below: Propensity) -> Propensity {
+    match tally.shown {
+        ALL_LEAST.. => Propensity::learned(tally, below.value, PropensitySource::Global),
+        0..ALL_LEAST => below,
     }
 }
 
@@ -223,6 +266,27 @@ mod tests {
     }
 
     #[test]
+    fn a_model_is_the_last_prior() {
+        use PropensitySource::{Category, Global, Model, Offer};
+        let over = |learned: &Learned, offer, category: Option<u32>| {
+            let Propensity { value, source } = learned.propensity_over(0.9, OfferKey(offer), category.map(CategoryKey));
+            (value, source)
+        };
+        assert_eq!(over(&NOTHING, 1, Some(1)), (0.9, Model));
+        // One proposition of the offer: (0 + 9) / 11. Others have what the model says.
+        let first = learned(tally(0, 1), &[(1, tally(0, 1))], &[]);
+        assert_eq!(over(&first, 1, None), (9.0 / 11.0, Offer));
+        assert_eq!(over(&first, 2, None), (0.9, Model));
+        // All: (0 + 9) / 40. Category: (9 + 10 · that) / 30. Offer: (9 + 10 · that) / 30.
+        let all = 9.0 / 40.0;
+        let category = (9.0 + 10.0 * all) / 30.0;
+        let twenty = learned(tally(0, 30), &[(1, tally(9, 20))], &[(1, tally(9, 20))]);
+        assert_eq!(over(&twenty, 2, None), (all, Global));
+        assert_eq!(over(&twenty, 2, Some(1)), (category, Category));
+        assert_eq!(over(&twenty, 1, Some(1)), ((9.0 + 10.0 * category) / 30.0, Offer));
+    }
+
+    #[test]
     fn more_good_news_than_showings_are_no_certainty() {
         let strange = learned(tally(90, 10), &[(1, tally(u64::MAX, 5)), (2, tally(1, 0))], &[]);
         let (value, _) = of(&strange, 1, None);
@@ -249,6 +313,12 @@ mod tests {
                 let is_shown = offers.get(&offer).is_some_and(|(_, shown)| *shown > 0);
                 prop_assert_eq!(source == PropensitySource::Offer, is_shown);
                 prop_assert!(!learned.is_neutral() || value == NEUTRAL_PROPENSITY);
+                // 0.5 of a model is what 0.5 of none is; more of it makes no P less, and 1 none more than the ceiling.
+                let over = |modelled| learned.propensity_over(modelled, OfferKey(offer), Some(CategoryKey(category)));
+                let ceiling = learned.modelled_ceiling();
+                prop_assert_eq!(over(NEUTRAL_PROPENSITY).value, value);
+                prop_assert_eq!(over(0.9).source == PropensitySource::Model, source == PropensitySource::Default);
+                prop_assert!(over(0.1).value <= value && value <= over(0.9).value && over(1.0).value <= ceiling);
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::time::Timestamp;
 use crate::value::Value;
 
 pub mod activity;
+pub mod algorithm;
 pub mod branch;
 pub mod category;
 pub mod channel;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::catalog::outcomes::IMPRESSION;
 use crate::codec::{MAX_ENCODED_BYTES, claims};
-use crate::decide::decision::{Decision, FlowChoice, Funnel, Ghost, Proposition, PropositionKind};
+use crate::decide::decision::{Decision, FlowChoice, Funnel, Ghost, Proposition, PropositionKind, Remarks};
 use crate::keys::*;
 use crate::limits::*;
 use crate::model::settings::Sentiment;
@@ -81,7 +81,7 @@ fn decided(propositions: u32) -> Decision {
         funnel: Funnel::default(),
         arm: None,
         ghosts: Vec::new(),
-        budget_limited: false,
+        remarks: Remarks::default(),
         explanation: None,
     }
 }

@@ -4,7 +4,9 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use crate::codec::{decode, encode};
-use crate::decide::decision::{Arm, Decision, FlowChoice, Funnel, Ghost, Proposition, PropositionKind, SlotOutcome};
+use crate::decide::decision::{
+    Arm, Decision, FlowChoice, Funnel, Ghost, Proposition, PropositionKind, Remarks, SlotOutcome,
+};
 use crate::keys::*;
 use crate::level::Level;
 use crate::model::settings::Sentiment;
@@ -54,7 +56,7 @@ fn answer(takes: Vec<CapTake>) -> FirstAnswer {
         funnel: Funnel { total_candidates: 4, after_qualification: 3, after_suppression: 2, after_contact_policy: 1 },
         arm: Some(Arm { experiment: "e".to_owned(), control: true }),
         ghosts: vec![Ghost { offer: OfferKey(72), creative: CreativeKey::NONE }],
-        budget_limited: true,
+        remarks: Remarks { budget_limited: true, degraded: false },
         explanation: None,
     };
     FirstAnswer { decision, contended: false }

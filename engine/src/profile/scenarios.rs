@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::catalog::outcomes::IMPRESSION;
-use crate::decide::decision::{Decision, FlowChoice, Funnel, Ghost, Proposition, PropositionKind};
+use crate::decide::decision::{Decision, FlowChoice, Funnel, Ghost, Proposition, PropositionKind, Remarks};
 use crate::decide::view::EscrowView;
 use crate::keys::*;
 use crate::limits::{EXPOSURES_PER_PROFILE, KEPT_ANSWER_BYTES, RETENTION_MS};
@@ -277,7 +277,7 @@ fn said(candidates: u32) -> Decision {
         funnel: Funnel { total_candidates: candidates, ..Funnel::default() },
         arm: None,
         ghosts: Vec::new(),
-        budget_limited: false,
+        remarks: Remarks::default(),
         explanation: None,
     }
 }

@@ -10,7 +10,7 @@ use crate::decide::score::{
     log_propensity, term, uplift_base, weigh,
 };
 use crate::expr::{Environment, Program};
-use crate::keys::{CategoryKey, Slot};
+use crate::keys::{CategoryKey, ModelKey, Slot};
 use crate::model::flow::{Relevance, ScoreMethod};
 use crate::model::objective::Objectives;
 use crate::model::offer::Offer;
@@ -46,6 +46,12 @@ impl Plan {
     pub fn is_relevance_on(&self) -> bool {
         let Relevance { channel_match, freshness, segment_match, half_life_days: _ } = &self.relevance;
         channel_match.is_some() || freshness.is_some() || segment_match.is_some()
+    }
+
+    /// The models that it scores by.
+    pub fn models(&self) -> impl Iterator<Item = ModelKey> {
+        let sets = std::iter::once(&self.base).chain(self.overrides.iter().map(|(_, _, set)| set));
+        sets.filter_map(|set| set.model)
     }
 
     /// By how much a P of at most `ceiling`, in place of 0.5, can raise a log-score; negative if it lowers all of them.

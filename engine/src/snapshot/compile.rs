@@ -80,6 +80,7 @@ pub(crate) fn compile(catalog: &TenantCatalog, shared: &Shared, names: &mut Name
         wide: Box::default(),
         rule_columns: Box::default(),
         tests: Box::default(),
+        tails: Box::default(),
         preferred: facts.preferred.arrange(&order),
         required: facts.required.arrange(&order),
         fields: Box::default(),

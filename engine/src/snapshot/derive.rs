@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::bitset::{Bits, Members, and, put};
 use super::columns::PlanColumns;
 use super::flows::Stock;
+use super::models::tails;
 use super::rule_columns::{rule_columns, wide_columns};
 use super::schedule::Schedules;
 use super::screens::test_columns;
@@ -56,6 +57,7 @@ impl Segment {
         self.rule_columns = rule_columns(self, shared, &wide, was, &changed);
         self.wide = wide;
         self.tests = test_columns(self, shared, was, &changed);
+        self.tails = tails(self, shared, was, &changed);
     }
 
     fn follow_calendar(&mut self, shared: &Shared) {

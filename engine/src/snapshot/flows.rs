@@ -13,7 +13,9 @@ use crate::catalog::TenantCatalog;
 use crate::catalog::unroll::{InForce, Unrolled};
 use crate::decide::decision::RemovalReason;
 use crate::expr::{self, Name, Namespace, Program, Resolver, Source};
-use crate::keys::{CategoryKey, ChannelKey, FlowKey, OfferKey, PolicyKey, RuleKey, SchemaKey, SubCategoryKey};
+use crate::keys::{
+    CategoryKey, ChannelKey, FlowKey, ModelKey, OfferKey, PolicyKey, RuleKey, SchemaKey, SubCategoryKey,
+};
 use crate::model::branch::Conditional;
 use crate::model::flow::{
     Arbitration, ControlGroupAction, DecisionFlow, FormulaWeights, ImpactBlend, Inventory, InventoryScope, Node,
@@ -118,6 +120,8 @@ pub struct WeightSet {
     pub method: ScoreMethod,
     /// Its exponents.
     pub weights: FormulaWeights,
+    /// What P comes from before outcomes tell.
+    pub model: Option<ModelKey>,
 }
 
 impl WeightSet {
@@ -167,7 +171,7 @@ impl Plan {
     /// Priority and creative weight.
     pub fn priority_weighted() -> Self {
         Plan {
-            base: WeightSet { method: ScoreMethod::PriorityWeighted, weights: NO_WEIGHTS },
+            base: WeightSet { method: ScoreMethod::PriorityWeighted, weights: NO_WEIGHTS, model: None },
             overrides: Vec::new(),
             relevance: NO_RELEVANCE,
             impact: None,
@@ -182,20 +186,23 @@ impl Plan {
         Plan { priority_only: true, ..Plan::priority_weighted() }
     }
 
-    fn by_expression(names: &mut Names, score: &ExpressionScore) -> Self {
+    fn by_expression(catalog: &TenantCatalog, names: &mut Names, score: &ExpressionScore) -> Self {
         let formula = expr::parse(&score.formula).ok().map(|ast| expr::compile(&ast, &mut Factored(names)));
+        let plain = Plan::priority_weighted();
         Plan {
+            base: WeightSet { model: find_model(catalog, score.model_key.as_deref()), ..plain.base },
             relevance: score.relevance.clone(),
             impact: score.impact.clone(),
             // None is published that does not parse.
             formula: formula.map(Arc::new),
-            ..Plan::priority_weighted()
+            ..plain
         }
     }
 
     fn new(catalog: &TenantCatalog, score: &Score, channel: Option<ChannelKey>) -> Self {
         let weights = score.formula.clone().unwrap_or(NO_WEIGHTS);
-        let base = WeightSet { method: score.method, weights };
+        let model = find_model(catalog, score.model_key.as_deref());
+        let base = WeightSet { method: score.method, weights, model };
         let applying = score.overrides.iter().filter(|other| {
             let named = other.channel.as_ref().map(|named| catalog.channels().key_of(&named.0));
             named.is_none_or(|named| named.is_some() && named == channel)
@@ -204,6 +211,7 @@ impl Plan {
             let set = WeightSet {
                 method: other.method.unwrap_or(base.method),
                 weights: other.formula.clone().unwrap_or_else(|| base.weights.clone()),
+                model: other.model_key.as_deref().map_or(base.model, |key| find_model(catalog, Some(key))),
             };
             let category = other.category.as_ref().map(|category| catalog.categories().key_of(&category.0));
             (category, other.product_type.clone(), set)
@@ -218,6 +226,11 @@ impl Plan {
             priority_only: false,
         }
     }
+}
+
+/// The model of this key. One that flows of earlier releases name without there being any is none.
+fn find_model(catalog: &TenantCatalog, key: Option<&str>) -> Option<ModelKey> {
+    Some(catalog.model_by_key(key?)?.key)
 }
 
 /// Parts that flows share, each once.
@@ -459,7 +472,7 @@ impl Compiler<'_> {
         let mut number = |channel: Option<ChannelKey>| {
             let plan = match (score, formula) {
                 (Some(score), _) => Plan::new(catalog, score, channel),
-                (None, Some(formula)) => Plan::by_expression(names, formula),
+                (None, Some(formula)) => Plan::by_expression(catalog, names, formula),
                 (None, None) => Plan::priority_weighted(),
             };
             parts.plans.number(Plan { objectives: objectives.cloned(), ..plan })

@@ -26,6 +26,7 @@ mod derive;
 pub mod flows;
 pub mod guardrails;
 pub mod metrics;
+pub mod models;
 pub mod policies;
 pub mod predicates;
 pub mod rule_columns;

@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use super::bitset::{Bits, Members};
 use super::columns::PlanColumns;
 use super::metrics::Reading;
+use super::models::Tails;
 use super::rule_columns::{RuleColumns, WideColumn};
 use super::rules::Rule;
 use super::schedule::Schedules;
@@ -286,6 +287,8 @@ pub struct Segment {
     pub(crate) rule_columns: Box<[Arc<RuleColumns>]>,
     /// By number of the test: what it removes, where that takes a look at the offer.
     pub(crate) tests: Box<[Option<Arc<TestColumn>>]>,
+    /// By number of the model.
+    pub(crate) tails: Box<[Option<Arc<Tails>>]>,
     /// Segments that `segmentMatch` looks at.
     pub(crate) preferred: Lists<u32>,
     /// Segments that the offer itself requires.

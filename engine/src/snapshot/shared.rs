@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::flows::{Flow, Parts, Plan};
 use super::guardrails::Guardrails;
 use super::metrics::{self, Metric};
+use super::models::{self, Model};
 use super::rules::{Rule, Scopes, program};
 use super::slots::Names;
 use crate::catalog::TenantCatalog;
@@ -143,6 +144,8 @@ pub struct Shared {
     pub(crate) computed_of: BTreeMap<CategoryKey, Vec<u32>>,
     pub(crate) guardrails: Guardrails,
     pub(crate) metrics: Box<[Metric]>,
+    /// By key.
+    pub(crate) models: Box<[Model]>,
     /// Largest margin and revenue of active general offers.
     pub(crate) largest: LargestValues,
 }
@@ -187,6 +190,7 @@ impl Shared {
         let (wide_rules, wide_sources) = wide.into_iter().unzip();
         let (computed, computed_of) = compute(catalog, names);
         let guardrails = Guardrails::new(catalog, names, &mut parts);
+        let models = models::compile(catalog, names);
         let collections: Vec<_> = catalog.collections().iter().cloned().collect();
         Shared {
             mandatory_per_day: settings.mandatory_per_day,
@@ -217,6 +221,7 @@ impl Shared {
             computed_of,
             guardrails,
             metrics: metrics::compile(catalog),
+            models,
             largest: catalog.largest_values(),
         }
     }

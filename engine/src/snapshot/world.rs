@@ -4,12 +4,14 @@ use std::cell::RefCell;
 
 use smallvec::SmallVec;
 
+use super::flows::Plan;
 use super::metrics::Measures;
+use super::models::Models;
 use super::segment::Segment;
 use super::shared::{ComputedField, Shared};
 use crate::expr::Environment;
 use crate::expr::compare;
-use crate::keys::Slot;
+use crate::keys::{CategoryKey, OfferKey, Slot};
 use crate::learn::{Learned, NOTHING, Propensity};
 use crate::model::category::OutputType;
 use crate::time::Timestamp;
@@ -31,6 +33,10 @@ pub struct World<'a> {
     pub(crate) measures: Measures<'a>,
     /// What is known of how offers are received.
     pub(crate) learned: &'a Learned,
+    /// What is known of customers before that.
+    pub(crate) models: Models<'a>,
+    /// What the flow scores by where no channel overrides it: rules look at P by its model.
+    pub(crate) plan: Option<&'a Plan>,
 }
 
 impl World<'_> {
@@ -42,6 +48,8 @@ impl World<'_> {
             now: Timestamp(0),
             measures: Measures::default(),
             learned: &NOTHING,
+            models: Models::default(),
+            plan: None,
         }
     }
 
@@ -114,10 +122,19 @@ impl<'a, 'b> OfferWorld<'a, 'b> {
         value
     }
 
-    /// P of the offer.
-    pub(crate) fn propensity(&self) -> Propensity {
+    /// The offer and its category.
+    pub(crate) fn who(&self) -> (OfferKey, Option<CategoryKey>) {
         let position = self.position as usize;
-        self.world.learned.propensity(self.segment.keys[position], self.segment.categories[position])
+        (self.segment.keys[position], self.segment.categories[position])
+    }
+
+    /// P of the offer, as rules look at it.
+    pub(crate) fn propensity(&self) -> Propensity {
+        let model = self.world.plan.and_then(|plan| {
+            let position = self.position as usize;
+            plan.weights(&self.segment.offers[position].body, self.segment.categories[position]).model
+        });
+        self.expected_by(model)
     }
 
     fn recall(&self, index: u32) -> Option<Value> {

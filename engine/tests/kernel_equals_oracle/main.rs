@@ -6,6 +6,7 @@
 mod catalogue;
 mod dice;
 mod metrics;
+mod models;
 mod policies;
 mod regressions;
 mod scenarios;
@@ -85,7 +86,12 @@ fn subject(world: &World) -> Subject<'_> {
 }
 
 fn naive(catalog: &TenantCatalog, world: &World, request: &Request) -> Decision {
-    oracle::decide(catalog, subject(world), &world.escrow, world.learned.tallies(), request, &world.at)
+    oracle::decide(catalog, subject(world), &world.escrow, world.learned.tallies(), request, &world.at, seed(world))
+}
+
+/// What a world's decisions draw from: another number in most of them.
+fn seed(world: &World) -> u64 {
+    world.at.now.0 as u64
 }
 
 /// A deciding thread: its buffers live from one decision to the next, and from one snapshot to the next.
@@ -98,7 +104,17 @@ struct Kernel {
 impl Kernel {
     fn decide(&mut self, snapshot: &Snapshot, world: &World, request: &Request) -> Decision {
         let Kernel { binding, scratch } = self;
-        decide(snapshot, subject(world), binding, &world.escrow, &world.learned, request, &world.at, 7, scratch)
+        decide(
+            snapshot,
+            subject(world),
+            binding,
+            &world.escrow,
+            &world.learned,
+            request,
+            &world.at,
+            seed(world),
+            scratch,
+        )
     }
 }
 
@@ -240,14 +256,14 @@ fn check_replayed(
     let noting = Noting::new(&world.escrow);
     let Kernel { binding, scratch } = kernel;
     let mut decision =
-        decide(snapshot, subject(world), binding, &noting, &world.learned, request, &world.at, 7, scratch);
+        decide(snapshot, subject(world), binding, &noting, &world.learned, request, &world.at, seed(world), scratch);
     // By the customer's first letter: their names are of one length.
     let letter = usize::from(request.customer.0.as_bytes()[0]);
     let contention = [Contention::None, Contention::Units, Contention::Everything][letter % 3];
     contention.withhold(&mut decision);
     let read = Read {
         at: world.at,
-        seed: 7,
+        seed: seed(world),
         escrow: noting.into_seen(),
         refused: Vec::new(),
         contention,
@@ -345,6 +361,10 @@ proptest! {
     }
 }
 
+/// Some model could not score.
+#[derive(Debug)]
+struct Degraded;
+
 /// What random decisions showed, by name: a generator that never shows something tests nothing of it.
 #[derive(Default)]
 struct Seen(BTreeMap<String, usize>);
@@ -363,7 +383,12 @@ impl Seen {
         });
         decision.slots.iter().filter_map(|slot| slot.empty).for_each(|reason| self.note(reason));
         decision.ghosts.iter().for_each(|ghost| self.note(ghost));
-        let removed = decision.explanation.iter().flat_map(|explanation| &explanation.removed);
+        let explained = || decision.explanation.iter();
+        explained().flat_map(|explained| &explained.factors).for_each(|factors| self.note(factors.source));
+        if decision.remarks.degraded {
+            self.note(Degraded);
+        }
+        let removed = explained().flat_map(|explanation| &explanation.removed);
         removed.for_each(|removed| self.note(removed.reason));
     }
 }
@@ -416,6 +441,9 @@ fn random_catalogues_are_rich() {
         "Coupled",
         "Filter",
         "Guardrail",
+        "Default",
+        "Model",
+        "Degraded",
     ];
     for name in wanted {
         let times = seen.0.get(name).copied().unwrap_or(0);

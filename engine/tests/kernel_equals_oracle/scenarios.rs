@@ -191,7 +191,7 @@ fn a_global_cap_without_units_is_passed_over_and_said() {
     let mut scene = Scene::new();
     scene.offer("a", &[("budget", Value::map([("maxImpressions", number(5.0))]))]).offer("b", &[]);
     let decision = scene.decide(&scene.request());
-    assert!(decision.budget_limited);
+    assert!(decision.remarks.budget_limited);
     assert_eq!(scene.proposed(&scene.request()), ["b"]);
 }
 

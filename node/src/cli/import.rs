@@ -23,7 +23,7 @@ pub struct ImportArgs {
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// What the lines are (categories, offers, creatives, channels, placements, collections, activities,
-    /// qualification-rules, contact-policies, guardrails, behavioral-metrics, schemas, decision-flows, profiles, or rows:SCHEMA). Default: the file's name up to its first dot.
+    /// qualification-rules, contact-policies, guardrails, behavioral-metrics, algorithm-models, schemas, decision-flows, profiles, or rows:SCHEMA). Default: the file's name up to its first dot.
     #[arg(long)]
     kind: Option<String>,
     /// Validate only.
@@ -168,10 +168,11 @@ fn is_of_customers(kind: &str) -> bool {
 
 /// Place of a kind in the order of writing: each after those that it may refer to. Unknown ones are for the node to refuse.
 fn place(kind: &str) -> usize {
-    const REFERRED_FIRST: [&str; 15] = [
+    const REFERRED_FIRST: [&str; 16] = [
         "channels",
         "placements",
         "behavioral-metrics",
+        "algorithm-models",
         "categories",
         "sub-categories",
         "schemas",

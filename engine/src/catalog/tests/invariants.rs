@@ -6,6 +6,7 @@ use super::{World, json};
 use crate::catalog::stored::reindex_all;
 use crate::catalog::{Catalog, EntityKind, Op};
 use crate::model::activity::Activity;
+use crate::model::algorithm::AlgorithmModel;
 use crate::model::category::{Category, SubCategory};
 use crate::model::channel::Channel;
 use crate::model::collection::Collection;
@@ -111,6 +112,7 @@ fn members(kind: EntityKind) -> &'static [&'static str] {
         EntityKind::Flow => DecisionFlow::MEMBERS,
         EntityKind::Guardrail => Guardrail::MEMBERS,
         EntityKind::Metric => BehavioralMetric::MEMBERS,
+        EntityKind::Model => AlgorithmModel::MEMBERS,
     }
 }
 

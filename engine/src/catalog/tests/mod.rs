@@ -5,6 +5,7 @@ mod format;
 mod guardrails;
 mod invariants;
 mod metrics;
+mod models;
 mod offers;
 mod publishing;
 mod reads;

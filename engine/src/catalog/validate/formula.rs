@@ -110,6 +110,30 @@ pub(crate) fn check_number(tenant: &TenantCatalog, member: &str, source: &str, f
     });
 }
 
+/// Checks the feature of a model: it must be able to yield a number, or a boolean that counts as one; with `bins`, any one value.
+pub(crate) fn check_feature(tenant: &TenantCatalog, member: &str, source: &str, bins: bool, faults: &mut Faults) {
+    faults.within(member, |faults| {
+        let Some((ast, yields)) = read(source, &|_: &Name| Type::Any, faults) else { return };
+        let fits = yields.fits(Type::Number) || yields.fits(Type::Bool) || bins && yields.fits(Type::Text);
+        if !fits {
+            let wanted = if bins { "a number, boolean or text" } else { "a number or boolean" };
+            faults.add(format!("yields a {yields}, not {wanted}"));
+        }
+        metric::check_read(tenant, &ast, faults);
+    });
+}
+
+/// Whether what an expression yields may differ from offer to offer: it reads a field of the offer, or a metric that counts
+/// apart by offer or category. One that does not parse reads nothing.
+pub(crate) fn is_of_offer(tenant: &TenantCatalog, source: &str) -> bool {
+    let Ok(ast) = expr::parse(source) else { return false };
+    ast.names().any(|name| match name.namespace {
+        Namespace::Bare | Namespace::Offer => true,
+        Namespace::Metric => metric::is_by_candidate(tenant, &name.path),
+        Namespace::Customer | Namespace::Attributes | Namespace::Context | Namespace::Other(_) => false,
+    })
+}
+
 /// Checks the condition of a branch: it is asked once a request, whatever offers there are.
 pub(crate) fn check_branch(tenant: &TenantCatalog, member: &str, source: &str, faults: &mut Faults) {
     check_condition(tenant, member, source, faults);

@@ -1,6 +1,7 @@
 //! What makes a body valid, beyond its shape: one file a subject.
 
 mod activity;
+pub(crate) mod algorithm;
 mod category;
 mod channel;
 mod collection;

@@ -2,7 +2,7 @@
 
 use crate::catalog::entity::{Authored, resolve, resolve_all, shown};
 use crate::catalog::tenant::TenantCatalog;
-use crate::catalog::validate::{filter, formula, text};
+use crate::catalog::validate::{algorithm, filter, formula, text};
 use crate::limits;
 use crate::model::Status;
 use crate::model::branch::Conditional;
@@ -173,7 +173,7 @@ fn check_score(tenant: &TenantCatalog, config: &mut Score, faults: &mut Faults) 
     if let Some(blend) = &config.impact {
         faults.within("impact", |faults| check_blend(blend, faults));
     }
-    check_model("modelKey", config.model_key.as_ref(), faults);
+    algorithm::check_named(tenant, "modelKey", config.model_key.as_deref(), faults);
     text::check_count("overrides", &config.overrides, limits::SCOPES_MAX, faults);
     let has_weights = config.formula.is_some();
     faults.within("overrides", |faults| {
@@ -193,7 +193,7 @@ fn check_score(tenant: &TenantCatalog, config: &mut Score, faults: &mut Faults) 
                 } else if one.method == Some(ScoreMethod::Formula) && !has_weights {
                     faults.add_at("formula", "method formula needs weights");
                 }
-                check_model("modelKey", one.model_key.as_ref(), faults);
+                algorithm::check_named(tenant, "modelKey", one.model_key.as_deref(), faults);
             });
         }
     });
@@ -205,13 +205,7 @@ fn check_expression_score(tenant: &TenantCatalog, config: &ExpressionScore, faul
     if let Some(blend) = &config.impact {
         faults.within("impact", |faults| check_blend(blend, faults));
     }
-    check_model("modelKey", config.model_key.as_ref(), faults);
-}
-
-fn check_model(member: &str, key: Option<&String>, faults: &mut Faults) {
-    if let Some(key) = key {
-        text::check_name(member, key, faults);
-    }
+    algorithm::check_named(tenant, "modelKey", config.model_key.as_deref(), faults);
 }
 
 /// How far from 1 a sum of weights may lie.

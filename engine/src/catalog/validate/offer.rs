@@ -11,7 +11,7 @@ use crate::catalog::refusal::Touched;
 use crate::catalog::slug::slug;
 use crate::catalog::tenant::TenantCatalog;
 use crate::catalog::validate::category::CATEGORIES_MAX;
-use crate::catalog::validate::{custom_fields, fallback, text};
+use crate::catalog::validate::{algorithm, custom_fields, fallback, text};
 use crate::keys::OfferKey;
 use crate::limits;
 use crate::model::category::{Category, SubCategory};
@@ -63,7 +63,8 @@ impl Authored for Offer {
         self.tags.retain(|tag| seen.insert(tag.clone()));
         text::check_words("preferredSegments", &self.preferred_segments, limits::LIST_ITEMS_MAX, faults);
         self.check_mandatory(faults);
-        check_eligibility(&self.eligibility, faults);
+        let known = context.before.and_then(|row| row.body.eligibility.model_reference.as_deref());
+        check_eligibility(context.tenant, &self.eligibility, known, faults);
         check_schedule(&self.schedule, context.tenant, faults);
         check_budget(&self.budget, context.tenant, faults);
         check_frequency(&self.frequency_caps, faults);
@@ -285,7 +286,8 @@ impl Offer {
     }
 }
 
-fn check_eligibility(eligibility: &Eligibility, faults: &mut Faults) {
+/// `known` is the model that the stored offer names: one from a time when none had to exist does not stand in the way of other changes.
+fn check_eligibility(tenant: &TenantCatalog, eligibility: &Eligibility, known: Option<&str>, faults: &mut Faults) {
     faults.within("eligibility", |faults| {
         if let Some(threshold) = eligibility.propensity_threshold {
             text::check_range("propensityThreshold", threshold, 0.0, 1.0, faults);
@@ -294,9 +296,8 @@ fn check_eligibility(eligibility: &Eligibility, faults: &mut Faults) {
             text::check_range("recency", days, 0.0, limits::LOOKBACK_DAYS_MAX, faults);
         }
         text::check_words("requiredSegments", &eligibility.required_segments, limits::LIST_ITEMS_MAX, faults);
-        if let Some(model) = &eligibility.model_reference {
-            text::check_name("modelReference", model, faults);
-        }
+        let model = eligibility.model_reference.as_deref().filter(|model| Some(*model) != known);
+        algorithm::check_named(tenant, "modelReference", model, faults);
     });
 }
 

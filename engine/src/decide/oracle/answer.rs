@@ -10,7 +10,7 @@ use super::slots::Slot;
 use super::stages::{Standing, depth};
 use crate::decide::assignment::{CHOSEN_MAX, Candidate, Place, assign};
 use crate::decide::decision::{
-    Arm, Decision, EmptyReason, Explanation, Factors, Funnel, Ghost, PROPERTIES, Proposition, PropositionKind,
+    Arm, Decision, EmptyReason, Explanation, Factors, Funnel, Ghost, PROPERTIES, Proposition, PropositionKind, Remarks,
     RemovalReason, Removed, SlotOutcome,
 };
 use crate::decide::holdout::is_held_out;
@@ -68,6 +68,10 @@ pub(super) fn answer(case: &Case<'_>) -> Decision {
         let place = offers.iter().position(|offer| offer.key == lost);
         place.into_iter().for_each(|offer| keep_furthest(&mut reasons[offer], RemovalReason::Coupled));
     }
+    let degraded = fillings.iter().any(|filling| {
+        let mut regular = filling.picks.iter().filter(|pick| pick.kind == PropositionKind::Regular);
+        regular.any(|pick| case.is_degraded(&pick.offer, &filling.slot))
+    });
     let ghosts = if withholds { withhold(&mut fillings) } else { Vec::new() };
 
     let empty = fillings.iter().find(|filling| filling.slot.number.is_none()).and_then(|filling| filling.empty);
@@ -106,7 +110,7 @@ pub(super) fn answer(case: &Case<'_>) -> Decision {
         funnel,
         arm,
         ghosts,
-        budget_limited,
+        remarks: Remarks { budget_limited, degraded },
         explanation,
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Case<'a> {
     pub(super) tallies: &'a Tallies,
     pub(super) request: &'a Request,
     pub(super) at: Instant,
+    /// What random draws derive from.
+    pub(super) seed: u64,
     pub(super) flow: Flow,
     pub(super) segments: BTreeSet<String>,
     /// `customer.x`, `attributes.x`, `context.x` and what enrich nodes name, by full name.
@@ -43,6 +45,7 @@ pub(super) struct Case<'a> {
 }
 
 impl<'a> Case<'a> {
+    #[expect(clippy::too_many_arguments, reason = "what a decision reads")]
     pub(super) fn new(
         catalog: &'a TenantCatalog,
         profile: &'a Profile,
@@ -51,6 +54,7 @@ impl<'a> Case<'a> {
         tallies: &'a Tallies,
         request: &'a Request,
         at: Instant,
+        seed: u64,
     ) -> Self {
         let mut flow = Flow::choose(catalog, request);
         let mut segments: BTreeSet<String> =
@@ -82,6 +86,7 @@ impl<'a> Case<'a> {
             tallies,
             request,
             at,
+            seed,
             flow,
             segments,
             facts,

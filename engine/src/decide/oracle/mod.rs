@@ -11,6 +11,7 @@ mod creatives;
 mod flow;
 mod limits;
 mod metrics;
+mod models;
 mod policies;
 mod propensity;
 mod rules;
@@ -25,7 +26,7 @@ use crate::decide::view::{EscrowView, Instant, Subject};
 use crate::learn::Tallies;
 use crate::profile::state::Profile;
 
-/// Decides `request`. O(slots · offers · (rules + policies) · history).
+/// Decides `request`; draws derive from `seed`. O(slots · offers · (rules + policies) · history).
 pub fn decide(
     catalog: &TenantCatalog,
     subject: Subject<'_>,
@@ -33,9 +34,10 @@ pub fn decide(
     tallies: &Tallies,
     request: &Request,
     at: &Instant,
+    seed: u64,
 ) -> Decision {
     let stranger = Profile::default();
     let profile = subject.profile.unwrap_or(&stranger);
-    let case = case::Case::new(catalog, profile, subject.symbols, escrow, tallies, request, *at);
+    let case = case::Case::new(catalog, profile, subject.symbols, escrow, tallies, request, *at, seed);
     answer::answer(&case)
 }

@@ -81,7 +81,7 @@ impl Case<'_> {
                 condition_holds(&actual, config.operator, &config.value, config.on_missing)
             }
             RuleConfig::Expression(config) => self.evaluate(&config.expression, offer) == Value::Bool(true),
-            RuleConfig::PropensityThreshold(config) => self.propensity(offer).value >= config.min_propensity,
+            RuleConfig::PropensityThreshold(config) => self.expected(offer).value >= config.min_propensity,
             RuleConfig::RecencyCheck(config) => self.is_recent_enough(config.min_days, offer),
             RuleConfig::MetricCondition(config) => {
                 let actual = self.value(&metric_name(&config.metric, config.group.as_deref()), offer);
@@ -128,7 +128,7 @@ impl Case<'_> {
     pub(super) fn is_eligible(&self, offer: &OfferRow) -> bool {
         let Eligibility { propensity_threshold, recency, required_segments, model_reference: _ } =
             &offer.body.eligibility;
-        propensity_threshold.is_none_or(|least| self.propensity(offer).value >= least)
+        propensity_threshold.is_none_or(|least| self.is_likely_enough(least, offer))
             && recency.is_none_or(|days| self.is_recent_enough(days, offer))
             && self.is_in_all(required_segments)
     }

@@ -40,7 +40,7 @@ impl Case<'_> {
     ) -> Scored {
         let (method, weights) = self.method(offer, slot);
         let prieu = self.prieu(offer, slot, weights.as_ref().map_or(0.1, |weights| weights.uplift_scale));
-        let source = self.propensity(offer).source;
+        let source = self.propensity(offer, slot).source;
         if by_priority {
             let log_score = Modifiers::NONE.apply(score::log_priority(offer.body.priority.0));
             return Scored {
@@ -86,7 +86,8 @@ impl Case<'_> {
 
     /// Factors of what is not scored: mandatory and fallback offers.
     pub(super) fn unscored(&self, offer: &OfferRow, slot: &Slot) -> Factors {
-        factors(&self.prieu(offer, slot, 0.1), self.propensity(offer).source, &Modifiers::NONE, [0.0; 5], None)
+        let source = self.propensity(offer, slot).source;
+        factors(&self.prieu(offer, slot, 0.1), source, &Modifiers::NONE, [0.0; 5], None)
     }
 
     /// Method and weights: the node's, or those of the first override whose conditions all hold.
@@ -120,7 +121,7 @@ impl Case<'_> {
         let impact =
             score::impact(blend, body.business_value.0, body.margin, body.revenue_value, &self.largest_values());
         Prieu {
-            propensity: self.propensity(offer).value,
+            propensity: self.propensity(offer, slot).value,
             relevance: score::relevance(relevance, &signals, self.now()),
             impact,
             emphasis: f64::from(body.priority.0) / 100.0,

@@ -4,6 +4,7 @@ use proffer_engine::value::Value;
 
 use super::super::dice::Dice;
 use super::filters::filter;
+use super::models::MODELS;
 use super::{CATEGORIES, CHANNELS, Known, SUB_CATEGORIES, number, one_of, text, texts};
 
 fn weights(dice: &mut Dice) -> Value {
@@ -36,6 +37,9 @@ fn expression_score(dice: &mut Dice) -> Value {
         "E * (1 + metric.clicks)",
     ];
     let mut members = vec![("method", text("expression")), ("formula", text(dice.pick(&formulas)))];
+    if dice.chance(40) {
+        members.push(("modelKey", text(dice.pick(&MODELS))));
+    }
     if dice.chance(60) {
         members.push(("relevance", Value::map([("freshness", number(dice, &[1.0, 2.0]))])));
     }
@@ -53,6 +57,9 @@ fn score(dice: &mut Dice) -> Value {
         ("method", text(dice.pick(&["priority_weighted", "propensity", "formula", "formula"]))),
         ("formula", weights(dice)),
     ];
+    if dice.chance(45) {
+        members.push(("modelKey", text(dice.pick(&MODELS))));
+    }
     if dice.chance(60) {
         let mut relevance = Vec::new();
         for signal in ["channelMatch", "freshness", "segmentMatch"] {
@@ -81,6 +88,9 @@ fn score(dice: &mut Dice) -> Value {
         }
         if dice.chance(60) {
             one.push(("formula", weights(dice)));
+        }
+        if dice.chance(40) {
+            one.push(("modelKey", text(dice.pick(&MODELS))));
         }
         overrides.push(Value::map(one));
     }

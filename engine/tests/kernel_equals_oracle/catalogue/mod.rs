@@ -9,11 +9,13 @@ use proffer_engine::value::Value;
 
 use super::dice::Dice;
 use flows::draft;
+use models::{MODELS, create_model, edit_model};
 use offers::{create_creative, create_offer, create_slot_part, edit_offer};
 use rules::{METRICS, create_guardrail, create_metric, create_policy, create_rule, edit_metric};
 
 mod filters;
 mod flows;
+mod models;
 mod offers;
 mod rules;
 
@@ -145,7 +147,7 @@ impl Made {
     pub fn change(&mut self, seed: u64) -> Vec<Touched> {
         let mut dice = Dice(seed);
         let known = self.known();
-        let op = match dice.below(27) {
+        let op = match dice.below(29) {
             0..=4 => edit_offer(&known, &mut dice),
             5 => create_offer(self.offer_ids, &mut dice),
             6 => create_creative(&known, &mut dice),
@@ -170,6 +172,7 @@ impl Made {
             24 => create_guardrail(&mut dice),
             25 => edit(&mut dice, EntityKind::Guardrail, &known.guardrails, &["status", "priority"]),
             23 => Op::RollbackFlow { id: format!("flow_{}", dice.pick(&FLOWS)), version: 1 + dice.below(3) as u32 },
+            26 | 27 => edit_model(&mut dice),
             _ => edit(&mut dice, EntityKind::Rule, &known.rules, &["scope"]),
         };
         self.apply(op)
@@ -227,6 +230,9 @@ impl Made {
             if dice.chance(20) {
                 self.apply(narrow(placement, dice));
             }
+        }
+        for key in MODELS {
+            self.apply(create_model(dice, key));
         }
     }
 

@@ -5,6 +5,7 @@ use proffer_engine::time::{DAY_MS, HOUR_MS, Timestamp};
 use proffer_engine::value::Value;
 
 use super::super::dice::Dice;
+use super::models::MODELS;
 use super::{
     CATEGORIES, CHANNELS, CONTENT_TYPES, Known, PLACEMENTS, SEGMENTS, START, SUB_CATEGORIES, number, one_of, status,
     text, texts,
@@ -107,6 +108,9 @@ fn eligibility(dice: &mut Dice) -> Value {
     let mut members = Vec::new();
     if dice.chance(30) {
         members.push(("propensityThreshold", number(dice, &[0.1, 0.3, 0.5, 0.6])));
+    }
+    if dice.chance(25) {
+        members.push(("modelReference", text(dice.pick(&MODELS))));
     }
     if dice.chance(40) {
         members.push(("recency", number(dice, &[0.5, 1.0, 7.0])));
