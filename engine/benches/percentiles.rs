@@ -44,7 +44,7 @@ struct Row {
 }
 
 /// Rows over the same catalogue follow each other.
-const ROWS: [Row; 19] = [
+const ROWS: [Row; 24] = [
     row("wide slot", 1_000, Workload::wide, None),
     row("30 activities, dedup", 1_000, Workload::thirty, None),
     row("wide slot", 10_000, Workload::wide, Some(6.0)),
@@ -60,6 +60,11 @@ const ROWS: [Row; 19] = [
         ..row("10 % with an expression over offer.*", 10_000, Workload::wide, Some(60.0))
     },
     Row { extra: Extra::Expressions, ..row("the same, no counters", 10_000, uncounted, None) },
+    Row { extra: Extra::Models, ..row("logistic model of 20 features", 10_000, apart, Some(300.0)) },
+    Row { extra: Extra::Models, ..row("the same, of customer times offer", 10_000, crossed, None) },
+    Row { extra: Extra::Models, ..row("the model, every offer scored", 10_000, every_apart, None) },
+    Row { extra: Extra::Models, learned: true, ..row("Thompson", 10_000, thompson, Some(1_200.0)) },
+    Row { extra: Extra::Models, learned: true, ..row("Thompson, every offer drawn", 10_000, every_thompson, None) },
     row("wide slot", 100_000, Workload::wide, Some(35.0)),
     row("wide slot, no counters", 100_000, uncounted, None),
     Row { learned: true, ..row("wide slot, P learned", 100_000, Workload::wide, None) },
@@ -79,6 +84,26 @@ fn uncounted(load: &Workload) -> Request {
 
 fn thirty_uncounted(load: &Workload) -> Request {
     Request { counters: false, ..load.thirty() }
+}
+
+fn apart(load: &Workload) -> Request {
+    load.wide_by("apart")
+}
+
+fn crossed(load: &Workload) -> Request {
+    load.wide_by("crossed")
+}
+
+fn every_apart(load: &Workload) -> Request {
+    load.every_by("every-apart")
+}
+
+fn thompson(load: &Workload) -> Request {
+    load.wide_by("thompson")
+}
+
+fn every_thompson(load: &Workload) -> Request {
+    load.every_by("every-thompson")
 }
 
 fn explained(load: &Workload) -> Request {

@@ -79,6 +79,8 @@ pub enum Extra {
     Nothing,
     /// Every tenth offer carries an expression over its own fields.
     Expressions,
+    /// Flows score by models, over the offers of a slot or over all there are.
+    Models,
 }
 
 /// A tenant's catalogue with all that is asked of it.
@@ -117,6 +119,9 @@ impl Workload {
         made.slots();
         made.policies();
         made.flow();
+        if extra == Extra::Models {
+            made.publish_models();
+        }
         made
     }
 
@@ -283,6 +288,56 @@ impl Workload {
         self.apply(Op::UpdateSettings { patch: settings });
     }
 
+    /// Three models, each with a flow that asks what the others do, and one in which every offer of the tenant is scored by P.
+    fn publish_models(&mut self) {
+        // Twenty features: half of the customer, half of the offer, or each of both.
+        let facts = (0..ATTRIBUTES / 2).map(|index| format!("customer.a{index}"));
+        let fields = ["priority", "businessValue", "margin", "revenueValue"];
+        let powers = (1..=5).flat_map(|power| fields.map(|field| format!("pow(offer.{field} / 100, {power})")));
+        let apart: Vec<String> = facts.chain(powers.take(ATTRIBUTES / 2)).collect();
+        let crossed: Vec<String> =
+            (0..ATTRIBUTES).map(|index| format!("customer.a{index} * offer.{} / 100", fields[index % 2])).collect();
+        let regression = |features: &[String]| {
+            let features = features.iter().zip(0..).map(|(expression, index)| {
+                let coefficient = Value::Number(f64::from(index % 7) * 0.3 - 0.9);
+                object(&[("expression", Value::text(expression)), ("coefficient", coefficient)])
+            });
+            object(&[("intercept", Value::Number(-2.0)), ("features", Value::list(features))])
+        };
+        let models = [
+            ("apart", "logistic_regression", regression(&apart)),
+            ("crossed", "logistic_regression", regression(&crossed)),
+            ("thompson", "thompson_bandit", object(&[])),
+        ];
+        for (key, model_type, config) in models {
+            let members = [("name", Value::text(key)), ("modelType", Value::text(model_type)), ("config", config)];
+            self.create(EntityKind::Model, &format!("mdl_{key}"), &members);
+            let weights = object(&[
+                ("propensityWeight", Value::Number(0.4)),
+                ("relevanceWeight", Value::Number(0.15)),
+                ("impactWeight", Value::Number(0.35)),
+                ("emphasisWeight", Value::Number(0.1)),
+            ]);
+            let by = |method: &str| vec![("method", Value::text(method)), ("modelKey", Value::text(key))];
+            let mut formula = by("formula");
+            formula.push(("formula", weights));
+            self.publish(key, object(&formula));
+            let every = [("inventory", 1, object(&[])), ("score", 2, object(&by("propensity")))];
+            self.publish_nodes(&format!("every-{key}"), &every);
+        }
+    }
+
+    /// The best five for the wide slot, by the flow of a model.
+    pub fn wide_by(&self, flow: &str) -> Request {
+        let flow = self.tenant_catalog().flow_by_key(flow).expect("a flow of the workload");
+        Request { flow: Some(flow.key), ..self.wide() }
+    }
+
+    /// The best five of all offers, by the flow of a model.
+    pub fn every_by(&self, flow: &str) -> Request {
+        Request { slots: Vec::new(), limit: Some(5), ..self.wide_by(flow) }
+    }
+
     /// Publishes a flow that scores so.
     fn publish(&mut self, key: &str, score: Value) {
         let nodes = [
@@ -294,13 +349,17 @@ impl Workload {
             ("compute", 3, object(&[])),
             ("response", 3, object(&[])),
         ];
-        let nodes = nodes.into_iter().enumerate().map(|(position, (kind, phase, config))| {
+        self.publish_nodes(key, &nodes);
+    }
+
+    fn publish_nodes(&mut self, key: &str, nodes: &[(&str, u64, Value)]) {
+        let nodes = nodes.iter().enumerate().map(|(position, (kind, phase, config))| {
             object(&[
                 ("id", Value::text(kind)),
                 ("type", Value::text(kind)),
-                ("phase", number(phase)),
+                ("phase", number(*phase)),
                 ("position", number(position as u64)),
-                ("config", config),
+                ("config", config.clone()),
             ])
         });
         let draft = object(&[("version", number(2)), ("nodes", Value::list(nodes))]);

@@ -194,7 +194,7 @@ fn check_target(
         EntityKind::Metric => {
             let read = tenant.metrics.get(target.key()).is_some_and(|row| metric::is_read(tenant, &row.body));
             if read {
-                conflicts.add("a rule, policy, guardrail, formula or flow in force reads it");
+                conflicts.add("a rule, policy, guardrail, model, formula or flow in force reads it");
             }
         }
         EntityKind::Model => {

@@ -2,10 +2,16 @@
 
 use super::{World, json, summary};
 use crate::catalog::{Catalog, EntityKind, Op, Refusal};
-use crate::keys::TenantId;
+use crate::keys::{Revision, TenantId};
+use crate::snapshot::Snapshot;
 
 const REGRESSION: &str = r#"{"name":"Churn model","modelType":"logistic_regression",
     "config":{"features":[{"expression":"customer.age","coefficient":0.1}]}}"#;
+
+/// A model as a record of a stored catalogue.
+const GOLDEN: &str = "001400016dfd2ad0ca9f17030000fd2ad0ca9f17030000150b436875726e206d6f64656c0001010b636875726e2d6d6f64656c010502\
+    086665617475726573040105050b636f656666696369656e74029a9999999999b93f0a65787072657373696f6e030c637573746f6d65\
+    722e616765046d65616e020000000000000000076d697373696e6700057363616c6502000000000000f03f09696e74657263657074020000000000000000";
 
 fn faults(refusal: &Refusal) -> Vec<String> {
     summary(refusal).1
@@ -183,19 +189,38 @@ fn text_of(config: &str) -> String {
 }
 
 #[test]
-fn an_offer_that_names_a_model_from_when_none_had_to_exist_can_be_changed() {
+fn a_metric_that_a_feature_reads_stays() {
+    let mut world = World::furnished();
+    world.create(EntityKind::Metric, "met", json(r#"{"name":"clicks","outcomes":["click"]}"#)).unwrap();
+    let config = r#"{"features":[{"expression":"metric.clicks","coefficient":0.1}]}"#;
+    let body = format!(r#"{{"name":"m","modelType":"logistic_regression","config":{config}}}"#);
+    world.create(EntityKind::Model, "m", json(&body)).unwrap();
+    assert_eq!(summary(&world.delete(EntityKind::Metric, "met", true).unwrap_err()).0, "conflict");
+    world.delete(EntityKind::Model, "m", false).unwrap();
+    world.delete(EntityKind::Metric, "met", true).unwrap();
+}
+
+#[test]
+fn what_names_a_model_from_when_none_had_to_exist_goes_on_without_one() {
     let mut world = World::furnished();
     world.create(EntityKind::Model, "m", json(REGRESSION)).unwrap();
     world.update(EntityKind::Offer, "o1", r#"{"eligibility":{"modelReference":"churn-model"}}"#).unwrap();
+    let draft = text_of(r#"{"method":"propensity","modelKey":"churn-model"}"#);
+    world.create(EntityKind::Flow, "k", json(&format!(r#"{{"key":"k","name":"k","draftConfig":{draft}}}"#))).unwrap();
+    world.apply(Op::PublishFlow { id: "k".to_owned() }).unwrap();
+    let plans_by_models = |world: &World| {
+        let snapshot = Snapshot::compile(&TenantId::new("t"), world.tenant(), Revision(99));
+        let plans = snapshot.shared.parts.plans.values();
+        plans.iter().filter(|plan| plan.models().next().is_some()).count()
+    };
+    assert_eq!(plans_by_models(&world), 1);
     let tenant = world.catalog.tenants.get_mut(&TenantId::new("t")).unwrap();
     tenant.models = Default::default();
     tenant.index.model_keys.clear();
+    assert_eq!(plans_by_models(&world), 0);
     world.update(EntityKind::Offer, "o1", r#"{"priority":7}"#).unwrap();
     let other = world.update(EntityKind::Offer, "o1", r#"{"eligibility":{"modelReference":"other"}}"#).unwrap_err();
     assert_eq!(faults(&other), ["/eligibility/modelReference"]);
-    // It scores as none, and nothing is degraded by it.
-    let snapshot = crate::snapshot::Snapshot::compile(&TenantId::new("t"), world.tenant(), crate::keys::Revision(9));
-    assert!(snapshot.offer(world.tenant().offers().key_of("o1").unwrap()).is_some());
 }
 
 #[test]
@@ -206,6 +231,8 @@ fn a_catalogue_with_models_reads_back_and_one_without_is_stored_as_ever() {
     world.update(EntityKind::Offer, "o1", r#"{"eligibility":{"modelReference":"churn-model"}}"#).unwrap();
     let records: Vec<Vec<u8>> = world.catalog.records().collect();
     assert_eq!(records.len(), without.len() + 2, "its table and itself");
+    let bytes = records.last().unwrap().iter().map(|byte| format!("{byte:02x}"));
+    assert_eq!(bytes.collect::<String>(), GOLDEN, "the stored format: a change is a new version");
     let restored = Catalog::from_records(&records).unwrap();
     assert!(restored.records().eq(records));
     let tenant = restored.tenant(&TenantId::new("t")).unwrap();
