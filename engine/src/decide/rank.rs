@@ -133,7 +133,7 @@ impl Scorer<'_, '_, '_> {
 
     /// Whether scores are other than with P = 0.5.
     fn is_adapted(&self, columns: &PlanColumns) -> bool {
-        columns.adaptive && (!self.spotting.case.learned.is_neutral() || self.plan.models().next().is_some())
+        columns.adaptive && (columns.modelled || !self.spotting.case.learned.is_neutral())
     }
 
     fn log_score(&self, segment: &Segment, columns: &PlanColumns, global: u32, position: u32) -> f64 {

@@ -203,6 +203,8 @@ pub struct PlanColumns {
     pub relevant: bool,
     /// Offers whose score depends on P.
     pub adaptive: bool,
+    /// P may come of a model.
+    pub modelled: bool,
     /// Upper bound by block, in `order`.
     pub bounds: Box<[f64]>,
     /// Blocks by descending bound.
@@ -248,6 +250,7 @@ impl PlanColumns {
             weighted,
             relevant,
             adaptive,
+            modelled: plan.models().next().is_some(),
             bounds: blocks.iter().map(|block| block.0).collect(),
             order: blocks.iter().map(|block| block.1).collect(),
             scores: scores.into(),

@@ -5,6 +5,7 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 
 use super::bitset::{Bits, put};
+use super::flows::Plan;
 use super::rules::program;
 use super::segment::Segment;
 use super::shared::Shared;
@@ -296,7 +297,7 @@ impl Tails {
     }
 }
 
-/// What the offers of a segment add to each model of `shared`; bandits have none. Those of `was` are kept whose model is the same and
+/// What the offers of a segment add to each model that a flow of `shared` scores by; the others, and bandits, have none. Those of `was` are kept whose model is the same and
 /// reads none of the fields `changed`.
 pub(crate) fn tails(
     segment: &Segment,
@@ -306,7 +307,8 @@ pub(crate) fn tails(
 ) -> Box<[Option<Arc<Tails>>]> {
     let columns = shared.models.iter().map(|model| {
         let ModelKind::Estimator(estimator) = &model.kind else { return None };
-        if estimator.of_offer.is_empty() {
+        let mut scoring = shared.parts.plans.values().iter().flat_map(Plan::models);
+        if estimator.of_offer.is_empty() || !scoring.any(|named| named == model.key) {
             return None;
         }
         let same = |known: &Model| matches!(&known.kind, ModelKind::Estimator(known) if known == estimator);
