@@ -98,7 +98,7 @@ pub struct StandardEntry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    explanation: Option<EntryExplanation>,
+    explanation: Option<EntryExplanation<'a>>,
 }
 
 #[derive(Debug, serde::Serialize)]
@@ -142,15 +142,19 @@ impl Serialize for Personalization<'_> {
 
 #[derive(Debug, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-struct EntryExplanation {
-    ranking_scores: RankingScores,
+struct EntryExplanation<'a> {
+    ranking_scores: RankingScores<'a>,
 }
 
 #[derive(Debug, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-struct RankingScores {
+struct RankingScores<'a> {
     propensity: Number,
     propensity_source: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shadow: Option<Shadow<'a>>,
     relevance: Number,
     impact: Number,
     emphasis: Number,
@@ -162,6 +166,14 @@ struct RankingScores {
     weights: Weights,
     #[serde(skip_serializing_if = "Option::is_none")]
     optimized: Option<Number>,
+}
+
+/// What the model that scores other customers would give this one.
+#[derive(Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shadow<'a> {
+    model: &'a str,
+    propensity: Number,
 }
 
 #[derive(Debug, serde::Serialize)]
@@ -339,7 +351,8 @@ impl<'a> Words<'a> {
             mandatory: chosen.kind == PropositionKind::Mandatory,
             fallback: chosen.kind == PropositionKind::Fallback,
             expires_at: expires.map(iso),
-            explanation: factors.map(|factors| EntryExplanation { ranking_scores: factors.into() }),
+            explanation: factors
+                .map(|factors| EntryExplanation { ranking_scores: RankingScores::new(factors, self.catalog) }),
         })))
     }
 
@@ -445,13 +458,16 @@ impl<'a> Words<'a> {
     }
 }
 
-impl From<&Factors> for RankingScores {
-    fn from(factors: &Factors) -> Self {
+impl<'a> RankingScores<'a> {
+    fn new(factors: &Factors, catalog: &'a TenantCatalog) -> Self {
         let number = |factor| Number(round_significant(factor));
+        let name = |model| catalog.models().get(model).and_then(|row| row.body.key.as_deref());
         let [propensity, relevance, impact, emphasis, uplift] = factors.weights.map(number);
         RankingScores {
             propensity: number(factors.propensity),
             propensity_source: word_of(factors.source),
+            model: factors.model.and_then(name),
+            shadow: factors.shadow.and_then(|(model, p)| Some(Shadow { model: name(model)?, propensity: number(p) })),
             relevance: number(factors.relevance),
             impact: number(factors.impact),
             emphasis: number(factors.emphasis),

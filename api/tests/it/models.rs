@@ -97,6 +97,33 @@ async fn what_a_bandit_drew_is_drawn_again_in_a_replay_and_anew_in_the_next_deci
 }
 
 #[tokio::test]
+async fn a_challenger_is_told_of_before_it_scores() {
+    let (node, _) = shop("epsilon_greedy", json!({"epsilon": 0})).await;
+    let constant = json!({"intercept": 0, "features": [{"expression": "1", "coefficient": 0}]});
+    let new = json!({"name": "new", "modelType": "logistic_regression", "config": constant});
+    node.create("algorithm-models", &new.to_string()).await;
+    let both = json!({"name": "both", "modelType": "champion_challenger",
+        "config": {"champion": "likely-buyers", "challenger": "new"}});
+    let both = node.create("algorithm-models", &both.to_string()).await;
+    let id = node.ok("GET", "/api/v1/decision-flows", "").await["items"][0]["id"].clone();
+    let draft = json!({"draftConfig": flow("both")["draftConfig"]}).to_string();
+    node.ok("PUT", &format!("/api/v1/decision-flows/{}", id.as_str().unwrap()), &draft).await;
+    node.ok("POST", "/api/v1/decision-flows/publish", &json!({"id": id}).to_string()).await;
+    let told = async || {
+        let answer = recommend(&node, "ann").await;
+        let scores = &answer["decisions"][0]["explanation"]["rankingScores"];
+        json!([scores["model"], scores["propensitySource"], scores["shadow"]])
+    };
+    assert_eq!(told().await, json!(["likely-buyers", "default", {"model": "new", "propensity": 0.5}]));
+    let all = json!({"config": {"champion": "likely-buyers", "challenger": "new", "percent": 100}});
+    node.ok("PUT", &format!("/api/v1/algorithm-models/{both}"), &all.to_string()).await;
+    assert_eq!(told().await, json!(["new", "model", {"model": "likely-buyers", "propensity": 0.5}]));
+    let pause = r#"{"status": "paused"}"#;
+    node.ok("PUT", &format!("/api/v1/algorithm-models/{both}"), pause).await;
+    assert_eq!(told().await, json!(["both", "default", null]));
+}
+
+#[tokio::test]
 async fn what_does_not_exist_or_is_named_is_refused_with_where_and_why() {
     let (node, model) = shop("logistic_regression", regression()).await;
     let refused = async |method: &str, path: &str, body: Value, status: StatusCode, pointer: &str| {

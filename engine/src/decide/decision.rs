@@ -7,8 +7,8 @@ use bincode::{Decode, Encode};
 
 use crate::decide::explain::depth;
 use crate::keys::{
-    ActivityKey, CapKey, ChannelKey, CreativeKey, FlowKey, GuardrailKey, OfferKey, PlacementKey, PolicyKey, Revision,
-    RuleKey,
+    ActivityKey, CapKey, ChannelKey, CreativeKey, FlowKey, GuardrailKey, ModelKey, OfferKey, PlacementKey, PolicyKey,
+    Revision, RuleKey,
 };
 use crate::learn::PropensitySource;
 use crate::profile::command::CapTake;
@@ -192,6 +192,10 @@ pub struct Factors {
     pub propensity: f64,
     /// What P rests on.
     pub source: PropensitySource,
+    /// The model that scores the offer for this customer, if one does.
+    pub model: Option<ModelKey>,
+    /// The one that does so for others, and the P that it would give.
+    pub shadow: Option<(ModelKey, f64)>,
     /// R.
     pub relevance: f64,
     /// I.

@@ -14,6 +14,7 @@ use crate::decide::suppress;
 use crate::keys::{CreativeKey, OfferKey, RuleKey};
 use crate::snapshot::bitset;
 use crate::snapshot::rules::{Effect, Rule};
+use crate::snapshot::world::OfferWorld;
 use crate::time::DAY_MS;
 
 /// How far an offer came: rises with the pipeline.
@@ -239,10 +240,17 @@ fn assemble(
     let relevance = seen.relevance(segment, global, position);
     let case = scorer.spotting.case;
     let propensity = seen.propensity(segment, position);
+    let models = &track.world.models;
+    let shadow = set.model.and_then(|model| models.shadow(model)).map(|shadow| {
+        let at = OfferWorld::new(&track.world, case.shared, segment, position);
+        (shadow, at.propensity_by(Some(shadow)).value)
+    });
     let prieu = own.factors(offer, set, propensity.value, relevance, &case.shared.largest);
     Factors {
         propensity: prieu.propensity,
         source: propensity.source,
+        model: set.model.map(|model| models.scoring(model)),
+        shadow,
         relevance: prieu.relevance,
         impact: prieu.impact,
         emphasis: prieu.emphasis,

@@ -224,7 +224,7 @@ pub(crate) fn look<'a>(case: &Case<'a>, flow: &Flow, subject: Subject<'a>, bindi
         now: case.at.now,
         measures: case.measures(),
         learned: case.learned,
-        models: Models::new(case.shared, case.seed),
+        models: Models::new(case.shared, case.seed, case.request),
         plan: Some(&case.shared.parts.plans.values()[flow.plan]),
     }
 }

@@ -39,6 +39,8 @@ choice! {
         EpsilonGreedy => "epsilon_greedy",
         /// Would learn from each outcome's customer; not available.
         OnlineLearner => "online_learner",
+        /// Two others: one scores some customers, the other the rest.
+        ChampionChallenger => "champion_challenger",
     }
 }
 
@@ -198,6 +200,18 @@ record! {
     }
 }
 
+record! {
+    /// A share of customers is scored by another model than the rest, always the same ones.
+    pub struct ChampionChallenger {
+        /// The model, by key, that scores most.
+        pub champion: String => "champion",
+        /// The one that scores the share, and of the rest only tells what it would say.
+        pub challenger: String => "challenger",
+        /// That share, 0–100.
+        pub percent: f64 => "percent" = 0.0,
+    }
+}
+
 /// The parameters of a model, by type.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelConfig {
@@ -211,6 +225,8 @@ pub enum ModelConfig {
     ThompsonBandit(ThompsonBandit),
     /// See there.
     EpsilonGreedy(EpsilonGreedy),
+    /// See there.
+    ChampionChallenger(ChampionChallenger),
 }
 
 impl ModelConfig {
@@ -222,6 +238,7 @@ impl ModelConfig {
             ModelType::Bayesian => ModelConfig::Bayesian(Field::read(config, faults)?),
             ModelType::ThompsonBandit => ModelConfig::ThompsonBandit(Field::read(config, faults)?),
             ModelType::EpsilonGreedy => ModelConfig::EpsilonGreedy(Field::read(config, faults)?),
+            ModelType::ChampionChallenger => ModelConfig::ChampionChallenger(Field::read(config, faults)?),
             ModelType::OnlineLearner => return None,
         })
     }
@@ -234,10 +251,11 @@ impl ModelConfig {
             ModelConfig::Bayesian(config) => config.write(),
             ModelConfig::ThompsonBandit(config) => config.write(),
             ModelConfig::EpsilonGreedy(config) => config.write(),
+            ModelConfig::ChampionChallenger(config) => config.write(),
         }
     }
 
-    /// The expressions of its features, in order; bandits have none.
+    /// The expressions of its features, in order; only estimators have any.
     pub fn expressions(&self) -> Vec<&str> {
         match self {
             ModelConfig::Scorecard(config) => {
@@ -247,7 +265,21 @@ impl ModelConfig {
                 config.features.iter().map(|one| one.expression.as_str()).collect()
             }
             ModelConfig::Bayesian(config) => config.predictors.iter().map(|one| one.expression.as_str()).collect(),
-            ModelConfig::ThompsonBandit(_) | ModelConfig::EpsilonGreedy(_) => Vec::new(),
+            ModelConfig::ThompsonBandit(_) | ModelConfig::EpsilonGreedy(_) | ModelConfig::ChampionChallenger(_) => {
+                Vec::new()
+            }
+        }
+    }
+
+    /// The models that it leaves scoring to, by key.
+    pub fn members(&self) -> Option<[&str; 2]> {
+        match self {
+            ModelConfig::ChampionChallenger(config) => Some([&config.champion, &config.challenger]),
+            ModelConfig::Scorecard(_)
+            | ModelConfig::LogisticRegression(_)
+            | ModelConfig::Bayesian(_)
+            | ModelConfig::ThompsonBandit(_)
+            | ModelConfig::EpsilonGreedy(_) => None,
         }
     }
 }

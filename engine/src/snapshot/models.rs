@@ -4,6 +4,8 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
+use smallvec::{SmallVec, smallvec};
+
 use super::bitset::{Bits, put};
 use super::flows::Plan;
 use super::rules::program;
@@ -12,8 +14,10 @@ use super::shared::Shared;
 use super::slots::Names;
 use super::world::{OfferWorld, World};
 use crate::catalog::{TenantCatalog, is_of_offer};
+use crate::decide::request::Request;
+use crate::decide::stable_hash::draw;
 use crate::expr::{Program, compare};
-use crate::keys::ModelKey;
+use crate::keys::{CustomerId, ModelKey, TenantId};
 use crate::learn::{Draws, Propensity, PropensitySource, Purpose};
 use crate::model::Status;
 use crate::model::algorithm::{Bayesian, Gaussian, LogisticRegression, ModelConfig, Normal, Scorecard};
@@ -49,6 +53,15 @@ pub enum ModelKind {
     EpsilonGreedy {
         /// 0–1.
         epsilon: f64,
+    },
+    /// It leaves scoring to one of two, by customer.
+    Versus {
+        /// Which scores most.
+        champion: ModelKey,
+        /// Which scores so many customers of a hundred.
+        challenger: ModelKey,
+        /// 0–100.
+        percent: f64,
     },
 }
 
@@ -161,6 +174,11 @@ pub(crate) fn compile(catalog: &TenantCatalog, names: &mut Names) -> Box<[Model]
                 ModelConfig::Bayesian(config) => ModelKind::Estimator(bayesian(catalog, names, config)),
                 ModelConfig::ThompsonBandit(config) => ModelKind::Thompson { prior_weight: config.prior_weight },
                 ModelConfig::EpsilonGreedy(config) => ModelKind::EpsilonGreedy { epsilon: config.epsilon },
+                ModelConfig::ChampionChallenger(config) => ModelKind::Versus {
+                    champion: catalog.model_by_key(&config.champion)?.key,
+                    challenger: catalog.model_by_key(&config.challenger)?.key,
+                    percent: config.percent,
+                },
             },
         })
     });
@@ -307,7 +325,8 @@ pub(crate) fn tails(
 ) -> Box<[Option<Arc<Tails>>]> {
     let columns = shared.models.iter().map(|model| {
         let ModelKind::Estimator(estimator) = &model.kind else { return None };
-        let mut scoring = shared.parts.plans.values().iter().flat_map(Plan::models);
+        let scoring = shared.parts.plans.values().iter().flat_map(Plan::models);
+        let mut scoring = scoring.flat_map(|named| members(shared, named));
         if estimator.of_offer.is_empty() || !scoring.any(|named| named == model.key) {
             return None;
         }
@@ -330,29 +349,79 @@ pub struct Models<'a> {
     seed: u64,
     /// Whether this decision explores, by model.
     explores: OnceCell<f64>,
+    /// Which of two scores this customer.
+    turns: SmallVec<[Turn; 2]>,
+}
+
+/// Which of two models scores a customer.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    of: ModelKey,
+    scores: ModelKey,
+    shadow: ModelKey,
 }
 
 impl<'a> Models<'a> {
-    /// Those of `shared`, for the decision of `seed`. Allocates nothing where there are none.
-    pub(crate) fn new(shared: &'a Shared, seed: u64) -> Self {
+    /// Those of `shared`, for the decision of `seed` on `request`. Allocates nothing where there are none.
+    pub(crate) fn new(shared: &'a Shared, seed: u64, request: &Request) -> Self {
         let all = &*shared.models;
-        Models { all, heads: vec![OnceCell::new(); all.len()].into(), seed, explores: OnceCell::new() }
+        let turns = all.iter().filter(|model| model.active).filter_map(|model| {
+            let ModelKind::Versus { champion, challenger, percent } = model.kind else { return None };
+            let is_challenged = challenges(&request.tenant, &model.name, &request.customer, percent);
+            let (scores, shadow) = if is_challenged { (challenger, champion) } else { (champion, challenger) };
+            Some(Turn { of: model.key, scores, shadow })
+        });
+        let turns = turns.collect();
+        Models { all, heads: vec![OnceCell::new(); all.len()].into(), seed, explores: OnceCell::new(), turns }
+    }
+
+    fn turn(&self, model: ModelKey) -> Option<&Turn> {
+        self.turns.iter().find(|turn| turn.of == model)
+    }
+
+    /// The model that scores this customer where `model` is named.
+    pub(crate) fn scoring(&self, model: ModelKey) -> ModelKey {
+        self.turn(model).map_or(model, |turn| turn.scores)
+    }
+
+    /// The one that only tells what it would say.
+    pub(crate) fn shadow(&self, model: ModelKey) -> Option<ModelKey> {
+        self.turn(model).map(|turn| turn.shadow)
     }
 
     fn place(&self, model: ModelKey) -> Option<usize> {
-        self.all.binary_search_by_key(&model, |model| model.key).ok()
+        self.all.binary_search_by_key(&self.scoring(model), |model| model.key).ok()
     }
 
-    /// The model that is called so.
+    /// The model that scores this customer where the one of this name is meant.
     pub(crate) fn named(&self, name: &str) -> Option<&'a Model> {
-        self.all.iter().find(|model| model.name == name)
+        let named = self.all.iter().find(|model| model.name == name)?;
+        Some(&self.all[self.place(named.key)?])
     }
 }
 
-/// Whether a model draws P.
+/// Whether P may be drawn where this model is named.
 pub(crate) fn is_drawn(shared: &Shared, model: ModelKey) -> bool {
+    members(shared, model).into_iter().any(|model| {
+        let place = shared.models.binary_search_by_key(&model, |model| model.key);
+        place.is_ok_and(|place| !matches!(shared.models[place].kind, ModelKind::Estimator(_)))
+    })
+}
+
+/// The models that may score where this one is named.
+fn members(shared: &Shared, model: ModelKey) -> SmallVec<[ModelKey; 2]> {
     let place = shared.models.binary_search_by_key(&model, |model| model.key);
-    place.is_ok_and(|place| !matches!(shared.models[place].kind, ModelKind::Estimator(_)))
+    match place.map(|place| &shared.models[place].kind) {
+        Ok(ModelKind::Versus { champion, challenger, .. }) => smallvec![*champion, *challenger],
+        Ok(ModelKind::Estimator(_) | ModelKind::Thompson { .. } | ModelKind::EpsilonGreedy { .. }) | Err(_) => {
+            smallvec![model]
+        }
+    }
+}
+
+/// Whether `customer` is among those that the challenger of `model` scores: the same for ever, and a larger share only adds customers.
+fn challenges(tenant: &TenantId, model: &str, customer: &CustomerId, percent: f64) -> bool {
+    percent >= 100.0 || draw(tenant, "challenger", model, customer) * 100.0 < percent
 }
 
 impl OfferWorld<'_, '_> {
@@ -383,7 +452,8 @@ impl OfferWorld<'_, '_> {
         let (offer, category) = self.who();
         let drawn = |value: f64| Propensity { value: value.clamp(LEAST, 1.0 - LEAST), source: PropensitySource::Model };
         match model.kind {
-            ModelKind::Estimator(_) => self.expected_by(Some(model.key)),
+            // One that is in force has left it to another.
+            ModelKind::Estimator(_) | ModelKind::Versus { .. } => self.expected_by(Some(model.key)),
             ModelKind::Thompson { prior_weight } => {
                 let (tally, prior) = self.world.learned.evidence(offer, category);
                 let good = tally.positive.min(tally.shown);
@@ -419,7 +489,9 @@ impl OfferWorld<'_, '_> {
         let Some(least) = eligibility.propensity_threshold else { return true };
         let named = eligibility.model_reference.as_deref().and_then(|name| self.world.models.named(name));
         let likely = match named.map(|model| (model, &model.kind)) {
-            Some((model, ModelKind::Estimator(_))) => self.estimate(model.key).unwrap_or(UNKNOWN),
+            Some((model, ModelKind::Estimator(_) | ModelKind::Versus { .. })) => {
+                self.estimate(model.key).unwrap_or(UNKNOWN)
+            }
             Some((_, ModelKind::Thompson { .. } | ModelKind::EpsilonGreedy { .. })) => self.expected_by(None).value,
             None => self.propensity().value,
         };
@@ -431,7 +503,7 @@ impl OfferWorld<'_, '_> {
         let models = &self.world.models;
         let fails = |model: &Model| match &model.kind {
             ModelKind::Estimator(_) => self.estimate(model.key).is_none(),
-            ModelKind::Thompson { .. } | ModelKind::EpsilonGreedy { .. } => !model.active,
+            ModelKind::Thompson { .. } | ModelKind::EpsilonGreedy { .. } | ModelKind::Versus { .. } => !model.active,
         };
         let scoring = model.and_then(|model| models.place(model)).map(|place| &models.all[place]);
         let eligibility = &self.segment.offers[self.position as usize].body.eligibility;

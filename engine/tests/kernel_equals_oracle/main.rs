@@ -361,6 +361,10 @@ proptest! {
     }
 }
 
+/// Another model's P is told.
+#[derive(Debug)]
+struct Shadowed;
+
 /// Some model could not score.
 #[derive(Debug)]
 struct Degraded;
@@ -385,6 +389,9 @@ impl Seen {
         decision.ghosts.iter().for_each(|ghost| self.note(ghost));
         let explained = || decision.explanation.iter();
         explained().flat_map(|explained| &explained.factors).for_each(|factors| self.note(factors.source));
+        for _ in explained().flat_map(|explained| &explained.factors).filter(|told| told.shadow.is_some()) {
+            self.note(Shadowed);
+        }
         if decision.remarks.degraded {
             self.note(Degraded);
         }
@@ -444,6 +451,7 @@ fn random_catalogues_are_rich() {
         "Default",
         "Model",
         "Degraded",
+        "Shadowed",
     ];
     for name in wanted {
         let times = seen.0.get(name).copied().unwrap_or(0);

@@ -345,3 +345,44 @@ fn what_a_feature_reads_of_an_edited_category_reaches_the_updated_snapshot() {
     };
     assert!(close(score(&scene.made, &snapshot), logistic(5.0)));
 }
+
+#[test]
+fn a_challenger_scores_its_share_of_customers_and_tells_of_the_rest() {
+    let mut scene = Scene::new();
+    let says = |z: f64| [("intercept", number(z)), ("features", Value::list([feature("1", 0.0, &[])]))];
+    scene.model("old", "logistic_regression", &says(-1.0)).model("new", "logistic_regression", &says(1.0));
+    let both = |percent: f64| [("champion", text("old")), ("challenger", text("new")), ("percent", number(percent))];
+    scene.model("both", "champion_challenger", &both(0.0)).scores_by("both").offer("a", &[]);
+    let edit = |scene: &mut Scene, patch: Members<'_>| {
+        let patch = map(patch);
+        scene.made.apply(Op::Update { kind: EntityKind::Model, id: "both".to_owned(), patch, expected: None });
+        assert!(scene.made.refused.is_empty(), "{:?}", scene.made.refused);
+    };
+    let key = |scene: &Scene, key: &str| scene.catalog().model_by_key(key).map(|row| row.key);
+    let told = |scene: &Scene| scene.told()[0].1;
+    // 0 %: it only tells what it would say.
+    let (old, new) = (key(&scene, "old"), key(&scene, "new"));
+    let shadow = told(&scene).shadow.expect("there is one that does not score");
+    assert!(close(told(&scene).propensity, logistic(-1.0)) && told(&scene).model == old);
+    assert!(Some(shadow.0) == new && close(shadow.1, logistic(1.0)));
+    edit(&mut scene, &[("config", map(&both(100.0)))]);
+    assert!(close(told(&scene).propensity, logistic(1.0)) && told(&scene).model == new);
+    assert!(told(&scene).shadow.is_some_and(|(model, p)| Some(model) == old && close(p, logistic(-1.0))));
+
+    edit(&mut scene, &[("config", map(&both(30.0)))]);
+    let (catalog, world) = (scene.catalog(), scene.world());
+    let snapshot = Snapshot::compile(&scene.made.tenant, catalog, scene.made.revision());
+    let challenged = |customer: u32| {
+        let customer = proffer_engine::keys::CustomerId::new(format!("c{customer}"));
+        let decision = Kernel::default().decide(&snapshot, &world, &Request { customer, ..scene.request() });
+        decision.explanation.expect("it was asked for").factors[0].model == new
+    };
+    let share = (0..1_000).filter(|customer| challenged(*customer)).count();
+    assert!((250..350).contains(&share), "{share} of 1000");
+    assert!((0..50).all(|customer| challenged(customer) == challenged(customer)), "always the same ones");
+
+    // What is not in force scores nobody, and there is nothing beside it.
+    edit(&mut scene, &[("status", text("paused"))]);
+    assert!(told(&scene).propensity == 0.5 && told(&scene).shadow.is_none());
+    assert!(scene.decide(&scene.request()).remarks.degraded);
+}

@@ -92,6 +92,11 @@ fn every_fault_of_a_model_is_told_with_its_pointer() {
         ("thompson_bandit", r#"{"priorWeight":0}"#, &["/config/priorWeight"]),
         ("epsilon_greedy", r#"{"epsilon":1.1,"seed":7}"#, &["/config/epsilon", "/config/seed"]),
         ("epsilon_greedy", r#"{"epsilon":1.1}"#, &["/config/epsilon"]),
+        (
+            "champion_challenger",
+            r#"{"champion":"nobody","challenger":"nobody","percent":101}"#,
+            &["/config/challenger", "/config/challenger", "/config/champion", "/config/percent"],
+        ),
         ("epsilon_greedy", "{}", &[]),
     ];
     for (kind, config, expected) in cases {
@@ -186,6 +191,29 @@ fn text_of(config: &str) -> String {
         r#"{{"version":2,"nodes":[{{"id":"i","type":"inventory","phase":1,"position":0,"config":{{}}}},
             {{"id":"s","type":"score","phase":2,"position":1,"config":{config}}}]}}"#
     )
+}
+
+#[test]
+fn a_model_leaves_scoring_to_two_that_score_themselves_and_stay() {
+    let mut world = World::furnished();
+    for name in ["old", "new"] {
+        let body = REGRESSION.replace("Churn model", name);
+        world.create(EntityKind::Model, name, json(&body)).unwrap();
+    }
+    let both = |name: &str, champion: &str| {
+        json(&format!(
+            r#"{{"name":"{name}","modelType":"champion_challenger","config":{{"champion":"{champion}","challenger":"new"}}}}"#
+        ))
+    };
+    world.create(EntityKind::Model, "both", both("both", "old")).unwrap();
+    let nested = world.create(EntityKind::Model, "more", both("more", "both")).unwrap_err();
+    assert_eq!(faults(&nested), ["/config/champion"]);
+    let turned = r#"{"modelType":"champion_challenger","config":{"champion":"old","challenger":"both"}}"#;
+    assert_eq!(faults(&world.update(EntityKind::Model, "new", turned).unwrap_err()), ["/config", "/config/challenger"]);
+    let named = world.delete(EntityKind::Model, "old", true).unwrap_err();
+    assert!(named.to_string().contains("algorithm model both leaves scoring to it"), "{named}");
+    world.delete(EntityKind::Model, "both", false).unwrap();
+    world.delete(EntityKind::Model, "old", false).unwrap();
 }
 
 #[test]

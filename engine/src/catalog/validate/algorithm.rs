@@ -1,6 +1,7 @@
 //! Models, and the keys by which flows and offers name them.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::catalog::command::EntityKind;
 use crate::catalog::entity::{Authored, Context, Findings, shown, stored_in};
@@ -12,6 +13,7 @@ use crate::catalog::validate::{formula, text};
 use crate::expr::compare;
 use crate::keys::ModelKey;
 use crate::limits;
+use crate::model::Entity;
 use crate::model::algorithm::{
     AlgorithmModel, Bayesian, Gaussian, LogisticRegression, ModelConfig, ModelType, Predictor, Scorecard,
 };
@@ -48,6 +50,9 @@ impl Authored for AlgorithmModel {
         faults.within("config", |faults| {
             let Some(config) = ModelConfig::read(self.model_type, &self.config, faults) else { return };
             check_config(tenant, &config, faults);
+            if config.members().is_some() && member_of(tenant, &key).next().is_some() {
+                faults.add("a model that another one leaves scoring to cannot do so itself");
+            }
             formula::check_reads(tenant, &names_read(&config), faults);
             self.config = config.write();
         });
@@ -97,7 +102,15 @@ pub(crate) fn check_named(tenant: &TenantCatalog, member: &str, key: Option<&str
     }
 }
 
-/// Adds a conflict for each offer and each flow in force that names the model; some of them, where there are many.
+/// Ids of the models that leave scoring to the one of this key.
+fn member_of<'a>(tenant: &'a TenantCatalog, key: &'a str) -> impl Iterator<Item = &'a str> {
+    let names = move |row: &&Arc<Entity<ModelKey, AlgorithmModel>>| {
+        row.body.typed().is_some_and(|config| config.members().is_some_and(|members| members.contains(&key)))
+    };
+    tenant.models.iter().filter(names).map(|row| row.id.as_str())
+}
+
+/// Adds a conflict for each flow in force, offer and model that names the model; some of them, where there are many.
 /// O(offers + flows): nothing is kept for it.
 pub(crate) fn add_users(tenant: &TenantCatalog, key: &str, conflicts: &mut Faults) {
     let named = |config: &FlowConfig| {
@@ -130,7 +143,8 @@ pub(crate) fn add_users(tenant: &TenantCatalog, key: &str, conflicts: &mut Fault
     let offers = tenant.offers.iter().filter(|row| row.body.eligibility.model_reference.as_deref() == Some(key));
     let flows = flows.map(|row| format!("decision flow {} scores by it", row.id));
     let offers = offers.map(|row| format!("the eligibility of offer {} refers to it", row.id));
-    flows.chain(offers).take(USERS_SHOWN).for_each(|user| conflicts.add(user));
+    let models = member_of(tenant, key).map(|id| format!("algorithm model {id} leaves scoring to it"));
+    flows.chain(offers).chain(models).take(USERS_SHOWN).for_each(|user| conflicts.add(user));
 }
 
 fn check_config(tenant: &TenantCatalog, config: &ModelConfig, faults: &mut Faults) {
@@ -142,6 +156,19 @@ fn check_config(tenant: &TenantCatalog, config: &ModelConfig, faults: &mut Fault
             text::check_range("priorWeight", config.prior_weight, 0.1, 1_000.0, faults);
         }
         ModelConfig::EpsilonGreedy(config) => text::check_range("epsilon", config.epsilon, 0.0, 1.0, faults),
+        ModelConfig::ChampionChallenger(config) => {
+            text::check_range("percent", config.percent, 0.0, 100.0, faults);
+            for (member, key) in [("champion", &config.champion), ("challenger", &config.challenger)] {
+                check_named(tenant, member, Some(key), faults);
+                let row = tenant.model_by_key(key);
+                if row.is_some_and(|row| row.body.model_type == ModelType::ChampionChallenger) {
+                    faults.add_at(member, "must be a model that scores itself");
+                }
+            }
+            if config.champion == config.challenger {
+                faults.add_at("challenger", "must be another model than the champion");
+            }
+        }
     }
 }
 

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use super::case::{Case, OfferRow};
 use super::slots::Slot;
+use crate::decide::request::Request;
+use crate::decide::stable_hash::draw;
 use crate::expr::{self, Namespace, compare};
 use crate::keys::ModelKey;
 use crate::learn::{Draws, Propensity, PropensitySource, Purpose};
@@ -15,14 +17,50 @@ use crate::value::Value;
 type ModelRow = Arc<Entity<ModelKey, AlgorithmModel>>;
 
 impl Case<'_> {
+    /// The model of this key; of one that leaves it to others, the one that scores this customer.
     fn model(&self, key: &str) -> Option<&ModelRow> {
+        let found = self.row(key)?;
+        match self.split(found) {
+            Some((scores, _)) => self.row(&scores),
+            None => Some(found),
+        }
+    }
+
+    fn row(&self, key: &str) -> Option<&ModelRow> {
         self.catalog.models().iter().find(|row| row.body.key.as_deref() == Some(key))
+    }
+
+    /// Of a model that leaves it to others: which of them scores this customer, and which does not.
+    fn split(&self, model: &ModelRow) -> Option<(String, String)> {
+        let in_force = model.body.status == Status::Active;
+        let Some(ModelConfig::ChampionChallenger(config)) = model.body.typed().filter(|_| in_force) else {
+            return None;
+        };
+        let Request { tenant, customer, .. } = self.request;
+        let drawn = draw(tenant, "challenger", model.body.key.as_deref().unwrap_or_default(), customer);
+        Some(match config.percent >= 100.0 || drawn * 100.0 < config.percent {
+            true => (config.challenger, config.champion),
+            false => (config.champion, config.challenger),
+        })
+    }
+
+    /// The model that scores `offer` in `slot` for this customer, and the one that does for others with its P.
+    pub(super) fn told_of_models(&self, offer: &OfferRow, slot: &Slot) -> (Option<ModelKey>, Option<(ModelKey, f64)>) {
+        let named = self.scoring_key(offer, Some(slot));
+        let scores = named.and_then(|key| self.model(key)).map(|row| row.key);
+        let split = named.and_then(|key| self.row(key)).and_then(|row| self.split(row));
+        let shadow = split.and_then(|(_, shadow)| self.row(&shadow).cloned());
+        (scores, shadow.map(|row| (row.key, self.propensity_of(&row, offer).value)))
     }
 
     /// The model that scores `offer` in `slot`; without a slot, whatever the channel.
     fn scoring_model(&self, offer: &OfferRow, slot: Option<&Slot>) -> Option<&ModelRow> {
+        self.model(self.scoring_key(offer, slot)?)
+    }
+
+    fn scoring_key(&self, offer: &OfferRow, slot: Option<&Slot>) -> Option<&str> {
         if let Some(formula) = &self.flow.formula {
-            return self.model(formula.model_key.as_ref()?);
+            return formula.model_key.as_deref();
         }
         let score = &self.flow.score;
         let applying = score.overrides.iter().find(|other| {
@@ -35,16 +73,23 @@ impl Case<'_> {
                 && other.category.as_ref().is_none_or(|id| Some(id) == offer.body.category_id.as_ref())
                 && other.product_type.as_ref().is_none_or(|product_type| *product_type == offer.body.product_type)
         });
-        let swapped = applying.and_then(|other| other.model_key.as_ref());
-        self.model(swapped.or(score.model_key.as_ref())?)
+        let swapped = applying.and_then(|other| other.model_key.as_deref());
+        swapped.or(score.model_key.as_deref())
     }
 
     /// P as it ranks `offer` in `slot`.
     pub(super) fn propensity(&self, offer: &OfferRow, slot: &Slot) -> Propensity {
-        let Some(model) = self.scoring_model(offer, Some(slot)).filter(|model| model.body.status == Status::Active)
-        else {
+        match self.scoring_model(offer, Some(slot)) {
+            Some(model) => self.propensity_of(model, offer),
+            None => self.learned(offer, None),
+        }
+    }
+
+    /// P by a model that scores itself.
+    fn propensity_of(&self, model: &ModelRow, offer: &OfferRow) -> Propensity {
+        if model.body.status != Status::Active {
             return self.learned(offer, None);
-        };
+        }
         let drawn = |value: f64| Propensity { value: value.clamp(1e-9, 1.0 - 1e-9), source: PropensitySource::Model };
         match model.body.typed() {
             Some(ModelConfig::ThompsonBandit(config)) => {
@@ -61,9 +106,13 @@ impl Case<'_> {
                 }
                 self.learned(offer, None)
             }
-            Some(ModelConfig::Scorecard(_) | ModelConfig::LogisticRegression(_) | ModelConfig::Bayesian(_)) | None => {
-                self.learned(offer, self.estimate(model, offer))
-            }
+            Some(
+                ModelConfig::Scorecard(_)
+                | ModelConfig::LogisticRegression(_)
+                | ModelConfig::Bayesian(_)
+                | ModelConfig::ChampionChallenger(_),
+            )
+            | None => self.learned(offer, self.estimate(model, offer)),
         }
     }
 
@@ -105,7 +154,9 @@ impl Case<'_> {
             ModelConfig::Scorecard(config) => self.points(&config, offer)?,
             ModelConfig::LogisticRegression(config) => self.log_odds(&config, offer)?,
             ModelConfig::Bayesian(config) => self.posterior(&config, offer)?,
-            ModelConfig::ThompsonBandit(_) | ModelConfig::EpsilonGreedy(_) => return None,
+            ModelConfig::ThompsonBandit(_) | ModelConfig::EpsilonGreedy(_) | ModelConfig::ChampionChallenger(_) => {
+                return None;
+            }
         };
         z.is_finite().then(|| (1.0 / (1.0 + libm::exp(-z))).clamp(1e-9, 1.0 - 1e-9))
     }

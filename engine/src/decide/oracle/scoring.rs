@@ -5,6 +5,7 @@ use super::creatives::CreativeRow;
 use super::slots::Slot;
 use crate::decide::decision::Factors;
 use crate::decide::score::{self, Aims, LargestValues, Modifiers, Prieu, RelevanceSignals, exponents};
+use crate::keys::ModelKey;
 use crate::learn::PropensitySource;
 use crate::model::Status;
 use crate::model::flow::{FormulaWeights, ScoreMethod};
@@ -40,7 +41,7 @@ impl Case<'_> {
     ) -> Scored {
         let (method, weights) = self.method(offer, slot);
         let prieu = self.prieu(offer, slot, weights.as_ref().map_or(0.1, |weights| weights.uplift_scale));
-        let source = self.propensity(offer, slot).source;
+        let source = self.resting(offer, slot);
         if by_priority {
             let log_score = Modifiers::NONE.apply(score::log_priority(offer.body.priority.0));
             return Scored {
@@ -86,8 +87,14 @@ impl Case<'_> {
 
     /// Factors of what is not scored: mandatory and fallback offers.
     pub(super) fn unscored(&self, offer: &OfferRow, slot: &Slot) -> Factors {
-        let source = self.propensity(offer, slot).source;
+        let source = self.resting(offer, slot);
         factors(&self.prieu(offer, slot, 0.1), source, &Modifiers::NONE, [0.0; 5], None)
+    }
+
+    /// What is told of where P comes from.
+    fn resting(&self, offer: &OfferRow, slot: &Slot) -> Resting {
+        let (model, shadow) = self.told_of_models(offer, slot);
+        Resting { source: self.propensity(offer, slot).source, model, shadow }
     }
 
     /// Method and weights: the node's, or those of the first override whose conditions all hold.
@@ -169,9 +176,17 @@ impl Case<'_> {
     }
 }
 
+/// Where a P comes from.
+#[derive(Clone, Copy)]
+struct Resting {
+    source: PropensitySource,
+    model: Option<ModelKey>,
+    shadow: Option<(ModelKey, f64)>,
+}
+
 fn factors(
     prieu: &Prieu,
-    source: PropensitySource,
+    Resting { source, model, shadow }: Resting,
     modifiers: &Modifiers,
     weights: [f64; 5],
     optimized: Option<f64>,
@@ -179,6 +194,8 @@ fn factors(
     Factors {
         propensity: prieu.propensity,
         source,
+        model,
+        shadow,
         relevance: prieu.relevance,
         impact: prieu.impact,
         emphasis: prieu.emphasis,

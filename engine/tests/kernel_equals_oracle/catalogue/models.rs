@@ -7,7 +7,9 @@ use super::super::dice::Dice;
 use super::{number, text};
 
 /// Keys of models, which are ids of theirs as well.
-pub(super) const MODELS: [&str; 4] = ["mdl_0", "mdl_1", "mdl_2", "mdl_3"];
+pub(super) const MODELS: [&str; 5] = ["mdl_0", "mdl_1", "mdl_2", "mdl_3", "mdl_4"];
+/// Those that never leave scoring to others, so that the rest may leave it to them.
+const SCORING: usize = 3;
 
 /// What features yield: mostly numbers, of the customer, the request, the offer, or several of them; often nothing.
 const FEATURES: [&str; 19] = [
@@ -61,7 +63,15 @@ fn bins(dice: &mut Dice, mut worth: impl FnMut(&mut Dice) -> Vec<(&'static str, 
     Value::list(bins)
 }
 
-fn config(dice: &mut Dice) -> (&'static str, Value) {
+fn config(dice: &mut Dice, key: &str) -> (&'static str, Value) {
+    if !MODELS[..SCORING].contains(&key) && dice.chance(50) {
+        let members = [
+            ("champion", text(MODELS[dice.below(2)])),
+            ("challenger", text(MODELS[2])),
+            ("percent", number(dice, &[0.0, 50.0, 100.0])),
+        ];
+        return ("champion_challenger", Value::map(members));
+    }
     let count = 1 + dice.below(4);
     match dice.below(8) {
         0 | 1 => {
@@ -133,7 +143,7 @@ fn config(dice: &mut Dice) -> (&'static str, Value) {
 }
 
 pub(super) fn create_model(dice: &mut Dice, key: &str) -> Op {
-    let (kind, config) = config(dice);
+    let (kind, config) = config(dice, key);
     let members = [
         ("name", text(key)),
         ("key", text(key)),
@@ -152,7 +162,7 @@ pub(super) fn edit_model(dice: &mut Dice) -> Op {
     }
     let patch = match dice.chance(70) {
         true => {
-            let (model_type, config) = config(dice);
+            let (model_type, config) = config(dice, &id);
             Value::map([("modelType", text(model_type)), ("config", config)])
         }
         false => Value::map([("status", text(dice.pick(&["active", "paused"])))]),
