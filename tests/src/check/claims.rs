@@ -23,12 +23,12 @@ struct Claim {
 }
 
 impl Claims {
-    /// Asks all hosts whose process runs just now. `excluded`: the newest revision with an exclusion that was acknowledged. What does not
+    /// Asks all hosts whose process runs just now, those that do not serve yet, too: other nodes send them calls. `excluded`: the newest revision with an exclusion that was acknowledged. What does not
     /// hold, in words, once.
     pub fn hear(&mut self, world: &World, excluded: u64) -> Vec<String> {
         let awake = world.hosts.iter().filter(|host| !host.is_paused(world.now_ms));
         let claims = awake.filter_map(|host| {
-            host.look(|handle| Claim {
+            host.look_early(|handle| Claim {
                 host: host.number,
                 reads: handle.answers_reads(),
                 decides_under: handle.verify_api_key(&[0; 32]).ok().map(|_| handle.revision().0),

@@ -36,6 +36,8 @@ pub const KEY: &str = "simulated-key";
 #[derive(Clone)]
 enum Stage {
     Starting,
+    /// It talks with other nodes, and does not serve yet.
+    Settling(Handle),
     /// It serves.
     Up(Handle, Router),
     /// It has ended, and said why.
@@ -156,11 +158,12 @@ impl Host {
                 fatal: dying as Arc<dyn Fatal>,
             };
             tokio::spawn(async move {
-                let stage = match serve(config, ports, is_founder).await {
+                let tell = |stage| *told.lock().expect("no holder panics") = stage;
+                let launched = |handle: &Handle| tell(Stage::Settling(handle.clone()));
+                tell(match serve(config, ports, is_founder, launched).await {
                     Ok((handle, router)) => Stage::Up(handle, router),
                     Err(error) => Stage::Ended(error),
-                };
-                *told.lock().expect("no holder panics") = stage;
+                });
             });
             began
         });
@@ -183,6 +186,14 @@ impl Host {
     pub fn handle(&self) -> Option<Handle> {
         match &*self.process.as_ref()?.stage.lock().expect("no holder panics") {
             Stage::Up(handle, _) => Some(handle.clone()),
+            Stage::Starting | Stage::Settling(_) | Stage::Ended(_) => None,
+        }
+    }
+
+    /// The process, from when other nodes can talk to it.
+    fn launched(&self) -> Option<Handle> {
+        match &*self.process.as_ref()?.stage.lock().expect("no holder panics") {
+            Stage::Settling(handle) | Stage::Up(handle, _) => Some(handle.clone()),
             Stage::Starting | Stage::Ended(_) => None,
         }
     }
@@ -220,7 +231,7 @@ impl Host {
         match stage {
             Stage::Ended(reason) => Stepped::NotStarted(reason),
             Stage::Up(..) if !was_up => Stepped::Up,
-            Stage::Up(..) | Stage::Starting => Stepped::On,
+            Stage::Up(..) | Stage::Starting | Stage::Settling(_) => Stepped::On,
         }
     }
 
@@ -244,7 +255,16 @@ impl Host {
 
     /// Looks at the process from inside, if it serves. No time passes.
     pub fn look<T>(&self, look: impl FnOnce(&Handle) -> T) -> Option<T> {
-        let (handle, process) = (self.handle()?, self.process.as_ref()?);
+        self.look_with(self.handle()?, look)
+    }
+
+    /// As [`Host::look`], from when other nodes can talk to it.
+    pub fn look_early<T>(&self, look: impl FnOnce(&Handle) -> T) -> Option<T> {
+        self.look_with(self.launched()?, look)
+    }
+
+    fn look_with<T>(&self, handle: Handle, look: impl FnOnce(&Handle) -> T) -> Option<T> {
+        let process = self.process.as_ref()?;
         // What it tells of time is of its own clock, and that is found inside its runtime only.
         Some(process.runtime.block_on(async { look(&handle) }))
     }
@@ -275,9 +295,15 @@ impl Process {
 }
 
 /// As the binary's composition root does it: recovers, answers others, settles, then serves.
-async fn serve(config: Config, ports: Ports, is_founder: bool) -> Result<(Handle, Router), String> {
+async fn serve(
+    config: Config,
+    ports: Ports,
+    is_founder: bool,
+    launched: impl FnOnce(&Handle),
+) -> Result<(Handle, Router), String> {
     let (clock, entropy, offload) = (Arc::clone(&ports.clock), Arc::clone(&ports.entropy), Arc::clone(&ports.offload));
     let handle = launch(config, ports).await.map_err(|error| error.to_string())?;
+    launched(&handle);
     let signing: [u8; 32] = Sha256::digest(handle.secret()).into();
     let keys = TokenKeys::new(TokenKey::new(1, &signing), Vec::new());
     let router =

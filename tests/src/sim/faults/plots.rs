@@ -10,6 +10,9 @@ use crate::tell;
 /// Within this all nodes have heard how far each had come, and keep it.
 const TOLD_MS: u64 = 4_000;
 
+/// So long after the last call reservations have lapsed and shards write nothing any more.
+const QUIET_MS: u64 = 4_000;
+
 /// Hosts, and what is still to happen to them.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Plot {
@@ -24,9 +27,9 @@ pub(super) enum Plot {
     /// One is slow to hear, and then hears nothing.
     Fading { one: usize, at_ms: u64 },
     /// Two are cut off from each other for a moment, and who hears both hears the first of them late; …
-    Flapping { two: (usize, usize), bystander: usize, at_ms: u64, more: u64 },
+    Flapping { two: (usize, usize), bystander: usize, at_ms: u64, more: u64, rests: bool },
     /// … in which who hears both is killed and is back at once; so many times more.
-    Bystander { two: (usize, usize), bystander: usize, at_ms: u64, more: u64 },
+    Bystander { two: (usize, usize), bystander: usize, at_ms: u64, more: u64, rests: bool },
 }
 
 impl Faults {
@@ -80,7 +83,7 @@ impl Faults {
                 others.for_each(|other| self.cut(world, one, other, until));
                 None
             }
-            Plot::Flapping { two, bystander, at_ms, more } if now >= at_ms => {
+            Plot::Flapping { two, bystander, at_ms, more, rests } if now >= at_ms => {
                 tell!(world, "h{} and h{} are cut off from each other; h{bystander} hears both", two.0, two.1);
                 // Until who is cut off from the first does not count on it any more: by either timing profile.
                 let patience = if self.draws.below(3) == 0 { (1_200, 2_200) } else { (350, 800) };
@@ -90,15 +93,17 @@ impl Faults {
                 let delay = self.draws.between(5, 60);
                 world.network.change(two.0, bystander, |way| (way.delay_ms, way.delay_ms_max) = (delay, delay));
                 self.undo_way(until, two.0, bystander);
-                Some(Plot::Bystander { two, bystander, at_ms, more })
+                Some(Plot::Bystander { two, bystander, at_ms, more, rests })
             }
-            Plot::Bystander { two, bystander, at_ms, more } if now >= at_ms => {
+            Plot::Bystander { two, bystander, at_ms, more, rests } if now >= at_ms => {
                 if world.host(bystander).runs() {
                     tell!(world, "h{bystander} is killed and back at once");
                     world.crash(bystander, false, &self.draws);
                     world.restart(bystander, now + self.draws.between(2, 20));
                 }
-                (more > 0).then(|| self.flapping(now, two, bystander, more - 1))
+                let at_ms = now + self.draws.between(600, 1_500);
+                self.let_clients_rest(rests, at_ms);
+                (more > 0).then(|| Plot::Flapping { two, bystander, at_ms, more: more - 1, rests })
             }
             Plot::Unsynced { .. }
             | Plot::SyncFailed { .. }
@@ -184,24 +189,28 @@ impl Faults {
 
     /// A leader and another do not hear each other now and then; who hears both is killed then.
     pub(super) fn begin_bystander(&mut self, world: &mut World, running: &[usize]) -> bool {
+        // Two of these at once leave nobody in the lead.
+        if self.plots.iter().any(|plot| matches!(plot, Plot::Flapping { .. } | Plot::Bystander { .. })) {
+            return false;
+        }
         let leads =
             leaders(world, &self.draws).map(|(meta, shard)| if self.draws.below(2) == 0 { meta } else { shard });
         let Some(leads) = leads.or_else(|| self.draws.pick(running).copied()) else { return false };
         let mut others: Vec<usize> = running.iter().copied().filter(|other| *other != leads).collect();
         self.draws.shuffle(&mut others);
         let &[other, bystander, ..] = others.as_slice() else { return false };
-        let plot = self.flapping(world.now_ms, (leads, other), bystander, self.draws.between(1, 5));
-        self.plots.push(plot);
+        let (rests, more) = (self.draws.below(2) == 0, self.draws.between(1, 5));
+        let at_ms = world.now_ms + if rests { QUIET_MS } else { 1 };
+        self.let_clients_rest(rests, at_ms);
+        self.plots.push(Plot::Flapping { two: (leads, other), bystander, at_ms, more, rests });
         true
     }
 
-    /// Half the time while clients rest: then who is cut off misses nothing, and may lead.
-    fn flapping(&mut self, now_ms: u64, two: (usize, usize), bystander: usize, more: u64) -> Plot {
-        let at_ms = now_ms + self.draws.between(600, 1_500);
-        if self.draws.below(2) == 0 {
-            self.clients_rest_until_ms = at_ms + 1_000;
+    /// Who is cut off while nothing is written misses nothing, and may lead.
+    fn let_clients_rest(&mut self, rests: bool, until_ms: u64) {
+        if rests {
+            self.clients_rest_until_ms = until_ms + QUIET_MS;
         }
-        Plot::Flapping { two, bystander, at_ms, more }
     }
 
     fn cut_power(&mut self, world: &mut World, one: usize) {
