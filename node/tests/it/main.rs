@@ -15,6 +15,7 @@ mod process;
 mod race;
 mod recovery;
 mod renewal;
+mod replay;
 mod restart;
 mod rewards;
 mod sockets;
