@@ -10,7 +10,7 @@ const DECISIONS_EACH: u64 = 10;
 const OFFERS: u64 = 16;
 
 /// What a run has to contain, else it would show less than it says.
-pub const KINDS: [&str; 22] = [
+pub const KINDS: [&str; 24] = [
     "treated in an experiment",
     "held out",
     "nothing eligible",
@@ -18,6 +18,8 @@ pub const KINDS: [&str; 22] = [
     "fallback",
     "mandatory",
     "ranked by what was learned",
+    "scored by a model",
+    "a model could not score",
     "with computed fields",
     "with properties of the flow",
     "over several slots",
@@ -109,7 +111,16 @@ pub fn catalogue(decisions: u64) -> Value {
         "contact-policies": [policy("often", "frequency_cap", "O3", json!({"maxPerDay": 1})),
             policy("seen", "frequency_cap", "O7", json!({"maxPerDay": 2}))],
         "guardrails": [{"name": "dear", "expression": "offer.margin < 14", "mode": "soft", "multiplier": 0.5}],
+        "algorithm-models": [
+            {"name": "drawn", "modelType": "thompson_bandit", "config": {}},
+            {"name": "fitted", "modelType": "logistic_regression", "config": {"intercept": 1, "features": [
+                {"expression": "customer.age", "coefficient": 0.5, "mean": 30, "scale": 10},
+                {"expression": "offer.priority", "coefficient": -0.02}]}},
+            {"name": "both", "modelType": "champion_challenger", "config": {"champion": "fitted", "challenger": "drawn", "percent": 40}}],
         "decision-flows": [
+            flow("modelled", &json!({}), &[
+                json!({"id": "qualify", "type": "qualify", "phase": 1, "position": 1}),
+                json!({"id": "score", "type": "score", "phase": 2, "position": 2, "config": {"method": "propensity", "modelKey": "both"}})]),
             flow("spring", &json!({"experiment": {"enabled": true, "holdoutPercent": 20, "windowDays": 7}}), &[
                 json!({"id": "enrich", "type": "enrich", "phase": 1, "position": 1, "config": {"sources":
                     [{"schemaId": "customer", "lookupKey": "customer_id", "fields": ["tenure"]}]}}),
@@ -143,7 +154,7 @@ fn all_but_one() -> Vec<String> {
 pub fn wish(number: u64, decisions: u64) -> (&'static str, Value) {
     let mut body = json!({"customerId": customer(number, decisions), "trace": true, "limit": 1 + draw(number, "limit", 4),
         "explain": draw(number, "explain", 3) == 0, "excludeOffers": ["Notice"], "context": {"number": number}});
-    let members = match draw(number, "shape", 8) {
+    let members = match draw(number, "shape", 9) {
         0 => json!({"channel": "kiosk"}),
         1 => {
             json!({"channel": "web", "placements": ["hero", {"placement": "side", "limit": 2}], "decisionFlowKey": "likely"})
@@ -154,6 +165,7 @@ pub fn wish(number: u64, decisions: u64) -> (&'static str, Value) {
         }
         4 => json!({"channel": "web", "decisionFlowKey": "likely", "attributes": {"age": 20 + number % 40}}),
         5 => json!({"channel": "web", "excludeOffers": all_but_one()}),
+        6 => json!({"channel": "web", "decisionFlowKey": "modelled", "explain": true}),
         _ => json!({"channel": "web", "decisionFlowKey": "spring"}),
     };
     let is_by_activity = members.get("activities").is_some();
@@ -194,9 +206,11 @@ pub fn kinds_of(answer: &Value, asked: &Value) -> BTreeSet<String> {
             "ranked by what was learned",
             any(&|one| {
                 let source = &one["explanation"]["rankingScores"]["propensitySource"];
-                source.is_string() && source != "default"
+                matches!(source.as_str(), Some("offer" | "category" | "global"))
             }),
         ),
+        ("scored by a model", any(&|one| one["explanation"]["rankingScores"]["propensitySource"] == "model")),
+        ("a model could not score", meta["degradedScoring"] == true),
         ("with computed fields", any(&|one| has_members(&one["personalization"]))),
         ("with properties of the flow", any(&|one| has_members(&one["properties"]))),
         ("over several slots", slots.is_some_and(|slots| slots.len() > 1)),

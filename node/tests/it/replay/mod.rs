@@ -25,7 +25,7 @@ const NODES: usize = 3;
 const SHARDS: u16 = 4;
 const CLIENTS: u64 = 8;
 /// Unless the environment says otherwise.
-const DECISIONS: u64 = 240;
+const DECISIONS: u64 = 200;
 /// Decisions between two restarts, in longer runs.
 const DECISIONS_A_ROUND: u64 = 10_000;
 const ROUNDS_MIN: u64 = 2;
