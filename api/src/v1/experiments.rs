@@ -27,7 +27,7 @@ use crate::wire::value::{Number, round_significant};
 const FIXED_SAMPLE: &str = "p holds for one look at a sample whose size was fixed before; who looks again and again, and stops when it is small, \
                             is misled more often than p says. Then read sequential";
 /// And of the one beside it.
-const ANY_TIME: &str = "holds for looks at any time, for arms of some hundred customers or more";
+const ANY_TIME: &str = "holds for looks at any time: for rates of 0.5 % and more with 5 % held out and more, by simulation";
 
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -1,46 +1,56 @@
 //! Experiments without any difference, looked at again and again: how often p says that there is one.
 
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
 use super::EFFECT;
 use super::statistics::{Share, always_valid, two_proportions};
-use crate::decide::stable_hash::draw;
-use crate::keys::{CustomerId, TenantId};
 
-const LEVEL: f64 = 0.05;
+/// Levels at which somebody stops.
+const LEVELS: [f64; 2] = [0.05, 0.01];
 const EXPERIMENTS: u32 = 300;
-const CUSTOMERS: u32 = 3_000;
 const LOOK_EVERY: u32 = 25;
+/// From so many looks' customers on, looks come at growing distances: each after so much more of them.
+const LOOKS_GROW: u32 = 40;
 /// Outcomes come up to so many customers later.
-const DELAY: f64 = 400.0;
+const DELAY: u64 = 400;
 
-/// Of the experiments in which both arms have `rate`, how many were ever called significant: by the fixed-sample p, and by the one for
-/// all times.
-fn ever_significant(rate: [f64; 2], held_out: f64) -> [u32; 2] {
-    let tenant = TenantId::new("t");
-    let mut significant = [0, 0];
+/// How many experiments were ever called significant at each of [`LEVELS`].
+#[derive(Default)]
+struct Ever {
+    fixed: [u32; 2],
+    always: [u32; 2],
+}
+
+/// Experiments of so many customers whose arms have these rates, looked at all the way.
+fn ever_significant(rate: [f64; 2], held_out: f64, customers: u32) -> Ever {
+    let mut significant = Ever::default();
     for experiment in 0..EXPERIMENTS {
-        let name = format!("{experiment} {rate:?} {held_out}");
         // When an outcome comes, and in which arm.
-        let mut due = vec![[0_u64; 2]; (CUSTOMERS + DELAY as u32 + 1) as usize];
+        let mut due = vec![[0_u64; 2]; customers as usize + DELAY as usize + 1];
         let mut shares = [Share { hits: 0, of: 0 }; 2];
-        let mut ever = [false; 2];
-        for customer in 0..CUSTOMERS {
-            let id = CustomerId::new(customer.to_string());
-            let dice = |what: &str| draw(&tenant, what, &name, &id);
-            let arm = usize::from(dice("arm") < held_out);
+        let (mut ever, mut next) = ([1.0_f64; 2], 0);
+        for customer in 0..customers {
+            let drawn = xxh3_64_with_seed(&customer.to_le_bytes(), u64::from(experiment));
+            // Three draws of 21 bits each.
+            let dice = |which: u32| (drawn >> (21 * which)) & 0x1f_ffff;
+            let chance = |which: u32| dice(which) as f64 / f64::from(1 << 21);
+            let arm = usize::from(chance(0) < held_out);
             shares[arm].of += 1;
-            if dice("hit") < rate[arm] {
-                due[(f64::from(customer) + dice("delay") * DELAY) as usize][arm] += 1;
+            if chance(1) < rate[arm] {
+                due[customer as usize + (dice(2) % DELAY) as usize][arm] += 1;
             }
             for (share, hits) in shares.iter_mut().zip(due[customer as usize]) {
                 share.hits += hits;
             }
-            if customer % LOOK_EVERY == 0 {
-                ever[0] |= two_proportions(shares[0], shares[1]).is_some_and(|test| test.p <= LEVEL);
-                ever[1] |= always_valid(shares[0], shares[1], EFFECT).is_some_and(|test| test.p <= LEVEL);
+            if customer == next {
+                next += LOOK_EVERY.max(customer / LOOKS_GROW);
+                ever[0] = ever[0].min(two_proportions(shares[0], shares[1]).map_or(1.0, |test| test.p));
+                ever[1] = ever[1].min(always_valid(shares[0], shares[1], EFFECT).map_or(1.0, |test| test.p));
             }
         }
-        for (count, ever) in significant.iter_mut().zip(ever) {
-            *count += u32::from(ever);
+        for (place, level) in LEVELS.into_iter().enumerate() {
+            significant.fixed[place] += u32::from(ever[0] <= level);
+            significant.always[place] += u32::from(ever[1] <= level);
         }
     }
     significant
@@ -48,15 +58,24 @@ fn ever_significant(rate: [f64; 2], held_out: f64) -> [u32; 2] {
 
 #[test]
 fn whoever_looks_again_and_again_is_misled_by_the_fixed_p_and_not_by_the_sequential_one() {
-    for (rate, held_out) in [(0.05, 0.1), (0.02, 0.5), (0.5, 0.3)] {
-        let [fixed, always] = ever_significant([rate, rate], held_out);
-        assert!(f64::from(always) <= LEVEL * f64::from(EXPERIMENTS), "{rate} {held_out}: {always} of {EXPERIMENTS}");
-        assert!(f64::from(fixed) > 3.0 * LEVEL * f64::from(EXPERIMENTS), "{rate} {held_out}: {fixed} of {EXPERIMENTS}");
+    // With few held out and few that do anything, the control has seen none or one when looks begin.
+    for (rate, held_out, customers) in
+        [(0.05, 0.1, 3_000), (0.02, 0.5, 3_000), (0.5, 0.3, 3_000), (0.02, 0.05, 20_000), (0.005, 0.05, 20_000)]
+    {
+        let Ever { fixed, always } = ever_significant([rate, rate], held_out, customers);
+        for ((level, fixed), always) in LEVELS.into_iter().zip(fixed).zip(always) {
+            let allowed = level * f64::from(EXPERIMENTS);
+            let told = format!("{rate} {held_out} {level}: {always} and {fixed} of {EXPERIMENTS}");
+            assert!(f64::from(always) <= allowed, "{told}");
+            assert!(f64::from(fixed) > 3.0 * allowed, "{told}");
+        }
     }
 }
 
 #[test]
 fn a_difference_is_found_at_any_time_too() {
-    let [fixed, always] = ever_significant([0.14, 0.05], 0.5);
-    assert!(always > EXPERIMENTS * 9 / 10 && fixed >= always, "{always} {fixed}");
+    let Ever { fixed, always } = ever_significant([0.14, 0.05], 0.5, 3_000);
+    for (fixed, always) in fixed.into_iter().zip(always) {
+        assert!(always > EXPERIMENTS * 9 / 10 && fixed >= always, "{always} {fixed}");
+    }
 }

@@ -91,13 +91,27 @@ impl Share {
         Some(Interval { lower: lower.clamp(0.0, rate), upper: upper.clamp(rate, 1.0) })
     }
 
-    /// Variance of the rate as it is estimated for a look at any time: with one success and one failure more, so that a few
-    /// observations that are all alike do not pass for certainty.
-    fn cautious_variance(self) -> f64 {
+    /// The rate with one success and one failure more, so that a few observations that are all alike do not pass for certainty;
+    /// and how many those are.
+    fn smoothed(self) -> (f64, f64) {
         let size = self.of as f64 + 2.0;
-        let rate = (self.hits.min(self.of) as f64 + 1.0) / size;
+        ((self.hits.min(self.of) as f64 + 1.0) / size, size)
+    }
+
+    fn cautious_variance(self) -> f64 {
+        let (rate, size) = self.smoothed();
         rate * (1.0 - rate) / size
     }
+}
+
+/// Variance of a difference of rates as it is estimated for a look at any time; neither is empty. Each group's own would follow its hits:
+/// a small group that has none yet would look all but certain of a rate near 0, while the other is known well. Where there is no difference
+/// both have the pooled rate, so it is never less than that makes it.
+fn cautious_variance(first: Share, second: Share) -> f64 {
+    let both = Share { hits: first.hits.saturating_add(second.hits), of: first.of.saturating_add(second.of) };
+    let (pooled, _) = both.smoothed();
+    let of_one_rate = pooled * (1.0 - pooled) * (1.0 / first.of as f64 + 1.0 / second.of as f64);
+    (first.cautious_variance() + second.cautious_variance()).max(of_one_rate)
 }
 
 /// Pooled z-test of two rates (for instance D. S. Moore et al., *Introduction to the Practice of Statistics*, 8.2); `None` if a group is
@@ -136,12 +150,13 @@ pub fn welch(first: Sample, second: Sample) -> MeanDifference {
 /// p and interval of a difference of rates that hold however often one looks: the likelihood ratio of a normal mixture of effects with
 /// standard deviation `effect` against none (R. Johari, P. Koomen, L. Pekelis, D. Walsh, *Always valid inference*, Operations
 /// Research 70, 2022, sections 4 and 5; H. Robbins, Ann. Math. Statist. 41, 1970). As there it rests on the difference being
-/// about normal; the smallest p seen so far would be valid too, and this one, which forgets, is never smaller.
+/// about normal; the smallest p seen so far would be valid too, and this one, which forgets, is never smaller. The variance, which is
+/// estimated, is the greater of what each group's own rate and what one rate for both makes it.
 ///
 /// `effect` has to be chosen before the data are seen. `None` if a group is empty.
 pub fn always_valid(first: Share, second: Share, effect: f64) -> Option<AlwaysValid> {
     let difference = first.rate()? - second.rate()?;
-    let variance = first.cautious_variance() + second.cautious_variance();
+    let variance = cautious_variance(first, second);
     let mixture = effect * effect;
     let total = variance + mixture;
     let exponent = mixture * difference * difference / (2.0 * variance * total);
