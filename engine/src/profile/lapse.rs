@@ -36,8 +36,8 @@ impl Profile {
         }
     }
 
-    /// When [`Profile::lapse`] has something to do that others wait for: units to give back, keys to forget. As it was when
-    /// the profile was last [tidied](Profile::tidy). O(1).
+    /// When [`Profile::lapse`] has something to do that others wait for: units to give back, keys to forget, experiments
+    /// that are over, for nothing else may touch who was only enrolled. As it was when the profile was last [tidied](Profile::tidy). O(1).
     pub(crate) fn due(&self) -> Option<Timestamp> {
         self.dealings.as_ref()?.due.0
     }
@@ -141,7 +141,7 @@ impl Dealings {
         let holds = self.policy_holds.iter().map(|hold| hold.expires_at);
         let keyed = self.keyed.iter().map(|keyed| keyed.until);
         let decisions = self.decisions.iter().map(|record| record.until);
-        Due(held.chain(holds).chain(keyed).chain(decisions).min())
+        Due(held.chain(holds).chain(keyed).chain(decisions).chain(self.trials.due()).min())
     }
 
     /// Takes impressions out of the history: from now on they count at the time of the last that was taken out.

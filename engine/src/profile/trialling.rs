@@ -338,6 +338,26 @@ fn a_customer_counts_until_the_last_window_is_forgotten_whether_or_not_anybody_l
 }
 
 #[test]
+fn whoever_was_only_enrolled_is_gone_when_the_last_window_is_forgotten_though_nobody_touches_them() {
+    let spring = experiment(0);
+    let mut state = enrolled(&[(spring, vec![1], 7)]);
+    let second = START.plus_ms(3 * DAY_MS);
+    let more = Enrolment { experiment: spring, control: false, window_days: 7, offers: vec![OfferKey(2)] };
+    apply(&mut state, at(), &command(second, taking(0, 1, second, more)));
+    let mut restored = ShardState::decode_chunks(state.encode_chunks()).unwrap();
+    for state in [&mut state, &mut restored] {
+        let mut ticks = Vec::new();
+        while let Some(due) = state.next_due() {
+            assert!(state.profile(&id(0)).is_some() && ticks.len() < 10, "{ticks:?}");
+            apply(state, at(), &command(due, ShardOp::Tick));
+            ticks.push(due);
+        }
+        assert_eq!(ticks.last(), Some(&second.plus_ms(RETENTION_MS)), "{ticks:?}");
+        assert_eq!((state.profile(&id(0)), state.profile_count()), (None, 0));
+    }
+}
+
+#[test]
 fn a_profile_at_its_limits_takes_part_in_no_more_and_what_it_takes_part_in_goes_on() {
     let many = |number: usize| ExperimentId(number as u64);
     let each = DEALINGS_PER_PROFILE / EXPERIMENTS_PER_PROFILE;

@@ -189,6 +189,12 @@ impl Trials {
         (after != known).then_some(Enrolment { offers, ..enrolment })
     }
 
+    /// When the first experiment is over whose windows are all forgotten then. O(windows).
+    pub(crate) fn due(&self) -> Option<Timestamp> {
+        let last = |part: &Participation| part.windows.iter().map(|window| window.at).max();
+        self.0.iter().filter_map(last).min().map(|last| last.plus_ms(RETENTION_MS))
+    }
+
     /// Opens a window for each offer that has none, as far as there is room. O(offers · (log windows + experiments)).
     pub(crate) fn enrol(&mut self, enrolment: &Enrolment, now: Timestamp) {
         let Enrolment { experiment, control, window_days: days, ref offers } = *enrolment;
