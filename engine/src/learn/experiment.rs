@@ -9,6 +9,7 @@ use super::statistics::{
 };
 use crate::limits::TRIAL_REVENUE_MAX;
 use crate::profile::trials::{Participation, Reaction, Slice};
+use crate::time::Timestamp;
 
 /// Standard deviation of the effects that are looked out for at all times: one point of the rate. Fixed, for it must not follow the data.
 pub const EFFECT: f64 = 0.01;
@@ -65,10 +66,10 @@ impl ArmTally {
 }
 
 impl ExperimentTally {
-    /// Counts a customer of the slice: by any good news and all that was brought, or by one outcome and what that brought.
-    pub(crate) fn count(&mut self, part: &Participation, slice: Slice) {
+    /// Counts a customer of the slice, as of `now`: by any good news and all that was brought, or by one outcome and what that brought.
+    pub(crate) fn count(&mut self, part: &Participation, slice: Slice, now: Timestamp) {
         let Slice { offer, outcome } = slice;
-        if offer.is_some_and(|offer| !part.began_with(offer)) {
+        if offer.is_some_and(|offer| !part.began_with(offer, now)) {
             return;
         }
         let is_asked = |reaction: &&Reaction| {
@@ -232,14 +233,14 @@ mod tests {
             customer(true, &[]),
         ];
         for part in &customers {
-            any.count(part, ALL);
-            bought.count(part, by(2));
+            any.count(part, ALL, Timestamp(0));
+            bought.count(part, by(2), Timestamp(0));
         }
         let sums = |arm: &ArmTally| (arm.customers, arm.converted, arm.revenue);
         assert_eq!((sums(&any.treatment), sums(&any.control)), ((2, 1, 2_500_000), (2, 1, 1_000_000)));
         assert_eq!((sums(&bought.treatment), sums(&bought.control)), ((2, 1, 3_000_000), (2, 1, 1_000_000)));
         let mut bad = ExperimentTally::default();
-        bad.count(&customers[1], by(4));
+        bad.count(&customers[1], by(4), Timestamp(0));
         assert_eq!(sums(&bad.treatment), (1, 1, -500_000), "what is asked about need not be good");
     }
 
@@ -248,7 +249,7 @@ mod tests {
         let sliced = |offer, outcome: Option<u16>| {
             let mut tally = ExperimentTally::default();
             let slice = Slice { offer: Some(OfferKey(offer)), outcome: outcome.map(OutcomeKey) };
-            tally.count(&customer(false, &[(1, true, 10), (2, false, 200), (4, true, 4_000)]), slice);
+            tally.count(&customer(false, &[(1, true, 10), (2, false, 200), (4, true, 4_000)]), slice, Timestamp(0));
             (tally.treatment.customers, tally.treatment.converted, tally.treatment.revenue)
         };
         assert_eq!((sliced(1, None), sliced(2, None)), ((1, 1, 10), (1, 0, 200)));
@@ -259,8 +260,8 @@ mod tests {
     #[test]
     fn a_fortune_counts_up_to_its_limit() {
         let mut tally = ExperimentTally::default();
-        tally.count(&customer(false, &[(1, true, i64::MAX), (2, true, i64::MAX)]), ALL);
-        tally.count(&customer(false, &[(1, true, i64::MIN)]), ALL);
+        tally.count(&customer(false, &[(1, true, i64::MAX), (2, true, i64::MAX)]), ALL, Timestamp(0));
+        tally.count(&customer(false, &[(1, true, i64::MIN)]), ALL, Timestamp(0));
         let limit = i128::from(TRIAL_REVENUE_MAX);
         assert_eq!((tally.treatment.revenue, tally.treatment.squares), (0, 2 * limit * limit));
     }
@@ -274,8 +275,8 @@ mod tests {
             let mut tally = ExperimentTally::default();
             let mut apart = [ExperimentTally::default(); 3];
             for (index, number) in numbers.iter().enumerate() {
-                tally.count(&customer(true, &[(1, true, base + number)]), ALL);
-                apart[index % 3].count(&customer(true, &[(1, true, base + number)]), ALL);
+                tally.count(&customer(true, &[(1, true, base + number)]), ALL, Timestamp(0));
+                apart[index % 3].count(&customer(true, &[(1, true, base + number)]), ALL, Timestamp(0));
             }
             let mut sum = ExperimentTally::default();
             apart.iter().rev().for_each(|shard| sum.add(shard));

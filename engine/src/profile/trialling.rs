@@ -358,6 +358,29 @@ fn whoever_was_only_enrolled_is_gone_when_the_last_window_is_forgotten_though_no
 }
 
 #[test]
+fn who_began_with_an_offer_is_asked_only_while_its_window_is_kept() {
+    let spring = experiment(0);
+    let mut state = enrolled(&[(spring, vec![1], 7)]);
+    let later = START.plus_ms(DAY_MS);
+    let more = Enrolment { experiment: spring, control: false, window_days: 7, offers: vec![OfferKey(2)] };
+    apply(&mut state, at(), &command(later, taking(0, 1, later, more)));
+    let customers = |state: &ShardState, offer| {
+        let slice = Slice { offer, outcome: None };
+        state.experiment(&id(0).tenant, spring, slice).treatment.customers
+    };
+    let put = |state: &mut ShardState, now| {
+        let ProfileId { tenant, customer } = id(1);
+        let put = PutProfile { tenant, customer, attributes: None, segments: Some(vec!["s".to_owned()]) };
+        apply(state, at(), &command(now, ShardOp::PutProfile(put)));
+    };
+    put(&mut state, START.plus_ms(RETENTION_MS - 1));
+    assert_eq!((customers(&state, None), customers(&state, Some(OfferKey(1)))), (1, 1));
+    // The second window is still kept, and nobody has touched the customer.
+    put(&mut state, START.plus_ms(RETENTION_MS));
+    assert_eq!((customers(&state, None), customers(&state, Some(OfferKey(1)))), (1, 0));
+}
+
+#[test]
 fn a_profile_at_its_limits_takes_part_in_no_more_and_what_it_takes_part_in_goes_on() {
     let many = |number: usize| ExperimentId(number as u64);
     let each = DEALINGS_PER_PROFILE / EXPERIMENTS_PER_PROFILE;

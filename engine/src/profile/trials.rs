@@ -119,10 +119,15 @@ impl Participation {
             && self.reactions.windows(2).all(|pair| key(&pair[0]) < key(&pair[1]))
     }
 
-    /// Whether an offer was proposed or withheld when the customer was enrolled.
-    pub(crate) fn began_with(&self, offer: OfferKey) -> bool {
-        let window = self.windows.binary_search_by_key(&offer, |window| window.offer);
-        window.is_ok_and(|place| self.windows[place].first)
+    /// The window of an offer, while it is kept.
+    fn window(&self, offer: OfferKey, now: Timestamp) -> Option<&Opened> {
+        let place = self.windows.binary_search_by_key(&offer, |window| window.offer).ok()?;
+        Some(&self.windows[place]).filter(|window| window.is_kept(now))
+    }
+
+    /// Whether it is still known that an offer was proposed or withheld when the customer was enrolled.
+    pub(crate) fn began_with(&self, offer: OfferKey, now: Timestamp) -> bool {
+        self.window(offer, now).is_some_and(|window| window.first)
     }
 
     fn hear(&mut self, offer: OfferKey, outcome: OutcomeKey, positive: bool, value: Micros) {
@@ -273,7 +278,7 @@ impl ShardState {
         for entry in (0..CHUNKS).flat_map(|chunk| self.sorted_chunk(chunk)).filter(|entry| entry.tenant == *number) {
             let dealings = entry.profile.dealings.as_ref();
             if let Some(part) = dealings.and_then(|dealings| dealings.trials.participation(experiment, now)) {
-                tally.count(part, slice);
+                tally.count(part, slice, now);
             }
         }
         tally
