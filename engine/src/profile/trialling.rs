@@ -380,6 +380,39 @@ fn who_began_with_an_offer_is_asked_only_while_its_window_is_kept() {
     assert_eq!((customers(&state, None), customers(&state, Some(OfferKey(1)))), (1, 0));
 }
 
+proptest! {
+    #[test]
+    fn what_is_new_is_what_enrolling_in_what_is_kept_would_change(
+        earlier in prop::collection::vec((0..500_i64, 0..3_u8, any::<bool>(), prop::collection::btree_set(1..9_u32, 0..4)), 0..9),
+        (days, asked, control, offers) in (0..900_i64, 0..3_u64, any::<bool>(), prop::collection::btree_set(1..9_u32, 0..5)),
+    ) {
+        let enrolment = |experiment: u64, control, offers: &BTreeSet<u32>| Enrolment {
+            experiment: ExperimentId(experiment),
+            control,
+            window_days: 7,
+            offers: offers.iter().map(|offer| OfferKey(*offer)).collect(),
+        };
+        let mut trials = Trials::default();
+        for (day, experiment, control, offers) in &earlier {
+            trials.enrol(&enrolment((*experiment).into(), *control, offers), Timestamp(day * DAY_MS));
+        }
+        let now = Timestamp(days * DAY_MS);
+        let wanted = enrolment(asked, control, &offers);
+        let mut kept = trials.clone();
+        kept.lapse(now);
+        let (mut after, mut by_news) = (kept.clone(), kept.clone());
+        after.enrol(&wanted, now);
+        let news = trials.news(wanted, now);
+        prop_assert_eq!(news.is_some(), after != kept);
+        if let Some(news) = news {
+            by_news.enrol(&news, now);
+            let windows = |trials: &Trials| trials.participations().iter().map(|part| part.windows.len()).sum::<usize>();
+            prop_assert_eq!(news.offers.len(), windows(&after) - windows(&kept), "nothing but what is new");
+        }
+        prop_assert_eq!(by_news, after);
+    }
+}
+
 #[test]
 fn a_profile_at_its_limits_takes_part_in_no_more_and_what_it_takes_part_in_goes_on() {
     let many = |number: usize| ExperimentId(number as u64);
@@ -404,6 +437,9 @@ fn a_profile_at_its_limits_takes_part_in_no_more_and_what_it_takes_part_in_goes_
         (None, None),
         "writes nothing"
     );
+    let later = START.plus_ms(RETENTION_MS);
+    let another = wanted(EXPERIMENTS_PER_PROFILE);
+    assert_eq!(trials.news(another.clone(), later), Some(another), "what is forgotten takes no room");
     respond(&mut state, 1, START, 1);
     respond(&mut state, 2, START, 9_999);
     assert!((0..EXPERIMENTS_PER_PROFILE).all(|number| revenue(&state, many(number)) == 1));

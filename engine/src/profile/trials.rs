@@ -179,19 +179,28 @@ impl Trials {
         Some(&self.0[place]).filter(|of| of.windows.iter().any(|window| window.is_kept(now)))
     }
 
-    /// What of an enrolment is new at `now`; `None`: nothing. O(offers · log windows + windows).
-    pub fn news(&self, enrolment: Enrolment, now: Timestamp) -> Option<Enrolment> {
-        let mut after = self.clone();
-        after.lapse(now);
-        let known = after.clone();
-        after.enrol(&enrolment, now);
-        let of = |trials: &Trials, offer: OfferKey| {
-            let part = trials.participation(enrolment.experiment, now);
-            part.is_some_and(|part| part.windows.binary_search_by_key(&offer, |window| window.offer).is_ok())
-        };
-        let offers = enrolment.offers.iter().copied();
-        let offers = offers.filter(|offer| of(&after, *offer) && !of(&known, *offer)).collect();
-        (after != known).then_some(Enrolment { offers, ..enrolment })
+    /// What of an enrolment is new at `now`; `None`: nothing. What is forgotten by then counts as gone. Copies nothing:
+    /// O(offers · log windows + windows), and O(windows of all experiments) more where an offer is new.
+    pub fn news(&self, mut enrolment: Enrolment, now: Timestamp) -> Option<Enrolment> {
+        let part = self.participation(enrolment.experiment, now);
+        let is_known = |offer: OfferKey| part.is_some_and(|part| part.window(offer, now).is_some());
+        enrolment.offers.retain(|offer| !is_known(*offer));
+        if !enrolment.offers.is_empty() {
+            enrolment.offers.truncate(self.room(part.is_some(), now));
+        }
+        let moves = part.is_some_and(|part| !part.moved && part.control != enrolment.control);
+        (moves || !enrolment.offers.is_empty()).then_some(enrolment)
+    }
+
+    /// For how many windows there is room in an experiment that the customer takes part in, or does not yet.
+    fn room(&self, takes_part: bool, now: Timestamp) -> usize {
+        let kept = self.0.iter().map(|part| part.windows.iter().filter(|window| window.is_kept(now)).count());
+        let (experiments, windows) =
+            kept.filter(|count| *count > 0).fold((0, 0), |(parts, windows), count| (parts + 1, windows + count));
+        if !takes_part && experiments >= EXPERIMENTS_PER_PROFILE {
+            return 0;
+        }
+        DEALINGS_PER_PROFILE.saturating_sub(windows)
     }
 
     /// When the first experiment is over whose windows are all forgotten then. O(windows).
