@@ -65,7 +65,7 @@ pub struct Taking {
     pub supersedes: Option<DecisionId>,
     /// Others took its units again and again: see [`FirstAnswer::contended`].
     pub contended: bool,
-    /// It is written for its customer's place in an experiment ([`enrolment_of`]), if for nothing else.
+    /// It is written for its customer's place in an experiment ([`enrolment_of`]), if for nothing else; then without its key.
     pub enrols: bool,
 }
 
@@ -134,15 +134,17 @@ pub fn take_of(
         || !counts.is_empty()
         || !decision.ghosts.is_empty()
         || taking.supersedes.is_some()
-        || taking.enrols
         || decision.propositions.iter().any(|proposition| {
             !proposition.takes.is_empty()
                 || proposition.kind == PropositionKind::Mandatory
                 || implied(proposition.channel)
         });
-    if !takes_anything {
+    if !takes_anything && !taking.enrols {
         return None;
     }
+    // Enrolling twice is enrolling once: a retry may decide anew, as it does where nothing is taken, and its answer need not be kept.
+    // A batch over everybody would fill the table of keys with them, and outcomes find no place.
+    let idempotency = taking.idempotency.filter(|_| takes_anything);
     let propositions = decision.propositions.iter().map(|proposition| TakenProposition {
         offer: proposition.offer,
         creative: proposition.creative,
@@ -160,7 +162,7 @@ pub fn take_of(
         tenant: request.tenant.clone(),
         customer: request.customer.clone(),
         decision: taking.decision,
-        idempotency: taking.idempotency,
+        idempotency,
         supersedes: taking.supersedes,
         propositions: propositions.collect(),
         ghosts: decision.ghosts.clone(),
@@ -172,7 +174,7 @@ pub fn take_of(
         policies,
         counts,
         answerable_until: at.now.plus_ms(i64::from(snapshot.shared.outcome_window_days) * DAY_MS),
-        answer: taking.idempotency.map(|_| Arc::new(FirstAnswer::of(decision, taking.contended))),
+        answer: idempotency.map(|_| Arc::new(FirstAnswer::of(decision, taking.contended))),
     })
 }
 

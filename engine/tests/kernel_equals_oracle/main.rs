@@ -26,7 +26,7 @@ use proffer_engine::decide::trace::{Contention, Noting, Read, Trace};
 use proffer_engine::decide::view::Subject;
 use proffer_engine::decide::{Scratch, Taking, decide, enrolment_of, oracle, take_of};
 use proffer_engine::keys::PlacementKey;
-use proffer_engine::profile::command::{DecisionId, Take};
+use proffer_engine::profile::command::{DecisionId, Idempotency, Take};
 use proffer_engine::profile::symbols::Symbols;
 use proffer_engine::profile::trials::{Enrolment, ExperimentId};
 use proffer_engine::snapshot::{Binding, Snapshot};
@@ -121,14 +121,42 @@ impl Kernel {
 impl Kernel {
     /// What `decision` takes, if anything.
     fn take(&mut self, snapshot: &Snapshot, world: &World, request: &Request, decision: &Decision) -> Option<Take> {
+        self.take_as(snapshot, world, request, decision, (None, false))
+    }
+
+    /// What it takes under a key, and if it is written for a place in an experiment anyway.
+    fn take_as(
+        &mut self,
+        snapshot: &Snapshot,
+        world: &World,
+        request: &Request,
+        decision: &Decision,
+        (idempotency, enrols): (Option<Idempotency>, bool),
+    ) -> Option<Take> {
         let earlier =
             world.profile.iter().flat_map(|profile| &profile.dealings).map(|dealings| dealings.decisions.len());
         let decision_id = DecisionId(0xda7e + earlier.sum::<usize>() as u64);
-        let taking =
-            Taking { decision: decision_id, idempotency: None, supersedes: None, contended: false, enrols: false };
+        let taking = Taking { decision: decision_id, idempotency, supersedes: None, contended: false, enrols };
         let binding = &mut self.binding;
         take_of(snapshot, subject(world), binding, &world.escrow, request, decision, &world.at, taking)
     }
+}
+
+/// A decision that is written for an experiment alone keeps neither key nor answer; one that takes something keeps both.
+fn check_enrolling(
+    kernel: &mut Kernel,
+    snapshot: &Snapshot,
+    world: &World,
+    request: &Request,
+    decision: &Decision,
+) -> Result<(), TestCaseError> {
+    let takes = kernel.take(snapshot, world, request, decision).is_some();
+    let key = Idempotency { key: 1, body: 2, until: world.at.now };
+    let take = kernel.take_as(snapshot, world, request, decision, (Some(key), true));
+    let kept = take.map(|take| (take.idempotency, take.answer.is_some()));
+    prop_assert_eq!(kept, Some((takes.then_some(key), takes)), "for {:?}", request);
+    prop_assert_eq!(kernel.take_as(snapshot, world, request, decision, (Some(key), false)).is_some(), takes);
+    Ok(())
 }
 
 /// What was decided can be taken from the state that it was decided on, and both evaluations agree on what comes next.
@@ -140,6 +168,7 @@ fn check_taken(
     request: &Request,
 ) -> Result<(), TestCaseError> {
     let decision = kernel.decide(snapshot, world, request);
+    check_enrolling(kernel, snapshot, world, request, &decision)?;
     let Some(take) = kernel.take(snapshot, world, request, &decision) else { return Ok(()) };
     let next = match world.after(take.clone()) {
         Ok(next) => next,
