@@ -16,8 +16,8 @@ use crate::post::{Answer, ToShard};
 
 impl Handle {
     /// What came of an experiment, or of a slice of it. All shards are asked at once, each where it is led, for what is
-    /// committed: everything that was acknowledged before is in it, each thing once. A shard that cannot be asked in four fifths of the time left is
-    /// named. O(profiles) of every shard, on copies outside their turns.
+    /// committed: everything that was acknowledged before is in it, each thing once. A shard that cannot be asked, or has not counted, in four
+    /// fifths of the time left is named. O(profiles) of every shard, on copies outside their turns, one such count at a time in each.
     ///
     /// # Errors
     /// See [`Error`].

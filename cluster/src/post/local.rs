@@ -6,7 +6,7 @@ use proffer_engine::keys::{OfferKey, ShardId};
 use proffer_engine::profile::command::Counted;
 use proffer_engine::profile::state::Profile;
 use tokio::sync::{oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::message::{Answer, ToMeta, ToShard};
 use crate::error::Error;
@@ -81,11 +81,18 @@ impl Local {
                 found.map(|(some, next)| Answer::Customers(some, next)).map_err(|_lost| Error::Poisonous)
             }
             ToShard::Experiment { tenant, experiment, slice } => {
+                // One at a time: whoever asks again while one goes on, or has given up waiting for it, does not add another.
+                let counting = timeout_at(deadline, door.begin_to_count()).await.map_err(|_late| Error::Expired)?;
                 let lane = Lane::Bulk(tenant.clone());
                 let (state, _) = self.put(door, lane, |reply| Ask::Read(ReadAsk::State { reply }), deadline).await?;
-                let count = move || state.experiment(&tenant, experiment, slice);
-                let counted = offload::call(&*self.offload, offload::Lane::Bulk, count).await;
-                counted.map(Answer::Experiment).map_err(|_lost| Error::Poisonous)
+                let count = move || {
+                    let tally = state.experiment(&tenant, experiment, slice);
+                    drop(counting);
+                    tally
+                };
+                // A count that nobody waits for goes to its end, and holds its place until then.
+                let counted = timeout_at(deadline, offload::call(&*self.offload, offload::Lane::Bulk, count)).await;
+                counted.map_err(|_late| Error::Expired)?.map(Answer::Experiment).map_err(|_lost| Error::Poisonous)
             }
         }
     }

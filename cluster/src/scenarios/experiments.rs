@@ -1,6 +1,8 @@
 //! The result of an experiment is a recount of what was called, whatever happens to the nodes meanwhile.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use proffer_engine::catalog::{EntityKind, Op};
 use proffer_engine::keys::{ChannelKey, CreativeKey, Micros, OfferKey, PlacementKey, ShardId};
@@ -12,8 +14,12 @@ use tokio::time::{Duration, Instant, sleep};
 use super::cluster::{Cluster, address};
 use super::world::*;
 use crate::calls::{Decided, ExperimentReport, RespondRequest};
+use crate::config::Config;
 use crate::error::Error;
 use crate::handle::Handle;
+use crate::ports::memory_disk::MemoryDisk;
+use crate::ports::offload::{InlineOffload, Lane, Offload, Running, Step};
+use crate::start::start;
 
 /// Offers `one` and `two` in a flow that holds three of ten customers out.
 async fn open(cluster: &Cluster) {
@@ -196,6 +202,57 @@ async fn the_result_at_every_node_is_a_recount_of_the_calls_after_leaders_died_a
     for node in &cluster.nodes {
         assert_eq!(result(node).await, whole(calls.recount()));
     }
+}
+
+/// Every job beside the log takes so long, and some are under way.
+#[derive(Default)]
+struct Slow {
+    ms: AtomicU64,
+    under_way: Arc<AtomicU64>,
+    most: Arc<AtomicU64>,
+}
+
+impl Offload for Slow {
+    fn run(&self, lane: Lane, steps: Vec<Step>) -> Running {
+        let job = InlineOffload.run(lane, steps);
+        let ms = self.ms.load(Ordering::SeqCst);
+        if lane == Lane::Log || ms == 0 {
+            return job;
+        }
+        let (under_way, most) = (Arc::clone(&self.under_way), Arc::clone(&self.most));
+        most.fetch_max(under_way.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        // It goes to its end, whether or not anybody waits for it.
+        let job = tokio::spawn(async move {
+            sleep(Duration::from_millis(ms)).await;
+            job.await;
+            under_way.fetch_sub(1, Ordering::SeqCst);
+        });
+        Box::pin(async move { job.await.unwrap() })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_counts_for_too_long_is_named_in_time_and_counts_for_one_at_a_time() {
+    let (mut ports, _) = ports(Arc::new(MemoryDisk::new()), 7);
+    let offload = Arc::new(Slow::default());
+    ports.offload = Arc::clone(&offload) as _;
+    let handle = start(Config::founding("slow", 1), ports).await.unwrap();
+    change(&handle, command(Op::CreateTenant)).await;
+    let ask = async |ms: u64| {
+        let deadline = Instant::now() + Duration::from_millis(ms);
+        let report = handle.experiment(&tenant(), ExperimentId::of("spring"), Slice::default(), deadline).await;
+        assert!(Instant::now() < deadline, "there is time left to answer in");
+        report.unwrap().unreachable
+    };
+    assert_eq!(ask(1_000).await, [], "it is quick");
+    offload.ms.store(2_000, Ordering::SeqCst);
+    let (one, two, three) = tokio::join!(ask(1_000), ask(1_000), ask(4_000));
+    assert_eq!((one, two), (vec![ShardId(0)], vec![ShardId(0)]));
+    assert_eq!(three, [ShardId(0)], "it waited for the first, which nobody waits for any more, and had not the time");
+    sleep(Duration::from_millis(2_000)).await;
+    let (one, two) = tokio::join!(ask(10_000), ask(10_000));
+    assert_eq!((one, two), (vec![], vec![]), "each in its turn");
+    assert_eq!(offload.most.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use proffer_engine::keys::TenantId;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex as Turnstile, OwnedMutexGuard, Semaphore};
 
 use crate::bell::{Bell, Waker};
 use crate::error::Error;
@@ -31,6 +31,8 @@ pub(crate) struct ShardDoor {
     term_floor: AtomicU64,
     /// One for each call that may be open: admitted, and not answered.
     places: Arc<Semaphore>,
+    /// Held by whoever goes through all profiles for sums: copies of the state and threads are not to be had without end.
+    counting: Arc<Turnstile<()>>,
 }
 
 #[derive(Default)]
@@ -60,7 +62,13 @@ impl ShardDoor {
             founder: AtomicU64::new(0),
             term_floor: AtomicU64::new(0),
             places: Arc::new(Semaphore::new(SHARD_OPEN_MAX)),
+            counting: Arc::default(),
         }
+    }
+
+    /// Waits until nobody goes through all profiles for sums.
+    pub(crate) async fn begin_to_count(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.counting).lock_owned().await
     }
 
     /// Whether a recovered actor stands behind the door, and is not of a generation that was lost.

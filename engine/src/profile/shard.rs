@@ -57,7 +57,7 @@ pub(super) struct Escrow {
 /// Profiles whose hash starts with the chunk's number.
 #[derive(Clone, Debug, Default)]
 struct Chunk {
-    /// Found by hash of (tenant, customer); never iterated but to sort.
+    /// Found by hash of (tenant, customer); never iterated but to sort, or for sums that need no order.
     table: HashTable<Box<Entry>>,
     /// How many profiles of a hash have something to lapse at an instant.
     due: BTreeMap<(Timestamp, u64), u32>,
@@ -171,6 +171,11 @@ impl ShardState {
     /// All tenants that this shard has heard of.
     pub fn tenants(&self) -> impl Iterator<Item = &TenantId> {
         self.tenants.iter().map(|tenant| &tenant.id)
+    }
+
+    /// All profiles, in an order that may be another one elsewhere: for sums.
+    pub(super) fn unsorted(&self) -> impl Iterator<Item = &Entry> {
+        self.chunks.iter().flat_map(|chunk| chunk.table.iter().map(Box::as_ref))
     }
 
     /// All profiles of one chunk, by tenant number and customer.
