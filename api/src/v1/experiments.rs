@@ -27,7 +27,14 @@ use crate::wire::value::{Number, round_significant};
 const FIXED_SAMPLE: &str = "p holds for one look at a sample whose size was fixed before; who looks again and again, and stops when it is small, \
                             is misled more often than p says. Then read sequential";
 /// And of the one beside it.
-const ANY_TIME: &str = "holds for looks at any time: for rates of 0.5 % and more with 5 % held out and more, by simulation";
+const ANY_TIME: &str =
+    "holds for looks at any time: for rates of 0.5 % and more with 5 % held out and more, by simulation";
+/// Where control is shown nothing and everything good counts.
+const SHOWN: &str = "no_offers shows nothing to control, and whoever is shown nothing cannot click, share or save, which all counts: ask for an \
+                     outcome that both arms can have, such as ?outcome=conversion";
+/// Where windows count that the first decision did not open.
+const LATER: &str = "outcomes of offers that were first proposed later count too, and what is proposed later follows from the treatment: the \
+                     difference may be biased. offerId compares only customers who began with that offer, by what came of it";
 
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -241,7 +248,7 @@ fn answer<'a>(
     });
     Results {
         experiment_key: key,
-        notes: notes(&flows, &found, report, offer_id.is_some()),
+        notes: notes(&flows, &found, report, (offer_id.is_some(), outcome.is_some())),
         flows,
         offer_id,
         outcome,
@@ -255,8 +262,14 @@ fn answer<'a>(
     }
 }
 
-fn notes(flows: &[Flow<'_>], found: &ExperimentResult, report: &ExperimentReport, by_offer: bool) -> Vec<String> {
+fn notes(
+    flows: &[Flow<'_>],
+    found: &ExperimentResult,
+    report: &ExperimentReport,
+    (by_offer, by_outcome): (bool, bool),
+) -> Vec<String> {
     let mut notes = Vec::new();
+    let runs = |action: ControlGroupAction| flows.iter().any(|flow| flow.control_group_action == action.as_str());
     if !report.unreachable.is_empty() {
         notes.push(format!(
             "{} shards cannot be reached: their customers are missing in both arms",
@@ -273,8 +286,14 @@ fn notes(flows: &[Flow<'_>], found: &ExperimentResult, report: &ExperimentReport
             "some customers were found in the other arm later: they count in the arm that they began in".to_owned(),
         );
     }
-    let by_priority = ControlGroupAction::PriorityOnly.as_str();
-    if by_offer && flows.iter().any(|flow| flow.control_group_action == by_priority) {
+    let are_compared = found.treatment.tally.customers > 0 && found.control.tally.customers > 0;
+    if are_compared && !by_outcome && runs(ControlGroupAction::NoOffers) {
+        notes.push(SHOWN.to_owned());
+    }
+    if are_compared && !by_offer {
+        notes.push(LATER.to_owned());
+    }
+    if by_offer && runs(ControlGroupAction::PriorityOnly) {
         notes.push(
             "priority_only proposes other offers to control: who began with this one are others in each arm".to_owned(),
         );
@@ -332,11 +351,32 @@ mod tests {
         let whole = said(&report(900, 100, Vec::new()));
         assert_eq!(
             (&whole["complete"], &whole["unreachableShards"], &whole["notes"]),
-            (&json!(true), &json!([]), &json!([]))
+            (&json!(true), &json!([]), &json!([LATER]))
         );
         let part = said(&report(900, 100, vec![ShardId(3), ShardId(7)]));
         assert_eq!((&part["complete"], &part["unreachableShards"]), (&json!(false), &json!([3, 7])));
         assert!(part["notes"][0].as_str().unwrap().starts_with("2 shards cannot be reached"), "{part}");
+    }
+
+    #[test]
+    fn what_makes_the_arms_unlike_is_noted_where_they_are_compared() {
+        let flow = |action: ControlGroupAction| Flow {
+            decision_flow_key: "f",
+            decision_flow_version: 1,
+            status: "active",
+            enabled: true,
+            holdout_percent: number(10.0),
+            control_group_action: action.as_str(),
+            window_days: 7,
+        };
+        let noted = |action, asked, held| answer("e", asked, vec![flow(action)], &report(900, held, Vec::new())).notes;
+        let (none, by_priority) = (ControlGroupAction::NoOffers, ControlGroupAction::PriorityOnly);
+        assert_eq!(noted(none, (None, None), 100), [SHOWN, LATER]);
+        assert_eq!(noted(none, (None, Some("conversion")), 100), [LATER]);
+        assert_eq!(noted(none, (Some("A"), None), 100), [SHOWN]);
+        assert_eq!(noted(none, (Some("A"), Some("conversion")), 100), [""; 0]);
+        assert_eq!(noted(by_priority, (None, None), 100), [LATER], "both are shown something");
+        assert_eq!(noted(none, (None, None), 0).len(), 1, "nothing to compare");
     }
 
     #[test]
