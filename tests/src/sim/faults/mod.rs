@@ -398,8 +398,7 @@ impl Faults {
         if one == 1 || !self.may_harm(world) {
             return false;
         }
-        let node = node_of(world, one);
-        let Some(node) = node else { return false };
+        let Some(node) = node_of(world, one).filter(|node| is_one_of_three(world, *node)) else { return false };
         if kind == Kind::Wipe {
             tell!(world, "h{one} comes back with an empty disk: n{node} is lost");
             world.crash(one, true, &self.draws);
@@ -424,6 +423,13 @@ impl Faults {
 /// The node that a host is.
 fn node_of(world: &World, number: usize) -> Option<u64> {
     world.host(number).look(|handle| handle.report().node)
+}
+
+/// Whether most of each group that a node votes in are others, as all hosts know: after a removal two may be all there are for a while.
+fn is_one_of_three(world: &World, node: u64) -> bool {
+    let reports = world.hosts.iter().filter_map(|host| host.look(|handle| handle.report()));
+    let mut groups = reports.flat_map(|report| report.groups);
+    groups.all(|group| !group.voters.contains(&node) || group.voters.len() >= 3)
 }
 
 /// Hosts that lead the meta group and some shard, as the hosts themselves say.
