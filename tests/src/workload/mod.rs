@@ -263,10 +263,7 @@ impl Workload {
     /// The offer of such an exclusion.
     fn excluding(&self) -> Option<&str> {
         let mut calls = self.clients.iter().filter_map(|client| Some(&client.wish.as_ref()?.call));
-        calls.find_map(|call| match call {
-            Call::Exclude { offer } => Some(offer.as_str()),
-            _ => None,
-        })
+        calls.find_map(|call| if let Call::Exclude { offer } = call { Some(offer.as_str()) } else { None })
     }
 
     /// Nobody wants anything new until then.

@@ -1,6 +1,7 @@
 //! What goes wrong in several steps, each at its moment.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use super::{Faults, Kind, Way, leaders};
@@ -154,8 +155,8 @@ impl Faults {
     /// far its node had come, nobody can tell an older copy from a disk that is merely behind: where an operator puts one back, nothing else goes
     /// wrong (docs/operations.md).
     pub(super) fn begin_old_copy(&mut self, world: &mut World, one: usize) -> bool {
-        if !self.copies.contains_key(&one) {
-            self.copies.insert(one, Arc::new(world.host(one).disk.copy()));
+        if let Entry::Vacant(place) = self.copies.entry(one) {
+            place.insert(Arc::new(world.host(one).disk.copy()));
             return false;
         }
         if one == 1 || !self.may_harm(world) {
