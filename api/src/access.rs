@@ -218,7 +218,7 @@ mod tests {
             count += 1;
             waited += usize::from(route.authors);
         }
-        assert_eq!((count, waited), (5 * 13 + 5 + 3, count));
+        assert_eq!((count, waited), (5 * 14 + 5 + 3, count));
         assert!(ROUTES.iter().all(|route| !(route.authors && route.method == "GET")));
     }
 
