@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use proffer_engine::budget::escrow::EscrowReport;
 use proffer_engine::catalog::{self, CommandV1, EntityKind, Op};
 use proffer_engine::keys::{Revision, ShardId, TenantId};
 use proffer_engine::profile::command::{AccountId, EscrowMessage};
@@ -65,7 +66,8 @@ pub(super) enum Part {
     Open {
         job: Option<u64>,
     },
-    Settle(ShardId),
+    /// What a shard reported.
+    Settle(ShardId, Vec<EscrowReport>),
     Roster(Errand),
     /// This node's own enrolment.
     OwnStart,

@@ -146,7 +146,7 @@ fn messages() -> Vec<Message> {
     let operate = |operation| Message::Meta(ToMeta::Operate(operation));
     vec![
         Message::Leading(vec![claim]),
-        shard(ToShard::Notice { generation: 1, messages: vec![escrow], booked: true }),
+        shard(ToShard::Notice { generation: 1, messages: vec![escrow], booked: vec![report()] }),
         shard(ToShard::Order(vec![fence.clone()])),
         shard(ToShard::Write { tenant: tenant(), ops: vec![fence] }),
         shard(ToShard::Held { tenant: tenant(), accounts: vec![ACCOUNT] }),
@@ -295,7 +295,7 @@ fn bytes_of_protocol_1() {
 
 const MESSAGES: &str = "\
 leading 0001010203020004010505010607
-notice 01050001010102030400fbd00701000000050001
+notice 01050001010102030400fbd007010000000500010102030a01020304000506010710
 order 010501010809
 write 0105020174010809
 held 010503017401010203

@@ -62,7 +62,7 @@ pub(crate) struct ToRecover {
 #[derive(Clone, Debug, Encode, Decode)]
 pub(crate) enum ToShard {
     /// The ledger's totals. Safe to lose.
-    Notice { generation: u64, messages: Vec<EscrowMessage>, booked: bool },
+    Notice { generation: u64, messages: Vec<EscrowMessage>, booked: Vec<EscrowReport> },
     /// Deeds of the cluster's own: fences, recalls.
     Order(Vec<ShardOp>),
     /// A share of a tenant's bulk write.

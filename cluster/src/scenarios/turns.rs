@@ -568,7 +568,7 @@ async fn a_decision_waits_twenty_milliseconds_for_units_and_no_time_where_there_
     assert_eq!(proposes(&mut second), Some((false, true)), "it is told what is left");
 
     // It says that it has nothing.
-    bench.send(Ask::Notice(Notice { messages: vec![message], booked: true, ..Notice::default() }));
+    bench.send(Ask::Notice(Notice { messages: vec![message], ..Notice::default() }));
     let mut third = bench.decide(3, Call::until(soon()));
     bench.settle();
     assert_eq!(proposes(&mut third), Some((false, true)), "there is nothing to wait for");

@@ -1,6 +1,7 @@
 //! What a shard is asked, each with the port for its answer.
 
 use bincode::{Decode, Encode};
+use proffer_engine::budget::escrow::EscrowReport;
 use proffer_engine::decide::request::Request;
 use proffer_engine::keys::{CustomerId, OfferKey, TenantId};
 use proffer_engine::profile::command::{AccountId, EscrowMessage, Position, ShardOp};
@@ -231,6 +232,6 @@ pub(crate) struct Notice {
     /// Which generation of the shard it is told to.
     pub(crate) generation: u64,
     pub(crate) messages: Vec<EscrowMessage>,
-    /// Whether it answers a report: what that said is booked.
-    pub(crate) booked: bool,
+    /// The reports that it answers: what they said is booked.
+    pub(crate) booked: Vec<EscrowReport>,
 }

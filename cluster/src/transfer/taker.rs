@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use proffer_engine::budget::escrow::EscrowAccount;
+use proffer_engine::budget::escrow::{EscrowAccount, EscrowReport};
 use proffer_engine::keys::{CustomerId, ShardId, TenantId};
 use proffer_engine::profile::cells::{Look, ProfileId};
 use proffer_engine::profile::command::{
@@ -221,10 +221,14 @@ impl Taker {
         let mut told = Vec::new();
         for message in notice.messages {
             let id = message.account;
-            if notice.booked {
+            let account = look.account(id);
+            // What has changed since that report was made is not booked, and the report that said so may be lost.
+            let is_all = |report: &EscrowReport| {
+                account.is_none_or(|account| account.report(id, report.as_of).has_nothing_beyond(report))
+            };
+            if notice.booked.iter().any(|report| report.account == id && is_all(report)) {
                 self.unbooked.remove(&id);
             }
-            let account = look.account(id);
             let grows = account.is_none_or(|account| message.granted > account.granted_seen());
             if grows {
                 self.empty.remove(&id);
@@ -340,16 +344,32 @@ mod tests {
         taker.want(&[ACCOUNT]);
         taker.send(&state, &meta);
         assert!(!taker.is_settled());
-        let told = taker.hear(&state, Notice { messages: vec![granted(2)], booked: true, ..Notice::default() });
+        let told = taker.hear(&state, Notice { messages: vec![granted(2)], ..Notice::default() });
         assert_eq!(told, [granted(2)]);
         taker.want(&[ACCOUNT]);
         taker.send(&state, &meta);
         // An answer to what was said before the grant: it brings nothing, and says nothing of the pool.
         commit(&mut taker, &mut state, granted(2));
-        assert!(
-            taker.hear(&state, Notice { messages: vec![granted(2)], booked: true, ..Notice::default() }).is_empty()
-        );
+        assert!(taker.hear(&state, Notice { messages: vec![granted(2)], ..Notice::default() }).is_empty());
         assert!(taker.may_have(&[ACCOUNT]), "the pool is not taken for empty");
+    }
+
+    #[test]
+    fn what_changed_after_a_report_is_not_booked_by_its_answer() {
+        let (mut taker, mut state, meta) = (Taker::new(ShardId(0)), ShardState::new(), MetaDoor::default());
+        commit(&mut taker, &mut state, granted(3));
+        taker.send(&state, &meta);
+        let report = |state: &ShardState| state.account(ACCOUNT).unwrap().report(ACCOUNT, state.log_time());
+        let before = report(&state);
+        // All goes back, and the report that says so is lost; the answer to the one before is not.
+        commit(&mut taker, &mut state, EscrowMessage { recall: Recall::All, ..granted(3) });
+        taker.send(&state, &meta);
+        assert_eq!(report(&state).returned, 3);
+        let answers = |booked| Notice { messages: vec![granted(3)], booked: vec![booked], ..Notice::default() };
+        taker.hear(&state, answers(before));
+        assert!(taker.unbooked.contains(&ACCOUNT), "it is reported again");
+        taker.hear(&state, answers(report(&state)));
+        assert!(!taker.unbooked.contains(&ACCOUNT), "once is enough");
     }
 
     #[test]
@@ -358,9 +378,9 @@ mod tests {
         commit(&mut taker, &mut state, granted(1));
         taker.want(&[ACCOUNT]);
         taker.send(&state, &meta);
-        taker.hear(&state, Notice { messages: vec![granted(1)], booked: true, ..Notice::default() });
+        taker.hear(&state, Notice { messages: vec![granted(1)], ..Notice::default() });
         assert!(!taker.may_have(&[ACCOUNT]));
-        taker.hear(&state, Notice { messages: vec![granted(2)], booked: true, ..Notice::default() });
+        taker.hear(&state, Notice { messages: vec![granted(2)], ..Notice::default() });
         assert!(taker.may_have(&[ACCOUNT]), "until units are announced");
     }
 }

@@ -63,6 +63,18 @@ pub struct EscrowReport {
     pub as_of: Timestamp,
 }
 
+impl EscrowReport {
+    /// Whether a ledger that has booked `booked` learns nothing from this one, which was made at the same log time: when it was made and what is
+    /// wished for aside, and what others took.
+    pub fn has_nothing_beyond(&self, booked: &EscrowReport) -> bool {
+        let of = |report: &EscrowReport| {
+            let EscrowReport { granted_seen, returned, free, reserved, spent, minted, version, .. } = *report;
+            (granted_seen, returned, free, reserved, spent, minted, version, report.soft.is_some())
+        };
+        self.account == booked.account && of(self) == of(booked)
+    }
+}
+
 impl EscrowAccount {
     /// An account as the first message about it describes it.
     pub fn open(message: &EscrowMessage, now: Timestamp) -> Self {

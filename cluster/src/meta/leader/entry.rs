@@ -140,7 +140,8 @@ impl MetaLeader {
         {
             // While the log takes nothing, reports are let go: the shards report again.
             if !is_quiet {
-                self.form(MetaOp::settle(generation, shard, reports), Part::Settle(shard), now, leader, space);
+                let part = Part::Settle(shard, reports.clone());
+                self.form(MetaOp::settle(generation, shard, reports), part, now, leader, space);
             }
         }
         let due = if is_quiet { Vec::new() } else { self.openings.due(now) };

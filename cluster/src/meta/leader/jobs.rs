@@ -218,7 +218,7 @@ impl MetaLeader {
             },
             (Part::Roster(errand), outcome) => self.keeper.settle(errand, outcome),
             (Part::OwnStart, MetaOutcome::Barred(words)) => self.keeper.barred(&words),
-            (Part::Settle(shard), MetaOutcome::Told(told)) => self.tell(told, Some(shard)),
+            (Part::Settle(shard, reports), MetaOutcome::Told(told)) => self.tell(told, Some((shard, reports))),
             (Part::Open { job: None } | Part::Own | Part::OwnStart, MetaOutcome::Told(told)) => self.tell(told, None),
             (
                 Part::Change { job, index },
@@ -229,7 +229,7 @@ impl MetaLeader {
                 }
             }
             (
-                Part::Open { .. } | Part::Settle(_) | Part::Own | Part::OwnStart,
+                Part::Open { .. } | Part::Settle(..) | Part::Own | Part::OwnStart,
                 MetaOutcome::Changed(_)
                 | MetaOutcome::Refused(_)
                 | MetaOutcome::WrongLeader
@@ -249,7 +249,7 @@ impl MetaLeader {
                 return;
             }
             // Shards report again, periods fall due again, and so does this node's own start.
-            (_, Part::Change { .. } | Part::Open { .. } | Part::Settle(_) | Part::Own | Part::OwnStart) => return,
+            (_, Part::Change { .. } | Part::Open { .. } | Part::Settle(..) | Part::Own | Part::OwnStart) => return,
         };
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.tries = job.tries.saturating_add(1);
@@ -274,7 +274,7 @@ impl MetaLeader {
                     }
                 }
                 Part::Roster(errand) => errand.fail(error),
-                Part::Open { .. } | Part::Settle(_) | Part::Own | Part::OwnStart => {}
+                Part::Open { .. } | Part::Settle(..) | Part::Own | Part::OwnStart => {}
             }
         }
     }

@@ -15,8 +15,9 @@ use crate::planted::{Bug, is};
 use crate::shard::ask::{Ask, Lane, Notice};
 
 impl MetaLeader {
-    /// Sends totals to shards. What is lost on the way is asked for again by their rounds.
-    pub(super) fn tell(&self, told: Vec<(ShardId, EscrowMessage)>, booked: Option<ShardId>) {
+    /// Sends totals to shards, and to one that they answer which of its reports are booked. What is lost on the way is asked for again by
+    /// their rounds.
+    pub(super) fn tell(&self, told: Vec<(ShardId, EscrowMessage)>, booked: Option<(ShardId, Vec<EscrowReport>)>) {
         let mut by_shard: BTreeMap<ShardId, Vec<EscrowMessage>> = BTreeMap::new();
         for (shard, message) in told {
             by_shard.entry(shard).or_default().push(message);
@@ -25,7 +26,12 @@ impl MetaLeader {
             let Some(door) = self.around.shards.get(usize::from(shard.0)) else { continue };
             for messages in messages.chunks(ESCROW_MESSAGES_MAX) {
                 let generation = self.state.roster().generation(Group::Shard(shard));
-                let notice = Notice { generation, messages: messages.to_vec(), booked: booked == Some(shard) };
+                let is_answered = |report: &&EscrowReport| messages.iter().any(|told| told.account == report.account);
+                let booked = match &booked {
+                    Some((of, reports)) if *of == shard => reports.iter().filter(is_answered).copied().collect(),
+                    Some(_) | None => Vec::new(),
+                };
+                let notice = Notice { generation, messages: messages.to_vec(), booked };
                 // The cluster's own is never refused.
                 let _ = door.send(Lane::Own, Ask::Notice(notice));
             }
